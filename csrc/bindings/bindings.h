@@ -1,0 +1,31 @@
+// Shared by the register_F.cpp files, which are the only sources that know pybind11.
+#pragma once
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "core/tensor.h"
+
+namespace quernel {
+
+namespace py = pybind11;
+
+// Releases the GIL while an op runs.
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+void register_errors(py::module_& m);
+void register_tensor(py::module_& m);
+void register_runtime(py::module_& m);
+void register_plan(py::module_& m);
+void register_elementwise(py::module_& m);
+void register_layout(py::module_& m);
+void register_matmul(py::module_& m);
+void register_conv(py::module_& m);
+void register_pool(py::module_& m);
+void register_reduce(py::module_& m);
+void register_norm(py::module_& m);
+void register_softmax(py::module_& m);
+void register_random(py::module_& m);
+void register_optim(py::module_& m);
+void register_quant(py::module_& m);
+
+}  // namespace quernel

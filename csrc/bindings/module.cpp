@@ -1,0 +1,11 @@
+// The native module: one register_F per op family.
+#include "bindings/bindings.h"
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "Quernel's native engine. Use the documented Python layer; this module checks little.";
+  quernel::register_errors(m);
+  quernel::register_tensor(m);
+  quernel::register_runtime(m);
+  quernel::register_plan(m);
+  quernel::register_elementwise(m);
+}

@@ -1,0 +1,124 @@
+#include "core/allocator.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <bit>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace quernel {
+namespace {
+
+constexpr size_t kAlign = 64;
+
+size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
+
+// Size classes: four per power of two, so that at most 25 % is wasted.
+size_t class_size(size_t nbytes) {
+  nbytes = round_up(nbytes < kAlign ? kAlign : nbytes, kAlign);
+  const size_t unit = std::max(kAlign, std::bit_floor(nbytes) / 4);
+  return round_up(nbytes, unit);
+}
+
+int class_index(size_t size) {
+  const int log = std::bit_width(size) - 1;
+  return log * 4 + static_cast<int>((size - (size_t{1} << log)) * 4 >> log);
+}
+
+class CachingAllocator final : public Allocator {
+ public:
+  void* allocate(size_t nbytes) override {
+    const size_t size = class_size(nbytes);
+    {
+      std::lock_guard lock(mutex_);
+      auto& blocks = free_[class_index(size)];
+      if (!blocks.empty()) {
+        void* data = blocks.back();
+        blocks.pop_back();
+        cached_ -= size;
+        return data;
+      }
+    }
+    void* data = std::aligned_alloc(kAlign, size);
+    if (!data) {
+      trim();
+      data = std::aligned_alloc(kAlign, size);
+    }
+    if (!data) throw std::bad_alloc();
+    return data;
+  }
+
+  void release(void* data, size_t nbytes) noexcept override {
+    const size_t size = class_size(nbytes);
+    {
+      std::lock_guard lock(mutex_);
+      if (cached_ + size <= kMaxCached) {
+        try {
+          free_[class_index(size)].push_back(data);
+          cached_ += size;
+          return;
+        } catch (const std::bad_alloc&) {  // no room to remember the block: give it back
+        }
+      }
+    }
+    std::free(data);
+  }
+
+  void trim() noexcept override {
+    std::lock_guard lock(mutex_);
+    for (auto& blocks : free_) {
+      for (void* data : blocks) std::free(data);
+      blocks.clear();
+    }
+    cached_ = 0;
+  }
+
+ private:
+  static constexpr size_t kMaxCached = size_t{256} << 20;
+  std::mutex mutex_;
+  std::vector<void*> free_[64 * 4];
+  size_t cached_ = 0;
+};
+
+class GuardAllocator final : public Allocator {
+ public:
+  void* allocate(size_t nbytes) override {
+    const size_t body = round_up(std::max<size_t>(nbytes, 1), kPage);
+    void* map = mmap(nullptr, body + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) throw std::bad_alloc();
+    auto* first = static_cast<std::byte*>(map) + kPage;
+    if (mprotect(first, body, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+    std::memset(first, 0xFF, body);  // NaN in every floating type
+    // The end of the block meets the guard page to within the alignment of a float.
+    return first + (body - round_up(nbytes, 8));
+  }
+
+  void release(void* data, size_t nbytes) noexcept override {
+    const size_t body = round_up(std::max<size_t>(nbytes, 1), kPage);
+    auto* first = static_cast<std::byte*>(data) - (body - round_up(nbytes, 8));
+    munmap(first - kPage, body + 2 * kPage);
+  }
+
+  void trim() noexcept override {}
+
+ private:
+  const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+};
+
+}  // namespace
+
+Allocator& cpu_allocator() {
+  // Never destroyed: tensors may outlive static destruction at interpreter exit.
+  static Allocator& allocator = []() -> Allocator& {
+    const char* mode = std::getenv("QUERNEL_DEBUG_ALLOC");
+    if (mode && std::strcmp(mode, "guard") == 0) return *new GuardAllocator;
+    return *new CachingAllocator;
+  }();
+  return allocator;
+}
+
+}  // namespace quernel

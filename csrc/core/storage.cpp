@@ -1,0 +1,39 @@
+#include "core/storage.h"
+
+#include <atomic>
+#include <utility>
+
+#include "core/allocator.h"
+
+namespace quernel {
+namespace {
+std::atomic<int64_t> live{0};
+}
+
+Storage::Storage(std::byte* data, size_t nbytes, bool readonly, std::function<void()> release)
+    : data_(data), nbytes_(nbytes), readonly_(readonly), release_(std::move(release)) {
+  live.fetch_add(1, std::memory_order_relaxed);
+}
+
+Storage::~Storage() {
+  live.fetch_sub(1, std::memory_order_relaxed);
+  if (release_) {
+    release_();
+  } else {
+    cpu_allocator().release(data_, nbytes_);
+  }
+}
+
+std::shared_ptr<Storage> Storage::allocate(size_t nbytes) {
+  auto* data = static_cast<std::byte*>(cpu_allocator().allocate(nbytes));
+  return std::shared_ptr<Storage>(new Storage(data, nbytes, false, {}));
+}
+
+std::shared_ptr<Storage> Storage::borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release) {
+  if (!release) release = [] {};
+  return std::shared_ptr<Storage>(new Storage(static_cast<std::byte*>(data), nbytes, readonly, std::move(release)));
+}
+
+int64_t Storage::live_count() { return live.load(std::memory_order_relaxed); }
+
+}  // namespace quernel

@@ -1,0 +1,35 @@
+// An owned or borrowed block of memory. A Storage never moves: plans hold it and keep its address.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace quernel {
+
+class Storage {
+ public:
+  static std::shared_ptr<Storage> allocate(size_t nbytes);  // contents undefined
+  // Memory owned by someone else; `release` runs when the last view is gone.
+  static std::shared_ptr<Storage> borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release);
+
+  Storage(const Storage&) = delete;
+  Storage& operator=(const Storage&) = delete;
+  ~Storage();
+
+  std::byte* data() const { return data_; }
+  size_t nbytes() const { return nbytes_; }
+  bool readonly() const { return readonly_; }
+
+  static int64_t live_count();  // storages alive now, for leak tests
+
+ private:
+  Storage(std::byte* data, size_t nbytes, bool readonly, std::function<void()> release);
+
+  std::byte* data_;
+  size_t nbytes_;
+  bool readonly_;
+  std::function<void()> release_;  // empty: the allocator's own block
+};
+
+}  // namespace quernel

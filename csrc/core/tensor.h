@@ -1,0 +1,66 @@
+// A tensor: dtype, shape and a place in a Storage, always C-contiguous (transposing and slicing copy, reshaping
+// shares). `Tensor` is a handle: copies share one impl, so an optimizer can move a parameter into its flat arena
+// (`rehome`) under every holder's feet.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+#include "core/dtype.h"
+#include "core/shape.h"
+#include "core/storage.h"
+
+namespace quernel {
+
+class Tensor {
+ public:
+  Tensor() = default;  // undefined: stands for an absent optional operand
+  Tensor(std::shared_ptr<Storage> storage, int64_t offset_bytes, DType dtype, const Shape& shape);
+
+  static Tensor empty(DType dtype, const Shape& shape);  // contents undefined; throws std::bad_alloc
+
+  bool defined() const { return impl_ != nullptr; }
+  DType dtype() const { return impl_->dtype; }
+  const Shape& shape() const { return impl_->shape; }
+  int rank() const { return impl_->shape.rank(); }
+  int64_t dim(int i) const { return impl_->shape[i]; }
+  int64_t size() const { return impl_->shape.volume(); }
+  size_t nbytes() const { return static_cast<size_t>(size()) * itemsize(dtype()); }
+  std::byte* data() const { return impl_->storage->data() + impl_->offset; }
+  int64_t offset() const { return impl_->offset; }  // bytes from the start of the storage
+  const std::shared_ptr<Storage>& storage() const { return impl_->storage; }
+
+  Tensor reshape(const Shape& shape) const;  // same memory and version; the volumes must agree
+  // Moves the contents to `offset` bytes into `storage`, for every holder of this tensor.
+  void rehome(std::shared_ptr<Storage> storage, int64_t offset) const;
+
+  // Counts writes. Views share the counter of what they view; a rehomed tensor keeps its own.
+  uint64_t version() const { return impl_->version->load(std::memory_order_relaxed); }
+  void bump_version() const { impl_->version->fetch_add(1, std::memory_order_relaxed); }
+  using VersionCounter = std::shared_ptr<std::atomic<uint64_t>>;
+  const VersionCounter& version_counter() const { return impl_->version; }
+
+  // Gradient state of a leaf. `grad` may be allocated while `has_grad` is false: zero_grad only clears the flag,
+  // the next backward stores instead of adding.
+  struct GradSlot {
+    std::shared_ptr<Tensor> grad;
+    bool has_grad = false;
+  };
+  GradSlot& grad_slot() const { return impl_->grad; }
+
+  bool same_as(const Tensor& other) const { return impl_ == other.impl_; }
+  const void* identity() const { return impl_.get(); }
+
+ private:
+  struct Impl {
+    std::shared_ptr<Storage> storage;
+    int64_t offset;
+    DType dtype;
+    Shape shape;
+    VersionCounter version;
+    GradSlot grad;
+  };
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace quernel

@@ -1,0 +1,406 @@
+// Arguments of kernels: one trivially copyable struct per kernel. Pointers are `const void*` (read) or `void*`
+// (written); ops/ fills them through runtime/launch.h, a plan patches them at each replay. Sizes and strides count
+// elements unless a name says otherwise. This header declares data only: it is included by every ISA's objects.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace quernel {
+
+inline constexpr int kArgsRank = 8;  // most dimensions a strided kernel sees
+
+// A slice [begin, end) of a kernel's work items. Every item writes its own outputs, so splitting changes no bits.
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+
+// What a kernel gets beside its arguments: scratch memory of the calling thread (64-byte aligned, contents undefined).
+struct Ctx {
+  void* scratch;
+  int thread;
+};
+
+enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange, kIndexOutOfRange };
+
+// Kernels that look at data may refuse it; `index` and `value` say where and what.
+struct Status {
+  StatusCode code = StatusCode::kOk;
+  int64_t index = 0;
+  int64_t value = 0;
+};
+
+enum class Activation : int32_t { kNone, kRelu, kTanh, kSigmoid, kGelu, kSilu };
+
+// y = activation(acc + bias + residual), and pre = acc + bias + residual where a backward pass will need it.
+struct Epilogue {
+  const void* bias = nullptr;      // (N)
+  const void* residual = nullptr;  // laid out as the output
+  void* pre = nullptr;             // laid out as the output
+  Activation activation = Activation::kNone;
+};
+
+// ---- matmul -----------------------------------------------------------------------------------------------------
+
+// Panels of packed B: [N/64][K/g][64][g], g = 4 / itemsize (1, 2, 4), the last panel and k-group padded with zeros.
+inline constexpr int64_t kPanel = 64;
+
+// C[b][M, N] = epilogue(A[b][M, K] · B[b][K, N]); item = (batch, strip of `strip` rows, panel of 64 columns),
+// panels slowest within a batch. B is packed (ldb = 64, panel_stride = 64 K) or plain rows (ldb = N, panel_stride = 64).
+struct GemmArgs : Epilogue {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  int64_t m = 0, n = 0, k = 0;
+  int64_t a_row = 0, a_col = 1;
+  int64_t ldb = 0, panel_stride = 0;
+  int64_t ldc = 0;
+  int64_t strip = 0;
+  int64_t batch = 1, a_batch = 0, b_batch = 0, c_batch = 0;
+};
+
+// B[K, N] with any strides into panels; item = panel (of each batch).
+struct PackArgs {
+  const void* src = nullptr;
+  void* dst = nullptr;
+  int64_t k = 0, n = 0;
+  int64_t src_row = 0, src_col = 0;  // strides of k and of n
+  int64_t batch = 1, src_batch = 0, dst_batch = 0;
+};
+
+// ---- conv -------------------------------------------------------------------------------------------------------
+
+// Geometry of a 2-D convolution, NHWC; channels are per group.
+struct ConvShape {
+  int64_t n, h, w, c;        // input; c = channels of all groups
+  int64_t oh, ow, o;         // output; o = channels of all groups
+  int64_t kh, kw;
+  int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
+  int64_t groups;
+};
+
+// y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g] in panels.
+struct ConvArgs : Epilogue {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  void* y = nullptr;
+  ConvShape s{};
+  int64_t strip = 0;
+};
+
+// ---- elementwise ------------------------------------------------------------------------------------------------
+
+enum class UnaryOp : int32_t {
+  kCopy, kNeg, kAbs, kSign, kSquare, kSqrt, kReciprocal, kExp, kLog, kTanh, kSigmoid, kRelu, kGelu, kSilu, kLogicalNot
+};
+enum class BinaryOp : int32_t {
+  kAdd, kSub, kMul, kDiv, kPow, kMaximum, kMinimum,
+  kEq, kNe, kLt, kLe, kGt, kGe, kLogicalAnd, kLogicalOr,  // bool results
+  // Gradients: first operand is what the forward pass saved, second the incoming gradient.
+  kReluGrad, kTanhGrad, kSigmoidGrad,  // from the output y
+  kGeluGrad, kSiluGrad, kAbsGrad       // from the input x
+};
+
+// Strided operands of up to kArgsRank collapsed dimensions, the output contiguous; item = block of kElementBlock
+// output elements. Strides count elements; 0 broadcasts.
+inline constexpr int64_t kElementBlock = 4096;
+struct StridedShape {
+  int32_t rank = 0;
+  int64_t size = 0;
+  int64_t dims[kArgsRank] = {};
+};
+
+struct UnaryArgs {
+  const void* x = nullptr;
+  void* y = nullptr;
+  UnaryOp op{};
+  DType dtype{};
+  int64_t size = 0;
+};
+
+// `scalar` replaces operand b (or a, if `scalar_first`) when that pointer is null.
+struct BinaryArgs {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;
+  BinaryOp op{};
+  DType dtype{};  // of a and b; y has it too, or bool for comparisons
+  bool scalar_first = false;
+  double scalar = 0;
+  StridedShape shape;
+  int64_t a_strides[kArgsRank] = {}, b_strides[kArgsRank] = {};
+};
+
+struct WhereArgs {
+  const void* condition = nullptr;  // bool
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;
+  DType dtype{};
+  double a_scalar = 0, b_scalar = 0;  // where a pointer is null
+  StridedShape shape;
+  int64_t c_strides[kArgsRank] = {}, a_strides[kArgsRank] = {}, b_strides[kArgsRank] = {};
+};
+
+// y = min(max(x, lo), hi); NaN stays.
+struct ClipArgs {
+  const void* x = nullptr;
+  void* y = nullptr;
+  DType dtype{};
+  double lo = 0, hi = 0;
+  int64_t size = 0;
+};
+
+struct CastArgs {
+  const void* x = nullptr;
+  void* y = nullptr;
+  DType from{}, to{};
+  int64_t size = 0;
+};
+
+struct FillArgs {
+  void* y = nullptr;
+  DType dtype{};
+  double value = 0;
+  int64_t size = 0;
+};
+
+// ---- layout -----------------------------------------------------------------------------------------------------
+
+// Copies between two strided views of one shape (transpose, slice, concat, pad, broadcast, assignment). Offsets are
+// part of the strides' origin, in elements.
+struct StridedCopyArgs {
+  const void* src = nullptr;
+  void* dst = nullptr;
+  int32_t itemsize = 0;
+  StridedShape shape;
+  int64_t src_offset = 0, dst_offset = 0;
+  int64_t src_strides[kArgsRank] = {}, dst_strides[kArgsRank] = {};
+};
+
+// ---- reduce -----------------------------------------------------------------------------------------------------
+
+enum class ReduceOp : int32_t { kSum, kMean, kMax };
+
+// x viewed as (outer, reduced, inner) -> y (outer, inner). The order of summation depends on `reduced` alone.
+struct ReduceArgs {
+  const void* x = nullptr;
+  void* y = nullptr;
+  ReduceOp op{};
+  DType dtype{};
+  int64_t outer = 0, reduced = 0, inner = 0;
+};
+
+// ---- pool -------------------------------------------------------------------------------------------------------
+
+struct PoolArgs {
+  const void* x = nullptr;      // input (forward) or incoming gradient (backward)
+  const void* index = nullptr;  // max backward: argmax of the forward pass, int32 tap numbers
+  void* y = nullptr;
+  void* index_out = nullptr;    // max forward: may be null
+  DType dtype{};
+  int64_t n = 0, h = 0, w = 0, c = 0, oh = 0, ow = 0;
+  int64_t kh = 0, kw = 0, stride_h = 0, stride_w = 0, pad_h = 0, pad_w = 0;
+  bool count_include_pad = true;
+};
+
+// ---- softmax ----------------------------------------------------------------------------------------------------
+
+struct SoftmaxArgs {
+  const void* x = nullptr;  // logits (forward) or the forward's output (backward)
+  const void* g = nullptr;  // backward: incoming gradient
+  void* y = nullptr;
+  DType dtype{};
+  bool log = false;
+  int64_t rows = 0, cols = 0;
+};
+
+// Refuses labels outside [0, classes).
+struct CheckLabelsArgs {
+  const void* labels = nullptr;  // int64
+  int64_t size = 0, classes = 0;
+};
+
+// loss[row] = logsumexp(x[row]) - x[row, label]; backward: dx = (softmax(x) - onehot(label)) · g · scale.
+struct CrossEntropyArgs {
+  const void* x = nullptr;
+  const void* labels = nullptr;  // int64
+  const void* g = nullptr;       // backward: scalar incoming gradient
+  void* y = nullptr;
+  DType dtype{};
+  double scale = 1;
+  int64_t rows = 0, cols = 0;
+};
+
+// ---- norm -------------------------------------------------------------------------------------------------------
+
+// Batch statistics over rows of x (rows, channels): mean and biased variance, by Welford over fixed blocks of rows.
+struct BatchNormStatsArgs {
+  const void* x = nullptr;
+  void* mean = nullptr;
+  void* var = nullptr;
+  DType dtype{};
+  int64_t rows = 0, channels = 0;
+};
+
+// y = (x - mean) / sqrt(var + eps) * weight + bias.
+struct BatchNormArgs {
+  const void* x = nullptr;
+  const void* mean = nullptr;
+  const void* var = nullptr;
+  const void* weight = nullptr;
+  const void* bias = nullptr;
+  void* y = nullptr;
+  DType dtype{};
+  double eps = 0;
+  int64_t rows = 0, channels = 0;
+};
+
+// running = (1 - momentum) * running + momentum * batch, the batch variance unbiased.
+struct BatchNormUpdateArgs {
+  const void* mean = nullptr;
+  const void* var = nullptr;
+  void* running_mean = nullptr;
+  void* running_var = nullptr;
+  DType dtype{};
+  double momentum = 0;
+  int64_t rows = 0, channels = 0;
+};
+
+// dweight, dbias (channels), then dx from them.
+struct BatchNormGradArgs {
+  const void* x = nullptr;
+  const void* g = nullptr;
+  const void* mean = nullptr;
+  const void* var = nullptr;
+  const void* weight = nullptr;
+  const void* dweight_in = nullptr;
+  const void* dbias_in = nullptr;
+  void* dweight = nullptr;
+  void* dbias = nullptr;
+  void* dx = nullptr;
+  DType dtype{};
+  double eps = 0;
+  int64_t rows = 0, channels = 0;
+};
+
+// ---- random -----------------------------------------------------------------------------------------------------
+
+// Philox4x32-10 over (seed, base + offset, element). `state` holds {seed, base} as two uint64.
+struct DropoutArgs {
+  const void* state = nullptr;
+  const void* x = nullptr;
+  void* y = nullptr;
+  void* mask = nullptr;  // uint8: 1 = kept
+  DType dtype{};
+  uint64_t offset = 0;
+  double p = 0;
+  int64_t size = 0;
+};
+
+struct DropoutGradArgs {
+  const void* g = nullptr;
+  const void* mask = nullptr;
+  void* dx = nullptr;
+  DType dtype{};
+  double p = 0;
+  int64_t size = 0;
+};
+
+// Fills y from the same stream: uniform in [lo, hi) or normal(mean lo, sd hi).
+struct RandomFillArgs {
+  const void* state = nullptr;
+  void* y = nullptr;
+  DType dtype{};
+  bool normal = false;
+  uint64_t offset = 0;
+  double lo = 0, hi = 1;
+  int64_t size = 0;
+};
+
+// ---- optim ------------------------------------------------------------------------------------------------------
+
+// Flat segments of one dtype. `hyper` is a float64 buffer that the optimizer's Python attributes write and replays
+// read: its layout is given per optimizer. `step` is an int64 buffer, already advanced.
+struct SgdArgs {
+  const void* grad = nullptr;
+  const void* hyper = nullptr;  // {lr, momentum, weight_decay, dampening, nesterov}
+  const void* step = nullptr;
+  void* param = nullptr;
+  void* momentum = nullptr;  // null without momentum
+  DType dtype{};
+  int64_t size = 0;
+};
+
+struct AdamArgs {
+  const void* grad = nullptr;
+  const void* hyper = nullptr;  // {lr, beta1, beta2, eps, weight_decay, decoupled (AdamW)}
+  const void* step = nullptr;
+  void* param = nullptr;
+  void* m = nullptr;
+  void* v = nullptr;
+  DType dtype{};
+  int64_t size = 0;
+};
+
+struct AdvanceStepArgs {
+  void* step = nullptr;  // int64, += 1
+};
+
+// ---- quant ------------------------------------------------------------------------------------------------------
+
+// q = rint_even(clamp(float(acc + bias) * scale, lo - zero_point, hi - zero_point)) + zero_point, in fp32.
+// The input's zero point is folded into `bias` at pack time; relu is lo = zero_point.
+struct Requantize {
+  const void* bias = nullptr;   // int32 (N)
+  const void* scale = nullptr;  // float (N)
+  int32_t zero_point = 0, lo = 0, hi = 255;
+};
+
+// u8 [M, K] · s8 packed [N/64][K/4][64][4] -> u8; item as in GemmArgs. `y_float`: dequantized output instead,
+// float(acc + bias) * scale.
+struct QGemmArgs : Requantize {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  bool y_float = false;
+  int64_t m = 0, n = 0, k = 0, lda = 0, ldc = 0, strip = 0;
+};
+
+struct QConvArgs : Requantize {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  void* y = nullptr;
+  ConvShape s{};
+  int32_t x_zero_point = 0;  // padding value
+  int64_t strip = 0;
+};
+
+struct QuantizeArgs {
+  const void* x = nullptr;
+  void* y = nullptr;
+  float scale = 1;
+  int32_t zero_point = 0;
+  int64_t size = 0;
+};
+
+// y = requantize((a - za) * sa + (b - zb) * sb): residual add.
+struct QAddArgs {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;
+  float a_scale = 1, b_scale = 1, y_scale = 1;
+  int32_t a_zero_point = 0, b_zero_point = 0, y_zero_point = 0, lo = 0, hi = 255;
+  int64_t size = 0;
+};
+
+// Maps u8 to u8 through a table of 256 bytes: requantization to another scale, relu, clip, any unary.
+struct QLookupArgs {
+  const void* x = nullptr;
+  const void* table = nullptr;
+  void* y = nullptr;
+  int64_t size = 0;
+};
+
+}  // namespace quernel

@@ -1,0 +1,78 @@
+// The index of the engine: one pointer per kernel. Every ISA level (and CUDA) fills a KernelTable; a null entry falls
+// to the next lower CPU level (runtime/dispatch.h) and raises on CUDA.
+#pragma once
+#include "kernels/args.h"
+
+namespace quernel {
+
+using KernelFn = Status (*)(const void* args, Range, const Ctx&);
+
+// An entry remembers its argument struct by type. `scratch` bytes per thread are wanted for the given arguments.
+template <class Args>
+struct Kernel {
+  KernelFn run = nullptr;
+  int64_t (*scratch)(const void* args) = nullptr;
+};
+
+struct KernelTable {
+  // matmul
+  Kernel<GemmArgs> gemm_f32, gemm_f64;
+  Kernel<PackArgs> pack_f32, pack_f64;
+  // conv: forward (also grad-input of stride 1), grad-input, grad-weight
+  Kernel<ConvArgs> conv2d_f32, conv2d_f64;
+  Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;
+  Kernel<ConvArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
+  // elementwise
+  Kernel<UnaryArgs> unary;
+  Kernel<BinaryArgs> binary;
+  Kernel<WhereArgs> where;
+  Kernel<ClipArgs> clip;
+  Kernel<CastArgs> cast;
+  Kernel<FillArgs> fill;
+  // layout
+  Kernel<StridedCopyArgs> strided_copy;
+  // reduce
+  Kernel<ReduceArgs> reduce;
+  // pool
+  Kernel<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
+  // softmax
+  Kernel<SoftmaxArgs> softmax, softmax_grad;
+  Kernel<CheckLabelsArgs> check_labels;
+  Kernel<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
+  // norm
+  Kernel<BatchNormStatsArgs> batch_norm_stats;
+  Kernel<BatchNormArgs> batch_norm;
+  Kernel<BatchNormUpdateArgs> batch_norm_update;
+  Kernel<BatchNormGradArgs> batch_norm_grad_params, batch_norm_grad_input;
+  // random
+  Kernel<DropoutArgs> dropout;
+  Kernel<DropoutGradArgs> dropout_grad;
+  Kernel<RandomFillArgs> random_fill;
+  // optim
+  Kernel<SgdArgs> sgd;
+  Kernel<AdamArgs> adam;
+  Kernel<AdvanceStepArgs> advance_step;
+  // quant
+  Kernel<QGemmArgs> gemm_u8s8;
+  Kernel<PackArgs> pack_s8;
+  Kernel<QConvArgs> conv2d_u8s8;
+  Kernel<QuantizeArgs> quantize, dequantize;
+  Kernel<QAddArgs> qadd;
+  Kernel<PoolArgs> max_pool2d_u8, avg_pool2d_u8;
+  Kernel<QLookupArgs> qlookup;
+};
+
+struct Level {
+  const char* name;
+  uint32_t features;  // CpuFeature bits the objects were compiled for
+  KernelTable table;
+};
+
+// Defined by kernels/table.cpp once per level, constant-initialised.
+namespace scalar { extern const Level level; }
+namespace avx2 { extern const Level level; }
+namespace avx512 { extern const Level level; }
+namespace vnni { extern const Level level; }
+namespace amx { extern const Level level; }
+
+}  // namespace quernel

@@ -1,0 +1,25 @@
+// Chooses the kernel table: the best compiled level that the CPU supports, or a lower one on request
+// (QUERNEL_ISA=avx2, qn.runtime.isa("avx2")). Null entries are filled from lower levels once, here.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "kernels/table.h"
+
+namespace quernel {
+
+const KernelTable& active_table();
+const char* active_isa();
+void set_isa(const char* name);  // throws ValueError: unknown level, or absent from this CPU
+
+std::vector<std::string> compiled_isas();   // lowest first
+std::vector<std::string> supported_isas();  // those this CPU can run
+
+// "gemm_f32" -> "avx512": the level whose code serves each kernel now.
+std::vector<std::pair<std::string, std::string>> kernel_coverage();
+
+// Bumped by everything that plans were specialised for and that lives outside tensors: ISA, re-homed storages.
+uint64_t config_epoch();
+void bump_config_epoch();
+
+}  // namespace quernel

@@ -1,0 +1,42 @@
+// The process-wide thread pool. No OpenMP: its runtimes fight over threads, hang after fork and spin for ever.
+//
+// A call splits [0, items) into chunks of `grain`, claimed from one atomic counter by the caller and by workers. A
+// worker that has claimed nothing is never waited for, so another process that keeps a core busy costs a share of
+// the machine and not a scheduler quantum. Nested calls, and calls while another thread holds the pool, run serially
+// on their caller. After fork the child starts with a fresh pool.
+#pragma once
+#include <cstdint>
+
+namespace quernel {
+
+// Thrown by ThreadPool::run when the interrupt poll asked to stop; no chunk is running any more.
+struct Interrupted {};
+
+class ThreadPool {
+ public:
+  // Runs chunk [begin, end) on thread `thread` (0 = the caller).
+  using Body = void (*)(void* context, int64_t begin, int64_t end, int thread);
+
+  static ThreadPool& instance();
+
+  int size() const;  // threads that work on a call, the caller included
+  void resize(int threads);  // throws ValueError below 1
+
+  // `interruptible`: the caller polls for Ctrl-C between chunks (keep chunks below ~50 us).
+  void run(Body body, void* context, int64_t items, int64_t grain, bool interruptible = true);
+
+  // Keeps workers spinning from now until the matching leave(), over the gaps between kernels of one model call.
+  void enter();
+  void leave();
+};
+
+// min(affinity mask, cgroup CPU quota, QUERNEL_NUM_THREADS); `reason` (may be null) is told which one decided.
+int default_thread_count(const char** reason = nullptr);
+
+// Called on the thread that called run(), about every 20 ms of native work; true asks to stop.
+void set_interrupt_poll(bool (*poll)());
+
+// Scratch memory of the calling thread, 64-byte aligned, grown as needed and kept; throws std::bad_alloc.
+void* thread_scratch(int64_t nbytes);
+
+}  // namespace quernel
