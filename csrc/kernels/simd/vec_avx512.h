@@ -1,0 +1,182 @@
+// AVX-512 (F, BW, DQ, VL): 16 floats or 8 doubles; see vec.h. Tails use masked loads and stores, which touch no
+// masked byte.
+#pragma once
+// GCC 12 warns of the deliberately undefined operands in its own header (its bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+
+#include <cstdint>
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+struct MaskF32 {
+  __mmask16 m;
+  friend MaskF32 operator&(MaskF32 a, MaskF32 b) { return {static_cast<__mmask16>(a.m & b.m)}; }
+  friend MaskF32 operator|(MaskF32 a, MaskF32 b) { return {static_cast<__mmask16>(a.m | b.m)}; }
+  friend MaskF32 operator~(MaskF32 a) { return {static_cast<__mmask16>(~a.m)}; }
+  bool any() const { return m != 0; }
+  bool all() const { return m == 0xffff; }
+};
+
+struct MaskF64 {
+  __mmask8 m;
+  friend MaskF64 operator&(MaskF64 a, MaskF64 b) { return {static_cast<__mmask8>(a.m & b.m)}; }
+  friend MaskF64 operator|(MaskF64 a, MaskF64 b) { return {static_cast<__mmask8>(a.m | b.m)}; }
+  friend MaskF64 operator~(MaskF64 a) { return {static_cast<__mmask8>(~a.m)}; }
+  bool any() const { return m != 0; }
+  bool all() const { return m == 0xff; }
+};
+
+inline __mmask16 lanes16(int n) { return static_cast<__mmask16>((1u << n) - 1); }
+inline __mmask8 lanes8(int n) { return static_cast<__mmask8>((1u << n) - 1); }
+
+struct VecF32 {
+  using Scalar = float;
+  using Mask = MaskF32;
+  static constexpr int kWidth = 16;
+  __m512 v;
+
+  static VecF32 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static VecF32 load(const float* p, int n) { return {_mm512_maskz_loadu_ps(lanes16(n), p)}; }
+  static VecF32 set(float x) { return {_mm512_set1_ps(x)}; }
+  static VecF32 zero() { return {_mm512_setzero_ps()}; }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  void store(float* p, int n) const { _mm512_mask_storeu_ps(p, lanes16(n), v); }
+
+  friend VecF32 operator+(VecF32 a, VecF32 b) { return {_mm512_add_ps(a.v, b.v)}; }
+  friend VecF32 operator-(VecF32 a, VecF32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
+  friend VecF32 operator*(VecF32 a, VecF32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
+  friend VecF32 operator/(VecF32 a, VecF32 b) { return {_mm512_div_ps(a.v, b.v)}; }
+  friend VecF32 operator-(VecF32 a) { return {_mm512_xor_ps(a.v, _mm512_set1_ps(-0.0f))}; }
+  friend MaskF32 operator<(VecF32 a, VecF32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+  friend MaskF32 operator<=(VecF32 a, VecF32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+  friend MaskF32 operator>(VecF32 a, VecF32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+  friend MaskF32 operator>=(VecF32 a, VecF32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+  friend MaskF32 operator==(VecF32 a, VecF32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+  friend MaskF32 operator!=(VecF32 a, VecF32 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
+};
+
+struct VecF64 {
+  using Scalar = double;
+  using Mask = MaskF64;
+  static constexpr int kWidth = 8;
+  __m512d v;
+
+  static VecF64 load(const double* p) { return {_mm512_loadu_pd(p)}; }
+  static VecF64 load(const double* p, int n) { return {_mm512_maskz_loadu_pd(lanes8(n), p)}; }
+  static VecF64 set(double x) { return {_mm512_set1_pd(x)}; }
+  static VecF64 zero() { return {_mm512_setzero_pd()}; }
+  void store(double* p) const { _mm512_storeu_pd(p, v); }
+  void store(double* p, int n) const { _mm512_mask_storeu_pd(p, lanes8(n), v); }
+
+  friend VecF64 operator+(VecF64 a, VecF64 b) { return {_mm512_add_pd(a.v, b.v)}; }
+  friend VecF64 operator-(VecF64 a, VecF64 b) { return {_mm512_sub_pd(a.v, b.v)}; }
+  friend VecF64 operator*(VecF64 a, VecF64 b) { return {_mm512_mul_pd(a.v, b.v)}; }
+  friend VecF64 operator/(VecF64 a, VecF64 b) { return {_mm512_div_pd(a.v, b.v)}; }
+  friend VecF64 operator-(VecF64 a) { return {_mm512_xor_pd(a.v, _mm512_set1_pd(-0.0))}; }
+  friend MaskF64 operator<(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_LT_OQ)}; }
+  friend MaskF64 operator<=(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_LE_OQ)}; }
+  friend MaskF64 operator>(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_GT_OQ)}; }
+  friend MaskF64 operator>=(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_GE_OQ)}; }
+  friend MaskF64 operator==(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+  friend MaskF64 operator!=(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
+};
+
+inline VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+inline VecF32 sqrt(VecF32 a) { return {_mm512_sqrt_ps(a.v)}; }
+inline VecF32 abs(VecF32 a) { return {_mm512_abs_ps(a.v)}; }
+inline VecF32 round_even(VecF32 a) {
+  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline VecF32 floor(VecF32 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+inline VecF32 raw_min(VecF32 a, VecF32 b) { return {_mm512_min_ps(a.v, b.v)}; }
+inline VecF32 raw_max(VecF32 a, VecF32 b) { return {_mm512_max_ps(a.v, b.v)}; }
+inline VecF32 min(VecF32 a, VecF32 b) { return {_mm512_mask_min_ps(a.v, (a == a).m, a.v, b.v)}; }
+inline VecF32 max(VecF32 a, VecF32 b) { return {_mm512_mask_max_ps(a.v, (a == a).m, a.v, b.v)}; }
+inline VecF32 select(MaskF32 mask, VecF32 a, VecF32 b) { return {_mm512_mask_blend_ps(mask.m, b.v, a.v)}; }
+inline VecF32 scale_pow2(VecF32 x, VecF32 n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+inline VecF32 exponent(VecF32 x) { return {_mm512_getexp_ps(x.v)}; }
+inline VecF32 mantissa(VecF32 x) { return {_mm512_getmant_ps(x.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)}; }
+
+inline VecF64 fma(VecF64 a, VecF64 b, VecF64 c) { return {_mm512_fmadd_pd(a.v, b.v, c.v)}; }
+inline VecF64 sqrt(VecF64 a) { return {_mm512_sqrt_pd(a.v)}; }
+inline VecF64 abs(VecF64 a) { return {_mm512_abs_pd(a.v)}; }
+inline VecF64 round_even(VecF64 a) {
+  return {_mm512_roundscale_pd(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+inline VecF64 floor(VecF64 a) { return {_mm512_roundscale_pd(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+inline VecF64 raw_min(VecF64 a, VecF64 b) { return {_mm512_min_pd(a.v, b.v)}; }
+inline VecF64 raw_max(VecF64 a, VecF64 b) { return {_mm512_max_pd(a.v, b.v)}; }
+inline VecF64 min(VecF64 a, VecF64 b) { return {_mm512_mask_min_pd(a.v, (a == a).m, a.v, b.v)}; }
+inline VecF64 max(VecF64 a, VecF64 b) { return {_mm512_mask_max_pd(a.v, (a == a).m, a.v, b.v)}; }
+inline VecF64 select(MaskF64 mask, VecF64 a, VecF64 b) { return {_mm512_mask_blend_pd(mask.m, b.v, a.v)}; }
+inline VecF64 scale_pow2(VecF64 x, VecF64 n) { return {_mm512_scalef_pd(x.v, n.v)}; }
+inline VecF64 exponent(VecF64 x) { return {_mm512_getexp_pd(x.v)}; }
+inline VecF64 mantissa(VecF64 x) { return {_mm512_getmant_pd(x.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)}; }
+
+template <class V>
+inline typename V::Mask first_lanes(int n) {
+  if constexpr (V::kWidth == 16)
+    return {lanes16(n)};
+  else
+    return {lanes8(n)};
+}
+
+template <class V>
+inline typename V::Mask load_bool(const uint8_t* p, int n) {
+  const __m128i bytes = _mm_maskz_loadu_epi8(lanes16(n), p);
+  return {static_cast<decltype(V::Mask::m)>(_mm_test_epi8_mask(bytes, bytes))};
+}
+
+inline void store_bool(MaskF32 mask, uint8_t* p, int n) {
+  _mm_mask_storeu_epi8(p, lanes16(n), _mm_maskz_set1_epi8(mask.m, 1));
+}
+inline void store_bool(MaskF64 mask, uint8_t* p, int n) {
+  _mm_mask_storeu_epi8(p, lanes8(n), _mm_maskz_set1_epi8(mask.m, 1));
+}
+
+struct VecI32 {
+  using Scalar = int32_t;
+  static constexpr int kWidth = 16;
+  __m512i v;
+
+  static VecI32 load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+  static VecI32 load(const int32_t* p, int n) { return {_mm512_maskz_loadu_epi32(lanes16(n), p)}; }
+  static VecI32 load_u8(const uint8_t* p, int n) { return {_mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(lanes16(n), p))}; }
+  static VecI32 load_s8(const int8_t* p, int n) { return {_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes16(n), p))}; }
+  static VecI32 set(int32_t x) { return {_mm512_set1_epi32(x)}; }
+  static VecI32 zero() { return {_mm512_setzero_si512()}; }
+  void store(int32_t* p) const { _mm512_storeu_si512(p, v); }
+  void store(int32_t* p, int n) const { _mm512_mask_storeu_epi32(p, lanes16(n), v); }
+  // Lanes must lie in [0, 255].
+  void store_u8(uint8_t* p, int n) const { _mm512_mask_cvtepi32_storeu_epi8(p, lanes16(n), v); }
+
+  friend VecI32 operator+(VecI32 a, VecI32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+  friend VecI32 operator-(VecI32 a, VecI32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+  friend VecI32 operator*(VecI32 a, VecI32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
+  friend VecI32 operator&(VecI32 a, VecI32 b) { return {_mm512_and_si512(a.v, b.v)}; }
+  friend VecI32 operator|(VecI32 a, VecI32 b) { return {_mm512_or_si512(a.v, b.v)}; }
+  friend VecI32 operator^(VecI32 a, VecI32 b) { return {_mm512_xor_si512(a.v, b.v)}; }
+};
+
+inline VecI32 min(VecI32 a, VecI32 b) { return {_mm512_min_epi32(a.v, b.v)}; }
+inline VecI32 max(VecI32 a, VecI32 b) { return {_mm512_max_epi32(a.v, b.v)}; }
+template <int kBits>
+inline VecI32 shift_left(VecI32 a) {
+  return {_mm512_slli_epi32(a.v, kBits)};
+}
+template <int kBits>
+inline VecI32 shift_right(VecI32 a) {  // arithmetic
+  return {_mm512_srai_epi32(a.v, kBits)};
+}
+inline VecF32 to_f32(VecI32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
+inline VecI32 round_to_i32(VecF32 a) { return {_mm512_cvtps_epi32(a.v)}; }  // half to even
+inline VecI32 bits(VecF32 a) { return {_mm512_castps_si512(a.v)}; }
+inline VecF32 from_bits(VecI32 a) { return {_mm512_castsi512_ps(a.v)}; }
+
+}  // namespace
+}  // namespace quernel::QUERNEL_ISA
