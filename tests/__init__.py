@@ -1,0 +1,1 @@
+"""Tests of quernel. The folders mirror the package; reference, strategies and checks are shared by all of them."""
