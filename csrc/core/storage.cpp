@@ -8,10 +8,12 @@
 namespace quernel {
 namespace {
 std::atomic<int64_t> live{0};
+std::atomic<uint64_t> next{0};
 }
 
 Storage::Storage(std::byte* data, size_t nbytes, bool readonly, std::function<void()> release)
-    : data_(data), nbytes_(nbytes), readonly_(readonly), release_(std::move(release)) {
+    : data_(data), nbytes_(nbytes), readonly_(readonly), id_(next.fetch_add(1, std::memory_order_relaxed)),
+      release_(std::move(release)) {
   live.fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -33,6 +35,8 @@ std::shared_ptr<Storage> Storage::borrow(void* data, size_t nbytes, bool readonl
   if (!release) release = [] {};
   return std::shared_ptr<Storage>(new Storage(static_cast<std::byte*>(data), nbytes, readonly, std::move(release)));
 }
+
+uint64_t Storage::next_id() { return next.load(std::memory_order_relaxed); }
 
 int64_t Storage::live_count() { return live.load(std::memory_order_relaxed); }
 

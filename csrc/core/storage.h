@@ -21,6 +21,14 @@ class Storage {
   size_t nbytes() const { return nbytes_; }
   bool readonly() const { return readonly_; }
 
+  // Storages are numbered in the order of their making: a recording tells its temporaries by that.
+  uint64_t id() const { return id_; }
+  static uint64_t next_id();
+
+  // Filled from host memory rather than by kernels.
+  bool from_host() const { return from_host_; }
+  void mark_from_host() { from_host_ = true; }
+
   static int64_t live_count();  // storages alive now, for leak tests
 
  private:
@@ -29,6 +37,8 @@ class Storage {
   std::byte* data_;
   size_t nbytes_;
   bool readonly_;
+  bool from_host_ = false;
+  uint64_t id_;
   std::function<void()> release_;  // empty: the allocator's own block
 };
 

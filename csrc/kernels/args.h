@@ -29,6 +29,7 @@ struct Status {
   StatusCode code = StatusCode::kOk;
   int64_t index = 0;
   int64_t value = 0;
+  int64_t limit = 0;  // the value had to be in [0, limit)
 };
 
 enum class Activation : int32_t { kNone, kRelu, kTanh, kSigmoid, kGelu, kSilu };
@@ -222,14 +223,13 @@ struct CheckLabelsArgs {
   int64_t size = 0, classes = 0;
 };
 
-// loss[row] = logsumexp(x[row]) - x[row, label]; backward: dx = (softmax(x) - onehot(label)) · g · scale.
+// loss[row] = logsumexp(x[row]) - x[row, label]; backward: dx = (softmax(x) - onehot(label)) · g[row].
 struct CrossEntropyArgs {
   const void* x = nullptr;
   const void* labels = nullptr;  // int64
-  const void* g = nullptr;       // backward: scalar incoming gradient
+  const void* g = nullptr;       // backward: incoming gradient (rows)
   void* y = nullptr;
   DType dtype{};
-  double scale = 1;
   int64_t rows = 0, cols = 0;
 };
 

@@ -13,25 +13,34 @@ using Fn = Status(const Args&, Range, const Ctx&);
 template <class Args>
 using ScratchFn = int64_t(const Args&);
 
-// matmul
-Fn<GemmArgs> gemm_f32, gemm_f64;
-Fn<PackArgs> pack_f32, pack_f64;
+// elementwise
+Fn<UnaryArgs> unary;
 
 namespace {
 
-// Adapts a typed kernel to the table's untyped signature.
+// Adapts typed kernels to the table's untyped signatures.
 template <auto F>
 struct Erased;
 template <class Args, Fn<Args>* F>
 struct Erased<F> {
+  using ArgsType = Args;
   static Status run(const void* args, Range range, const Ctx& ctx) {
     return F(*static_cast<const Args*>(args), range, ctx);
   }
-  static constexpr Kernel<Args> entry{run};
+  static constexpr const char* signature() { return __PRETTY_FUNCTION__; }
 };
 
+template <class Args, ScratchFn<Args>* F>
+int64_t erased_scratch(const void* args) {
+  return F(*static_cast<const Args*>(args));
+}
+
+// An entry without and with scratch memory.
 template <auto F>
-constexpr auto entry = Erased<F>::entry;
+constexpr Kernel<typename Erased<F>::ArgsType> entry{Erased<F>::run, nullptr, Erased<F>::signature()};
+template <auto F, auto Scratch>
+constexpr Kernel<typename Erased<F>::ArgsType> entry_with{
+    Erased<F>::run, erased_scratch<typename Erased<F>::ArgsType, Scratch>, Erased<F>::signature()};
 
 }  // namespace
 
@@ -40,8 +49,8 @@ extern constinit const Level level{
     .features = kRequiredFeatures,
     .table =
         {
-            .gemm_f32 = entry<gemm_f32>,
-            .gemm_f64 = entry<gemm_f64>,
+            // elementwise
+            .unary = entry<unary>,
         },
 };
 

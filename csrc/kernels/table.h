@@ -11,7 +11,8 @@ using KernelFn = Status (*)(const void* args, Range, const Ctx&);
 template <class Args>
 struct Kernel {
   KernelFn run = nullptr;
-  int64_t (*scratch)(const void* args) = nullptr;
+  int64_t (*scratch)(const void* args) = nullptr;  // may be null: none wanted
+  const char* signature = nullptr;                 // ends in "::<level>::<name>]", for kernel_coverage()
 };
 
 struct KernelTable {

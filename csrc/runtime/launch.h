@@ -63,7 +63,16 @@ KernelRef kernel_ref(Kernel<Args> KernelTable::* entry) {
   return {field_offset<KernelTable>(entry), sizeof(Args)};
 }
 
-// Throws what the kernel's status means (`op` names the message), or Interrupted.
+// A kernel of the active table.
+struct ResolvedKernel {
+  KernelFn run = nullptr;
+  int64_t (*scratch)(const void* args) = nullptr;
+};
+ResolvedKernel resolve(KernelRef kernel);
+
+// Runs a kernel whose pointers are filled in. Throws what its status means (`op` names the message), or Interrupted.
+void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible = true);
+
 void launch(const char* op, KernelRef kernel, void* args, Work work, std::initializer_list<Operand> operands);
 
 template <class Args>

@@ -1,0 +1,125 @@
+#include <pybind11/numpy.h>
+
+#include <cstring>
+
+#include "bindings/bindings.h"
+#include "core/error.h"
+#include "ops/grad.h"
+#include "runtime/dispatch.h"
+#include "runtime/recorder.h"
+#include "runtime/transaction.h"
+
+namespace quernel {
+namespace {
+
+py::dtype numpy_dtype(DType dtype) {
+  // ml_dtypes' bfloat16 is looked up only when such a tensor meets NumPy.
+  if (dtype == DType::kBFloat16) {
+    return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+  }
+  return py::dtype(name(dtype));
+}
+
+py::tuple shape_tuple(const Shape& shape) {
+  py::tuple result(shape.rank());
+  for (int i = 0; i < shape.rank(); ++i) result[static_cast<size_t>(i)] = shape[i];
+  return result;
+}
+
+Shape to_shape(const std::vector<int64_t>& dims) { return Shape(std::span<const int64_t>(dims)); }
+
+// A view of the tensor's memory that keeps the storage alive.
+py::array view(const Tensor& t, bool writable) {
+  if (Recorder* recorder = Recorder::current()) recorder->abandon("values are read on the host");
+  auto* owner = new std::shared_ptr<Storage>(t.storage());
+  const py::capsule keep(owner, [](void* p) { delete static_cast<std::shared_ptr<Storage>*>(p); });
+  const std::vector<py::ssize_t> dims(t.shape().begin(), t.shape().end());
+  py::array array(numpy_dtype(t.dtype()), dims, t.data(), keep);
+  if (!writable) array.attr("setflags")(py::arg("write") = false);
+  return array;
+}
+
+// Borrows C-contiguous native-endian memory if asked to, else copies.
+Tensor from_numpy(const py::array& given, bool copy) {
+  const py::object dtype_name = given.dtype().attr("name");
+  const DType dtype = dtype_from_name(dtype_name.cast<std::string>().c_str());
+  const bool plain = (given.flags() & py::array::c_style) && given.dtype().attr("isnative").cast<bool>();
+  py::array array = plain ? given : py::array(py::module_::import("numpy").attr("ascontiguousarray")(
+                                        given, given.dtype().attr("newbyteorder")("=")));
+  const Shape shape(std::span<const int64_t>(array.shape(), static_cast<size_t>(given.ndim())));
+  const auto nbytes = static_cast<size_t>(array.nbytes());
+  if (copy) {
+    Tensor t = Tensor::empty(dtype, shape);
+    std::memcpy(t.data(), array.data(), nbytes);
+    t.storage()->mark_from_host();
+    return t;
+  }
+  auto* keep = new py::array(array);
+  auto storage = Storage::borrow(const_cast<void*>(array.data()), nbytes, true, [keep] {
+    py::gil_scoped_acquire gil;
+    delete keep;
+  });
+  storage->mark_from_host();
+  return Tensor(std::move(storage), 0, dtype, shape);
+}
+
+void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
+  const auto at = flat.offset() + offset * static_cast<int64_t>(itemsize(t.dtype()));
+  check<ShapeError>(t.dtype() == flat.dtype() && offset >= 0 && offset + t.size() <= flat.size(), "rehome",
+                    "a tensor of ", t.size(), " ", name(t.dtype()), " does not fit at ", offset, " of a segment of ",
+                    flat.size(), " ", name(flat.dtype()));
+  if (Recorder* recorder = Recorder::current()) recorder->abandon("a tensor moves to another storage");
+  if (Transaction* transaction = Transaction::current()) transaction->save(t);
+  t.rehome(flat.storage(), at);
+  bump_config_epoch();
+}
+
+}  // namespace
+
+void register_tensor(py::module_& m) {
+  py::class_<Tensor>(m, "Tensor", "A contiguous tensor: dtype, shape and a place in a storage.")
+      .def_property_readonly("shape", [](const Tensor& t) { return shape_tuple(t.shape()); })
+      .def_property_readonly("dtype", [](const Tensor& t) { return name(t.dtype()); })
+      .def_property_readonly("ndim", &Tensor::rank)
+      .def_property_readonly("size", &Tensor::size)
+      .def_property_readonly("nbytes", &Tensor::nbytes)
+      .def_property_readonly("version", &Tensor::version)
+      .def_property_readonly("storage_id", [](const Tensor& t) { return t.storage()->id(); })
+      .def_property_readonly("readonly", [](const Tensor& t) { return t.storage()->readonly(); })
+      .def_property_readonly("identity", [](const Tensor& t) { return reinterpret_cast<uintptr_t>(t.identity()); })
+      .def_property_readonly("has_grad", [](const Tensor& t) { return read_has_grad(t); })
+      .def_property(
+          "grad",
+          [](const Tensor& t) -> std::optional<Tensor> {
+            if (!t.grad_slot().grad) return std::nullopt;
+            return *t.grad_slot().grad;
+          },
+          [](const Tensor& t, const std::optional<Tensor>& grad) {
+            t.grad_slot().grad = grad ? std::make_shared<Tensor>(*grad) : nullptr;
+            set_has_grad(t, grad.has_value());
+          },
+          "The gradient's memory, valid while has_grad is true.")
+      .def("numpy", [](const Tensor& t) { return view(t, false); }, "A read-only NumPy view of the same memory.")
+      .def("take_numpy", [](const Tensor& t) { return view(t, true); },
+           "A writable NumPy view, for tensors that nobody else holds.")
+      .def("reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(to_shape(shape)); },
+           py::arg("shape"), "The same memory under another shape.")
+      .def("rehome", &rehome, py::arg("flat"), py::arg("offset"),
+           "Moves the contents into `flat`, `offset` elements in, for every holder of this tensor.");
+  m.def("empty", [](const std::vector<int64_t>& shape, const std::string& dtype) {
+    return Tensor::empty(dtype_from_name(dtype.c_str()), to_shape(shape));
+  }, py::arg("shape"), py::arg("dtype"), "A tensor of undefined contents.");
+  m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("copy") = true,
+        "A tensor with an array's values; copy=False borrows C-contiguous memory, read-only.");
+  m.def("flat_view", [](const Tensor& t, int64_t begin, int64_t size) {
+    check<ShapeError>(begin >= 0 && size >= 0 && begin + size <= t.size(), "flat_view", "[", begin, ", ", begin + size,
+                      ") exceeds ", t.size(), " elements");
+    return Tensor(t.storage(), t.offset() + begin * static_cast<int64_t>(itemsize(t.dtype())), t.dtype(), {size});
+  }, py::arg("tensor"), py::arg("begin"), py::arg("size"), "Elements [begin, begin + size) as a 1-D view, with a version of its own.");
+  m.def("accumulate_grad_", &ops::accumulate_grad, py::arg("param"), py::arg("g"), Unlocked(),
+        "Stores the first gradient of a leaf, adds later ones.");
+  m.def("zero_grads_", &ops::zero_grads, py::arg("params"), "Forgets gradients; their memory stays.");
+  m.def("live_storages", &Storage::live_count, "Storages alive now.");
+}
+
+}  // namespace quernel

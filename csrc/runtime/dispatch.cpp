@@ -1,0 +1,136 @@
+#include "runtime/dispatch.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "core/error.h"
+#include "runtime/cpu_features.h"
+
+namespace quernel {
+namespace {
+
+// Lowest first. The CPU's best level is the last supported one.
+constexpr const Level* kLevels[] = {
+    &scalar::level,
+#if defined(__x86_64__)
+    &avx2::level, &avx512::level,
+#endif
+};
+
+// Entries of all argument types look alike, so a table is an array of these.
+using Entry = Kernel<void>;
+constexpr size_t kEntries = sizeof(KernelTable) / sizeof(Entry);
+static_assert(sizeof(KernelTable) == kEntries * sizeof(Entry));
+
+void overlay(KernelTable& table, const KernelTable& upper) {
+  for (size_t i = 0; i < kEntries; ++i) {
+    Entry entry;
+    std::memcpy(&entry, reinterpret_cast<const std::byte*>(&upper) + i * sizeof(Entry), sizeof(Entry));
+    if (entry.run) std::memcpy(reinterpret_cast<std::byte*>(&table) + i * sizeof(Entry), &entry, sizeof(Entry));
+  }
+}
+
+bool supported(const Level& level) { return (level.features & ~cpu_features()) == 0; }
+
+struct Choice {
+  const Level* level;
+  KernelTable table;  // the level's own entries over those of all lower levels
+};
+
+Choice resolve(const Level& chosen) {
+  Choice choice{&chosen, {}};
+  for (const Level* level : kLevels) {
+    overlay(choice.table, level->table);
+    if (level == &chosen) break;
+  }
+  return choice;
+}
+
+const Level& level_by_name(std::string_view name) {
+  std::string known;
+  for (const Level* level : kLevels) {
+    known += (known.empty() ? "" : ", ") + std::string(level->name);
+    if (level->name != name) continue;
+    check<ValueError>(supported(*level), "isa", "level '", name, "' needs CPU features that this machine lacks: ",
+                      feature_names(level->features & ~cpu_features()), "; supported_isas() lists the levels it has");
+    return *level;
+  }
+  fail<ValueError>("isa", "unknown level '", name, "'; compiled levels: ", known);
+}
+
+const Level& initial_level() {
+  if (const char* name = std::getenv("QUERNEL_ISA"); name && *name) return level_by_name(name);
+  const Level* best = kLevels[0];
+  for (const Level* level : kLevels) {
+    if (supported(*level)) best = level;
+  }
+  return *best;
+}
+
+// Choices are kept for ever: a kernel running on another thread may still read the previous one.
+std::atomic<const Choice*> active{nullptr};
+std::atomic<uint64_t> epoch{0};
+
+const Choice& choice() {
+  const Choice* current = active.load(std::memory_order_acquire);
+  if (!current) [[unlikely]] {
+    const auto* made = new Choice(resolve(initial_level()));
+    if (active.compare_exchange_strong(current, made, std::memory_order_acq_rel)) return *made;
+    delete made;
+  }
+  return *current;
+}
+
+}  // namespace
+
+const KernelTable& active_table() { return choice().table; }
+
+const char* active_isa() { return choice().level->name; }
+
+void set_isa(const char* name) {
+  const Level& level = level_by_name(name);
+  if (&level == choice().level) return;
+  active.store(new Choice(resolve(level)), std::memory_order_release);
+  bump_config_epoch();
+}
+
+std::vector<std::string> compiled_isas() {
+  std::vector<std::string> names;
+  for (const Level* level : kLevels) names.emplace_back(level->name);
+  return names;
+}
+
+std::vector<std::string> supported_isas() {
+  std::vector<std::string> names;
+  for (const Level* level : kLevels) {
+    if (supported(*level)) names.emplace_back(level->name);
+  }
+  return names;
+}
+
+std::vector<std::pair<std::string, std::string>> kernel_coverage() {
+  std::vector<std::pair<std::string, std::string>> rows;
+  const KernelTable& table = active_table();
+  for (size_t i = 0; i < kEntries; ++i) {
+    Entry entry;
+    std::memcpy(&entry, reinterpret_cast<const std::byte*>(&table) + i * sizeof(Entry), sizeof(Entry));
+    if (!entry.run) continue;
+    // "… [with auto F = quernel::avx512::gemm_f32; …]" names level and kernel.
+    std::string_view text(entry.signature);
+    const size_t end = text.find_first_of(";]", text.find("F = "));
+    text = text.substr(0, end);
+    const size_t name = text.rfind("::");
+    const size_t level = text.rfind("::", name - 1);
+    rows.emplace_back(text.substr(name + 2), text.substr(level + 2, name - level - 2));
+  }
+  return rows;
+}
+
+uint64_t config_epoch() { return epoch.load(std::memory_order_acquire); }
+
+void bump_config_epoch() { epoch.fetch_add(1, std::memory_order_acq_rel); }
+
+}  // namespace quernel

@@ -1,0 +1,97 @@
+#include "runtime/launch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <mutex>
+
+#include "core/error.h"
+#include "runtime/dispatch.h"
+#include "runtime/recorder.h"
+#include "runtime/thread_pool.h"
+#include "runtime/transaction.h"
+
+namespace quernel {
+namespace {
+
+constexpr double kForkNs = 10e3;    // below this a second thread costs more than it brings
+constexpr double kChunkNs = 30e3;   // chunk length: short enough for balance and for Ctrl-C
+constexpr int64_t kChunksPerThread = 4;
+
+// What the chunks of one call share.
+struct Call {
+  KernelFn run;
+  const void* args;
+  int64_t scratch;
+  std::mutex mutex;
+  Status status;
+
+  void chunk(Range range, int thread) {
+    const Ctx ctx{scratch > 0 ? thread_scratch(scratch) : nullptr, thread};
+    const Status result = run(args, range, ctx);
+    if (result.code == StatusCode::kOk) [[likely]]
+      return;
+    // The refusal that a serial run would meet first is the one reported.
+    std::lock_guard lock(mutex);
+    if (status.code == StatusCode::kOk || result.index < status.index) status = result;
+  }
+};
+
+[[noreturn]] void refuse(const char* op, const Status& s) {
+  switch (s.code) {
+    case StatusCode::kLabelOutOfRange:
+      fail<ValueError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
+                       " classes (labels count from 0 to ", s.limit - 1, ")");
+    default:
+      fail<ValueError>(op, "index ", s.value, " at position ", s.index, " is out of range for size ", s.limit);
+  }
+}
+
+}  // namespace
+
+ResolvedKernel resolve(KernelRef kernel) {
+  ResolvedKernel resolved;
+  Kernel<void> entry;
+  std::memcpy(&entry, reinterpret_cast<const std::byte*>(&active_table()) + kernel.entry, sizeof(entry));
+  resolved.run = entry.run;
+  resolved.scratch = entry.scratch;
+  return resolved;
+}
+
+void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible) {
+  if (work.items <= 0) return;
+  Call call{kernel.run, args, kernel.scratch ? kernel.scratch(args) : 0, {}, {}};
+  const double total = work.ns_per_item * static_cast<double>(work.items);
+  ThreadPool& pool = ThreadPool::instance();
+  if (work.items == 1 || total < (pool.size() > 1 ? kForkNs : kChunkNs)) {
+    call.chunk({0, work.items}, 0);
+  } else {
+    const auto by_time = static_cast<int64_t>(kChunkNs / std::max(work.ns_per_item, 1e-3));
+    const int64_t by_balance = (work.items + pool.size() * kChunksPerThread - 1) / (pool.size() * kChunksPerThread);
+    pool.run([](void* c, int64_t begin, int64_t end, int thread) { static_cast<Call*>(c)->chunk({begin, end}, thread); },
+             &call, work.items, std::clamp<int64_t>(by_time, 1, by_balance), interruptible);
+  }
+  if (call.status.code != StatusCode::kOk) [[unlikely]]
+    refuse(op, call.status);
+}
+
+void launch(const char* op, KernelRef kernel, void* args, Work work, std::initializer_list<Operand> operands) {
+  Transaction* transaction = Transaction::current();
+  bool writes_in_place = false;  // such a kernel is not stopped half-way
+  for (const Operand& operand : operands) {
+    if (!operand.tensor->defined()) continue;
+    void* data = operand.tensor->data();
+    std::memcpy(static_cast<std::byte*>(args) + operand.field, &data, sizeof(data));
+    if (operand.access == Access::kRead) continue;
+    check<StateError>(!operand.tensor->storage()->readonly(), op,
+                      "cannot write into a read-only array; copy it first (qn.tensor copies)");
+    writes_in_place |= operand.access == Access::kUpdate;
+    if (transaction) transaction->before_write(*operand.tensor);
+  }
+  if (Recorder* recorder = Recorder::current()) recorder->note(op, kernel, args, work, operands);
+  execute(op, resolve(kernel), args, work, !writes_in_place);
+  for (const Operand& operand : operands) {
+    if (operand.access != Access::kRead && operand.tensor->defined()) operand.tensor->bump_version();
+  }
+}
+
+}  // namespace quernel

@@ -1,0 +1,162 @@
+#include "runtime/plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+#include "runtime/arena.h"
+#include "runtime/dispatch.h"
+#include "runtime/recorder.h"
+#include "runtime/thread_pool.h"
+
+namespace quernel {
+
+std::shared_ptr<Storage> ArenaPool::acquire(int64_t nbytes) {
+  {
+    std::lock_guard lock(mutex_);
+    size_ = std::max(size_, nbytes);
+    while (!free_.empty()) {
+      auto arena = std::move(free_.back());
+      free_.pop_back();
+      if (static_cast<int64_t>(arena->nbytes()) >= nbytes) return arena;
+    }
+    nbytes = size_;  // one that fits every plan seen so far
+  }
+  return Storage::allocate(static_cast<size_t>(nbytes));
+}
+
+void ArenaPool::release(std::shared_ptr<Storage> arena) {
+  std::lock_guard lock(mutex_);
+  free_.push_back(std::move(arena));
+}
+
+int64_t ArenaPool::nbytes() const {
+  std::lock_guard lock(mutex_);
+  return size_;
+}
+
+Plan::Plan(const Recorder& recorder, const std::vector<Tensor>& outputs)
+    : epoch_(config_epoch()), written_(recorder.written_) {
+  const Program& program = recorder.program_;
+  for (const Tensor& t : recorder.arguments_) arguments_.push_back({t.dtype(), t.shape(), false});
+  for (const Tensor& t : outputs) outputs_.push_back({t.dtype(), t.shape(), false});
+  for (const auto& g : recorder.grads_) grads_.push_back({g.param, g.initial, g.guarded, g.final});
+  for (const auto& s : recorder.streams_) streams_.emplace_back(s.state, s.total);
+  const ArenaLayout layout = lay_out_arena(program);
+  arena_nbytes_ = layout.nbytes;
+  compile(program, layout.offsets);
+}
+
+void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) {
+  first_visible_write_ = program.steps.size();
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    const Step& step = program.steps[i];
+    CompiledStep compiled{step.op, resolve(step.kernel), step.work, args_.size(), step.args.size(), patches_.size(), 0};
+    args_.insert(args_.end(), step.args.begin(), step.args.end());
+    for (const Use& use : step.uses) {
+      const Segment& segment = program.segments[use.segment];
+      if (program.visible(use)) first_visible_write_ = std::min(first_visible_write_, i);
+      switch (segment.kind) {
+        case Segment::Kind::kExternal: {
+          const void* address = segment.storage->data() + use.offset;
+          std::memcpy(args_.data() + compiled.args + use.field, &address, sizeof(address));
+          externals_.push_back(segment.storage);
+          break;
+        }
+        case Segment::Kind::kArgument:
+          arguments_[segment.index].written |= use.writes();
+          patches_.push_back({use.field, 1 + segment.index, use.offset});
+          break;
+        case Segment::Kind::kOutput:
+          patches_.push_back({use.field, 1 + static_cast<int32_t>(arguments_.size()) + segment.index, use.offset});
+          break;
+        case Segment::Kind::kTemporary:
+          patches_.push_back({use.field, 0, offsets[use.segment] + use.offset});
+          break;
+      }
+    }
+    compiled.patches_end = patches_.size();
+    steps_.push_back(compiled);
+  }
+  std::sort(externals_.begin(), externals_.end());
+  externals_.erase(std::unique(externals_.begin(), externals_.end()), externals_.end());
+}
+
+bool Plan::valid() const {
+  if (epoch_ != config_epoch()) return false;
+  return std::all_of(grads_.begin(), grads_.end(), [](const GradGuard& g) {
+    return !g.guarded || g.param.grad_slot().has_grad == g.initial;
+  });
+}
+
+void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
+  check<ShapeError>(arguments.size() == arguments_.size(), "plan", "expected ", arguments_.size(), " arguments, got ",
+                    arguments.size());
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const TensorSpec& want = arguments_[i];
+    check<ShapeError>(arguments[i].shape() == want.shape, "plan", "argument ", i, " was recorded with shape ",
+                      want.shape, ", got ", arguments[i].shape());
+    check<DTypeError>(arguments[i].dtype() == want.dtype, "plan", "argument ", i, " was recorded as ",
+                      name(want.dtype), ", got ", name(arguments[i].dtype()));
+    check<StateError>(!want.written || !arguments[i].storage()->readonly(), "plan", "argument ", i,
+                      " is written in place, but it is a read-only array");
+  }
+}
+
+void Plan::run(const std::vector<std::byte*>& bases) const {
+  alignas(64) std::byte args[kMaxArgsSize];
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    const CompiledStep& step = steps_[i];
+    std::memcpy(args, args_.data() + step.args, step.args_size);
+    for (size_t p = step.patches; p < step.patches_end; ++p) {
+      const void* address = bases[static_cast<size_t>(patches_[p].base)] + patches_[p].offset;
+      std::memcpy(args + patches_[p].field, &address, sizeof(address));
+    }
+    execute(step.op, step.kernel, args, step.work, i < first_visible_write_);
+  }
+}
+
+void Plan::commit(const std::vector<Tensor>& arguments) const {
+  for (const auto& version : written_) version->fetch_add(1, std::memory_order_relaxed);
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments_[i].written) arguments[i].bump_version();
+  }
+  for (const GradGuard& g : grads_) g.param.grad_slot().has_grad = g.final;
+  for (const auto& [state, total] : streams_) reinterpret_cast<uint64_t*>(state.data())[1] += total;
+}
+
+std::vector<Tensor> Plan::replay(const std::vector<Tensor>& arguments, ArenaPool& arenas) const {
+  check_arguments(arguments);
+  // Returns the arena and lets the workers park, also when a step throws.
+  struct Scope {
+    ArenaPool& arenas;
+    std::shared_ptr<Storage> arena;
+    ~Scope() {
+      ThreadPool::instance().leave();
+      arenas.release(std::move(arena));
+    }
+  };
+  std::vector<Tensor> outputs;
+  std::vector<std::byte*> bases;
+  bases.reserve(1 + arguments.size() + outputs_.size());
+  auto arena = arenas.acquire(arena_nbytes_);
+  ThreadPool::instance().enter();
+  Scope scope{arenas, std::move(arena)};
+  bases.push_back(scope.arena->data());
+  for (const Tensor& t : arguments) bases.push_back(t.data());
+  for (const TensorSpec& spec : outputs_) {
+    outputs.push_back(Tensor::empty(spec.dtype, spec.shape));
+    bases.push_back(outputs.back().data());
+  }
+  run(bases);
+  commit(arguments);
+  return outputs;
+}
+
+std::vector<std::string> Plan::step_names() const {
+  std::vector<std::string> names;
+  for (const CompiledStep& step : steps_) names.emplace_back(step.op);
+  return names;
+}
+
+}  // namespace quernel

@@ -1,0 +1,86 @@
+// A recorded program made ready to run: one native call, one base address per segment, no allocation but the results.
+//
+// Replay copies each step's arguments (a few hundred bytes) to the stack, patches the pointers that lie in arguments,
+// outputs or the arena, and runs the kernel; addresses of external tensors are fixed. So any number of threads may
+// replay one plan, each on an arena of its own. Steps up to the first visible write may be interrupted or refused and
+// leave no trace; from there on the plan runs to its end.
+#pragma once
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "runtime/program.h"
+
+namespace quernel {
+
+class Recorder;
+
+// Blocks of temporary memory, lent to one replay at a time and shared by the plans of one function or frozen model.
+class ArenaPool {
+ public:
+  std::shared_ptr<Storage> acquire(int64_t nbytes);
+  void release(std::shared_ptr<Storage> arena);
+  int64_t nbytes() const;  // of the largest arena handed out
+
+ private:
+  mutable std::mutex mutex_;
+  std::vector<std::shared_ptr<Storage>> free_;
+  int64_t size_ = 0;
+};
+
+class Plan {
+ public:
+  Plan(const Recorder& recorder, const std::vector<Tensor>& outputs);
+
+  // Whether the host state that the recording read is unchanged: ISA, storages' places, which leaves have gradients.
+  bool valid() const;
+
+  // `arguments` must have the recorded dtypes and shapes.
+  std::vector<Tensor> replay(const std::vector<Tensor>& arguments, ArenaPool& arenas) const;
+
+  int64_t arena_nbytes() const { return arena_nbytes_; }
+  std::vector<std::string> step_names() const;  // "op:kernel" in order, after fusion
+
+ private:
+  struct Patch {
+    uint32_t field;
+    int32_t base;  // 0: arena, 1 + i: argument i, 1 + arguments + i: output i
+    int64_t offset;
+  };
+  struct CompiledStep {
+    const char* op;
+    ResolvedKernel kernel;
+    Work work;
+    size_t args, args_size;
+    size_t patches, patches_end;
+  };
+  struct TensorSpec {
+    DType dtype;
+    Shape shape;
+    bool written;
+  };
+  struct GradGuard {
+    Tensor param;
+    bool initial, guarded, final;
+  };
+
+  void compile(const Program& program, const std::vector<int64_t>& offsets);
+  void check_arguments(const std::vector<Tensor>& arguments) const;
+  void run(const std::vector<std::byte*>& bases) const;
+  void commit(const std::vector<Tensor>& arguments) const;
+
+  uint64_t epoch_;
+  std::vector<CompiledStep> steps_;
+  std::vector<std::byte> args_;
+  std::vector<Patch> patches_;
+  size_t first_visible_write_ = 0;  // step index
+  int64_t arena_nbytes_ = 0;
+  std::vector<TensorSpec> arguments_, outputs_;
+  std::vector<std::shared_ptr<Storage>> externals_;
+  std::vector<Tensor::VersionCounter> written_;
+  std::vector<GradGuard> grads_;
+  std::vector<std::pair<Tensor, uint64_t>> streams_;
+};
+
+}  // namespace quernel

@@ -1,0 +1,54 @@
+#include "runtime/transaction.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace quernel {
+namespace {
+thread_local Transaction* open_transaction = nullptr;
+}
+
+Transaction::Transaction() : outermost_(open_transaction == nullptr), first_storage_(Storage::next_id()) {
+  if (outermost_) open_transaction = this;
+}
+
+Transaction::~Transaction() { close(); }
+
+void Transaction::close() {
+  if (outermost_) open_transaction = nullptr;
+  outermost_ = false;
+}
+
+Transaction* Transaction::current() { return open_transaction; }
+
+void Transaction::before_write(const Tensor& tensor) {
+  if (tensor.storage()->id() < first_storage_) save(tensor);
+}
+
+void Transaction::save(const Tensor& tensor) {
+  // Copies may overlap (a parameter and the flat segment that holds it): restoring in reverse order of saving ends
+  // with the oldest bytes everywhere, so only an exact repeat is skipped.
+  for (const Saved& s : saved_) {
+    if (s.tensor.data() == tensor.data() && s.bytes.size() >= tensor.nbytes()) return;
+  }
+  saved_.push_back({tensor, std::vector<std::byte>(tensor.data(), tensor.data() + tensor.nbytes())});
+}
+
+void Transaction::before_grad_change(const Tensor& param) {
+  for (const SavedFlag& s : flags_) {
+    if (s.tensor.same_as(param)) return;
+  }
+  flags_.push_back({param, param.grad_slot().has_grad});
+}
+
+void Transaction::rollback() {
+  for (auto s = saved_.rbegin(); s != saved_.rend(); ++s) {
+    std::memcpy(s->tensor.data(), s->bytes.data(), s->bytes.size());
+    s->tensor.bump_version();
+  }
+  for (const SavedFlag& s : flags_) s.tensor.grad_slot().has_grad = s.has_grad;
+  saved_.clear();
+  flags_.clear();
+}
+
+}  // namespace quernel

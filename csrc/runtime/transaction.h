@@ -1,0 +1,41 @@
+// All or nothing for a step that runs op by op: while a Transaction is open on this thread, the first in-place write
+// to any tensor that existed before keeps a copy, and rollback() puts everything back. Plans need none of this: their
+// checks run before their first write (runtime/plan.h).
+#pragma once
+#include <vector>
+
+#include "core/tensor.h"
+
+namespace quernel {
+
+class Transaction {
+ public:
+  Transaction();   // opens; nests by doing nothing
+  ~Transaction();  // closes, keeping what was written
+  Transaction(const Transaction&) = delete;
+  Transaction& operator=(const Transaction&) = delete;
+
+  static Transaction* current();
+
+  void before_write(const Tensor& tensor);       // skips what was allocated since the transaction opened
+  void save(const Tensor& tensor);               // the same without that exception
+  void before_grad_change(const Tensor& param);  // remembers has_grad
+  void rollback();
+  void close();  // before destruction, for callers without scopes
+
+ private:
+  struct Saved {
+    Tensor tensor;
+    std::vector<std::byte> bytes;
+  };
+  struct SavedFlag {
+    Tensor tensor;
+    bool has_grad;
+  };
+  bool outermost_;  // and open
+  uint64_t first_storage_;
+  std::vector<Saved> saved_;
+  std::vector<SavedFlag> flags_;
+};
+
+}  // namespace quernel
