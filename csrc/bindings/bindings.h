@@ -1,5 +1,6 @@
 // Shared by the register_F.cpp files, which are the only sources that know pybind11.
 #pragma once
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -11,6 +12,10 @@ namespace py = pybind11;
 
 // Releases the GIL while an op runs.
 using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+// NumPy in and out; defined in register_tensor.cpp.
+Tensor from_numpy(const py::array& array, bool copy);
+py::array to_numpy(const Tensor& t, bool writable);
 
 void register_errors(py::module_& m);
 void register_tensor(py::module_& m);

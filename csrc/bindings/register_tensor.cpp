@@ -1,5 +1,3 @@
-#include <pybind11/numpy.h>
-
 #include <cstring>
 
 #include "bindings/bindings.h"
@@ -28,8 +26,21 @@ py::tuple shape_tuple(const Shape& shape) {
 
 Shape to_shape(const std::vector<int64_t>& dims) { return Shape(std::span<const int64_t>(dims)); }
 
+void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
+  const auto at = flat.offset() + offset * static_cast<int64_t>(itemsize(t.dtype()));
+  check<ShapeError>(t.dtype() == flat.dtype() && offset >= 0 && offset + t.size() <= flat.size(), "rehome",
+                    "a tensor of ", t.size(), " ", name(t.dtype()), " does not fit at ", offset, " of a segment of ",
+                    flat.size(), " ", name(flat.dtype()));
+  if (Recorder* recorder = Recorder::current()) recorder->abandon("a tensor moves to another storage");
+  if (Transaction* transaction = Transaction::current()) transaction->save(t);
+  t.rehome(flat.storage(), at);
+  bump_config_epoch();
+}
+
+}  // namespace
+
 // A view of the tensor's memory that keeps the storage alive.
-py::array view(const Tensor& t, bool writable) {
+py::array to_numpy(const Tensor& t, bool writable) {
   if (Recorder* recorder = Recorder::current()) recorder->abandon("values are read on the host");
   auto* owner = new std::shared_ptr<Storage>(t.storage());
   const py::capsule keep(owner, [](void* p) { delete static_cast<std::shared_ptr<Storage>*>(p); });
@@ -63,19 +74,6 @@ Tensor from_numpy(const py::array& given, bool copy) {
   return Tensor(std::move(storage), 0, dtype, shape);
 }
 
-void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
-  const auto at = flat.offset() + offset * static_cast<int64_t>(itemsize(t.dtype()));
-  check<ShapeError>(t.dtype() == flat.dtype() && offset >= 0 && offset + t.size() <= flat.size(), "rehome",
-                    "a tensor of ", t.size(), " ", name(t.dtype()), " does not fit at ", offset, " of a segment of ",
-                    flat.size(), " ", name(flat.dtype()));
-  if (Recorder* recorder = Recorder::current()) recorder->abandon("a tensor moves to another storage");
-  if (Transaction* transaction = Transaction::current()) transaction->save(t);
-  t.rehome(flat.storage(), at);
-  bump_config_epoch();
-}
-
-}  // namespace
-
 void register_tensor(py::module_& m) {
   py::class_<Tensor>(m, "Tensor", "A contiguous tensor: dtype, shape and a place in a storage.")
       .def_property_readonly("shape", [](const Tensor& t) { return shape_tuple(t.shape()); })
@@ -99,8 +97,8 @@ void register_tensor(py::module_& m) {
             set_has_grad(t, grad.has_value());
           },
           "The gradient's memory, valid while has_grad is true.")
-      .def("numpy", [](const Tensor& t) { return view(t, false); }, "A read-only NumPy view of the same memory.")
-      .def("take_numpy", [](const Tensor& t) { return view(t, true); },
+      .def("numpy", [](const Tensor& t) { return to_numpy(t, false); }, "A read-only NumPy view of the same memory.")
+      .def("take_numpy", [](const Tensor& t) { return to_numpy(t, true); },
            "A writable NumPy view, for tensors that nobody else holds.")
       .def("reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(to_shape(shape)); },
            py::arg("shape"), "The same memory under another shape.")

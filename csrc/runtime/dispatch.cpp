@@ -118,10 +118,9 @@ std::vector<std::pair<std::string, std::string>> kernel_coverage() {
     Entry entry;
     std::memcpy(&entry, reinterpret_cast<const std::byte*>(&table) + i * sizeof(Entry), sizeof(Entry));
     if (!entry.run) continue;
-    // "… [with auto F = quernel::avx512::gemm_f32; …]" names level and kernel.
+    // "… [with Args = …; Status (* F)(…) = quernel::avx512::gemm_f32]" names level and kernel.
     std::string_view text(entry.signature);
-    const size_t end = text.find_first_of(";]", text.find("F = "));
-    text = text.substr(0, end);
+    text.remove_suffix(1);
     const size_t name = text.rfind("::");
     const size_t level = text.rfind("::", name - 1);
     rows.emplace_back(text.substr(name + 2), text.substr(level + 2, name - level - 2));

@@ -1,0 +1,352 @@
+"""`qn.jit`: a step as one native call.
+
+The first call of a signature runs eagerly, so that lazy initialization is over; the second is recorded, later ones
+replay the record. A signature is everything about the arguments but the numbers in them: structure, shapes, dtypes,
+and the values of non-float arguments. A plan also remembers the host state that the call read (train or eval mode,
+which leaves have gradients, the modules' structure, plain variables that the function refers to) and serves only
+while it is unchanged. Whichever way a call runs, it happens whole or not at all, with the same bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import numpy as np
+
+from quernel import _core, recording
+from quernel.autograd import is_grad_enabled, no_grad
+from quernel.errors import StateError
+from quernel.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_log = logging.getLogger("quernel.jit")
+_PLAIN = (int, float, str, bool, bytes, type(None), tuple, frozenset)
+_MAX_SIGNATURES = 64
+_MAX_PLANS = 8  # per signature
+_MAX_ATTEMPTS = 3
+
+
+@dataclass
+class _Plan:
+    native: _core.Plan
+    guards: list[tuple[Any, str, Any]]
+    output: Any  # structure of the result, `_Slot`s for tensors
+    epoch: int  # of recording.epoch(), when the guards were last seen to hold
+
+    def holds(self) -> bool:
+        now = recording.epoch()
+        if self.epoch != now:
+            if any(getattr(owner, name) != value for owner, name, value in self.guards):
+                return False
+            self.epoch = now
+        return self.native.valid()
+
+
+@dataclass
+class _Signature:
+    kept: Any  # objects whose identity is part of the key
+    warm: bool = False
+    attempts: int = 0
+    plans: list[_Plan] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    index: int
+
+
+class Jitted(Generic[P, R]):
+    """A function whose repeated calls replay as one native call; see `jit`."""
+
+    def __init__(self, fn: Callable[P, R]) -> None:
+        functools.update_wrapper(self, fn)
+        self._fn = fn
+        self._lock = threading.RLock()
+        self._signatures: OrderedDict[Any, _Signature] = OrderedDict()
+        self._arenas = _core.ArenaPool()
+        self._logged: set[str] = set()
+        self._variables = _Variables(fn)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        call = _Call()
+        args_, kwargs_ = call.take(args), call.take(kwargs)
+        call.key.append(is_grad_enabled())
+        kept = self._variables.add_to(call.key)
+        with self._lock:
+            signature = self._signature(tuple(call.key), kept)
+            for plan in signature.plans:
+                if plan.holds():
+                    outputs = plan.native.replay(call.tensors, self._arenas)
+                    result: R = _rebuild(plan.output, [Tensor(t) for t in outputs])
+                    return result
+            if not signature.warm or signature.attempts >= _MAX_ATTEMPTS:
+                signature.warm = True
+                return self._eager(args_, kwargs_)
+            return self._record(signature, call.tensors, args_, kwargs_)
+
+    def _signature(self, key: Any, kept: Any) -> _Signature:
+        signature = self._signatures.get(key)
+        if signature is None:
+            signature = self._signatures[key] = _Signature(kept)
+            if len(self._signatures) > _MAX_SIGNATURES:
+                self._signatures.popitem(last=False)
+        self._signatures.move_to_end(key)
+        return signature
+
+    def _eager(self, args: Any, kwargs: Any) -> R:
+        transaction = _core.Transaction()
+        try:
+            natives: list[_core.Tensor] = []
+            output = _flatten(self._fn(*args, **kwargs), natives)
+        except BaseException:
+            transaction.rollback()
+            raise
+        finally:
+            transaction.close()
+        result: R = _rebuild(output, [Tensor(t) for t in natives])
+        return result
+
+    def _record(self, signature: _Signature, arguments: list[_core.Tensor], args: Any, kwargs: Any) -> R:
+        signature.attempts += 1
+        transaction = _core.Transaction()
+        current = recording.Recording(_core.Recorder(arguments))
+        recording.enter(current)
+        try:
+            natives: list[_core.Tensor] = []
+            output = _flatten(self._fn(*args, **kwargs), natives)
+        except BaseException:
+            current.native.stop()
+            transaction.rollback()
+            raise
+        finally:
+            recording.enter(None)
+            transaction.close()
+        plan = current.native.finish(natives)
+        if plan is None:
+            self._tell(current)
+        else:
+            guards = list(current.guards.values())
+            signature.plans.insert(0, _Plan(plan, guards, output, recording.epoch()))
+            del signature.plans[_MAX_PLANS:]
+            signature.attempts = 0
+        result: R = _rebuild(output, [Tensor(t) for t in natives])
+        return result
+
+    def _tell(self, current: recording.Recording) -> None:
+        name = getattr(self._fn, "__qualname__", repr(self._fn))
+        message = f"[jit] {name} runs eagerly: {current.native.reason}"
+        if current.line:
+            message += f" ({current.line})"
+        if message not in self._logged:
+            self._logged.add(message)
+            _log.warning(message)
+
+    def plans(self) -> list[_core.Plan]:
+        """The plans recorded so far, most recently used signature last."""
+        return [p.native for s in self._signatures.values() for p in s.plans]
+
+
+class _Call:
+    """Takes a call's arguments apart: a hashable key, the native tensors, and what the function is to be given."""
+
+    def __init__(self) -> None:
+        self.key: list[Any] = []
+        self.tensors: list[_core.Tensor] = []
+
+    def take(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            if value.requires_grad:  # a leaf such as a parameter: part of the state, not an argument
+                self.key.append((id(value), value.shape))
+                return value
+            self._add("t", value._t)
+            return value
+        if isinstance(value, np.ndarray):
+            native = _core.from_numpy(value, copy=False)
+            self._add("t", native)
+            return Tensor(native)
+        if type(value) is float or isinstance(value, np.floating):
+            native = _core.from_numpy(np.float64(value).reshape(()), copy=True)
+            self._add("f", native)
+            return Tensor(native)
+        if isinstance(value, list | tuple):
+            self.key.append((type(value), len(value)))
+            items = [self.take(item) for item in value]
+            if isinstance(value, tuple) and hasattr(value, "_fields"):
+                return type(value)(*items)
+            return type(value)(items)
+        if isinstance(value, dict):
+            self.key.append((dict, *value))
+            return {name: self.take(item) for name, item in value.items()}
+        self.key.append((type(value), value))
+        return value
+
+    def _add(self, kind: str, native: _core.Tensor) -> None:
+        self.key.append((kind, native.dtype, native.shape))
+        self.tensors.append(native)
+
+
+class _Variables:
+    """Variables that a function reads from its closure and its module.
+
+    Plain ones (numbers, strings, …) belong to the signature by value, others by identity.
+    """
+
+    def __init__(self, fn: Callable[..., Any]) -> None:
+        while isinstance(fn, functools.partial) or hasattr(fn, "__func__"):
+            fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
+        code = getattr(fn, "__code__", None)
+        self._cells = getattr(fn, "__closure__", None) or ()
+        self._globals: dict[str, Any] = getattr(fn, "__globals__", {})
+        self._names = _global_names(code) if code is not None else []
+
+    def add_to(self, key: list[Any]) -> list[Any]:
+        kept = []
+        for value in self._values():
+            if type(value) in _PLAIN:
+                key.append((type(value), value))
+            else:
+                key.append(id(value))
+                kept.append(value)
+        return kept
+
+    def _values(self) -> list[Any]:
+        values = []
+        for cell in self._cells:
+            try:
+                values.append(cell.cell_contents)
+            except ValueError:  # not assigned yet
+                values.append(None)
+        values.extend(self._globals[name] for name in self._names if name in self._globals)
+        return values
+
+
+def _global_names(code: CodeType) -> list[str]:
+    """Names that a function, or one defined inside it, may look up in its module."""
+    names = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names.update(_global_names(constant))
+    return sorted(names)
+
+
+def _flatten(value: Any, natives: list[_core.Tensor]) -> Any:
+    """The structure of a result, its tensors replaced by slots and copied: nobody else holds them."""
+    if isinstance(value, Tensor):
+        natives.append(_core.fresh_copy(value._t))
+        return _Slot(len(natives) - 1)
+    if isinstance(value, list | tuple):
+        items = [_flatten(item, natives) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if isinstance(value, dict):
+        return {name: _flatten(item, natives) for name, item in value.items()}
+    current = recording.current()
+    if current is not None and not isinstance(value, _PLAIN):
+        current.abandon(f"it returns a {type(value).__name__}, which a replay cannot renew")
+    return value
+
+
+def _rebuild(structure: Any, tensors: Sequence[Tensor]) -> Any:
+    if isinstance(structure, _Slot):
+        return tensors[structure.index]
+    if isinstance(structure, list | tuple):
+        items = [_rebuild(item, tensors) for item in structure]
+        return type(structure)(*items) if hasattr(structure, "_fields") else type(structure)(items)
+    if isinstance(structure, dict):
+        return {name: _rebuild(item, tensors) for name, item in structure.items()}
+    return structure
+
+
+@overload
+def jit(fn: Callable[P, R]) -> Jitted[P, R]: ...
+@overload
+def jit() -> Callable[[Callable[P, R]], Jitted[P, R]]: ...
+def jit(fn: Callable[P, R] | None = None) -> Jitted[P, R] | Callable[[Callable[P, R]], Jitted[P, R]]:
+    """Makes repeated calls of `fn` replay as one native call.
+
+    Args:
+        fn: Any function of tensors and arrays (nested in lists, tuples and dicts as you like), such as a whole
+            training step. NumPy arrays and float arguments arrive in it as tensors, so that replays see their
+            current numbers; other arguments are part of the signature.
+
+    Returns:
+        A function that gives what `fn` gives, tensors detached and freshly allocated. Eager call, recorded call and
+        replay agree bit for bit. A call that raises leaves parameters, buffers, optimizers, gradients and the
+        random stream as they were.
+
+    What a replay cannot follow is done eagerly instead, and logged once with its line: looking at a tensor's numbers
+    inside `fn` (`item()`, `if loss > 1:`, `numpy()`), arrays that are not arguments, results kept outside. Plain Python
+    side effects (a `print`, a counter) happen only while `fn` really runs; attributes of objects other than Modules,
+    optimizers and tensors are not watched.
+
+    Example:
+        >>> net = nn.Linear(4, 2)
+        >>> opt = optim.SGD(net.parameters(), lr=0.1)
+        >>> @qn.jit
+        ... def step(x, y):
+        ...     opt.zero_grad()
+        ...     loss = losses.cross_entropy(net(x), y)
+        ...     loss.backward()
+        ...     opt.step()
+        ...     return loss
+        >>> x, y = np.zeros((8, 4), np.float32), np.zeros(8, np.int64)
+        >>> losses_seen = [step(x, y).item() for _ in range(3)]
+    """
+    return Jitted if fn is None else Jitted(fn)
+
+
+class FrozenPlan:
+    """An inference function for arrays of fixed shapes: one native call, any number of threads."""
+
+    def __init__(self, native: _core.Plan, arenas: _core.ArenaPool) -> None:
+        self._native = native
+        self._arenas = arenas
+
+    def replay(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Fresh arrays computed from `arrays`, which must have the recorded shapes and dtypes."""
+        return self._native.run(arrays, self._arenas)
+
+    @property
+    def native(self) -> _core.Plan:
+        """The plan itself, for what it can tell (steps, memory)."""
+        return self._native
+
+
+def record_frozen(
+    fn: Callable[..., Sequence[Tensor]],
+    inputs: Sequence[np.ndarray],
+    constants: _core.DerivedCache,
+    arenas: _core.ArenaPool,
+) -> FrozenPlan:
+    """Records `fn(*tensors)` without gradients, everything but its inputs constant.
+
+    Args:
+        fn: Takes one tensor per input and returns tensors.
+        inputs: Arrays of the shapes and dtypes to be served.
+        constants: Where packed weights are kept; pass the same one for all batch sizes of a model.
+        arenas: Temporary memory; likewise.
+
+    Raises:
+        StateError: `fn` cannot be recorded, with the reason.
+    """
+    arguments = [_core.from_numpy(array, copy=False) for array in inputs]
+    current = recording.Recording(_core.Recorder(arguments, constants))
+    recording.enter(current)
+    try:
+        with no_grad():
+            outputs = [_core.fresh_copy(t._t) for t in fn(*[Tensor(a) for a in arguments])]
+    finally:
+        recording.enter(None)
+        current.native.stop()
+    plan = current.native.finish(outputs)
+    if plan is None:
+        raise StateError(f"[freeze] cannot be recorded: {current.native.reason} {current.line}".rstrip())
+    return FrozenPlan(plan, arenas)

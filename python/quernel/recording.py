@@ -1,0 +1,91 @@
+"""What host code tells a recording.
+
+`qn.jit` records the kernels of a call and replays them later without any Python. That is sound only if nothing that
+steered the call has changed since, so host code that touches such state says so here:
+
+- `guard`: it read a value that steers computation (`training`, `requires_grad`, a module's structure);
+- `host_write`: it changes such a value;
+- `host_read`: it looks at numbers inside a tensor, which a replay could not follow.
+
+While nothing records, these calls cost a thread-local look-up.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quernel import _core
+
+_PACKAGE = str(Path(__file__).parent)
+
+
+@dataclass
+class Recording:
+    """A recording in progress on this thread."""
+
+    native: _core.Recorder
+    guards: dict[tuple[int, str], tuple[Any, str, Any]] = field(default_factory=dict)
+    line: str = ""  # the user's line that made it impossible
+
+    def abandon(self, reason: str) -> None:
+        """Gives up recording; the call goes on eagerly."""
+        if not self.line:
+            self.line = _caller()
+        self.native.abandon(reason)
+
+
+class _State(threading.local):
+    current: Recording | None = None
+
+
+_state = _State()
+_epoch = 0
+
+
+def current() -> Recording | None:
+    """The recording of this thread, or None."""
+    return _state.current
+
+
+def enter(recording: Recording | None) -> None:
+    """Makes `recording` this thread's current one (`None`: no more)."""
+    _state.current = recording
+
+
+def epoch() -> int:
+    """Changes whenever `host_write` was called, so that unchanged guards need not be looked at."""
+    return _epoch
+
+
+def guard(owner: Any, name: str, value: Any) -> None:
+    """Notes that `owner.name` was read and steered the call."""
+    recording = _state.current
+    if recording is not None:
+        recording.guards.setdefault((id(owner), name), (owner, name, value))
+
+
+def host_read(what: str) -> None:
+    """Notes that the numbers in a tensor are looked at on the host."""
+    recording = _state.current
+    if recording is not None:
+        recording.abandon(f"{what} reads values on the host")
+
+
+def host_write(what: str) -> None:
+    """Notes a change of state that guards may refer to."""
+    global _epoch
+    _epoch += 1
+    recording = _state.current
+    if recording is not None:
+        recording.abandon(f"{what} changes host state")
+
+
+def _caller() -> str:
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
