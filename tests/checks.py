@@ -23,14 +23,14 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def T(a: npt.ArrayLike) -> Any:  # noqa: N802 - reads as "tensor"
+def T(a: npt.ArrayLike) -> Any:
     """A native tensor that borrows the C-contiguous array."""
     from quernel import _core
 
     return _core.from_numpy(np.asarray(a), copy=False)
 
 
-def N(t: Any) -> Array:  # noqa: N802 - reads as "numpy"
+def N(t: Any) -> Array:
     """The NumPy view of a native tensor."""
     return np.asarray(t.numpy())
 

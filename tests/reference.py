@@ -280,7 +280,7 @@ def avg_pool2d_grad(
 # ---- reduce, softmax, cross-entropy -------------------------------------------------------------------------------
 
 
-def sum(x: Array, axes: Sequence[int]) -> Array:  # noqa: A001 - named like the op
+def sum(x: Array, axes: Sequence[int]) -> Array:
     return np.asarray(wide(x).sum(tuple(axes)))
 
 
@@ -289,7 +289,7 @@ def mean(x: Array, axes: Sequence[int]) -> Array:
         return np.asarray(sum(x, axes) / np.float64(math.prod(x.shape[a] for a in axes)))
 
 
-def max(x: Array, axes: Sequence[int]) -> Array:  # noqa: A001 - named like the op
+def max(x: Array, axes: Sequence[int]) -> Array:
     return np.asarray(np.asarray(x).max(tuple(axes)))
 
 
