@@ -1,7 +1,8 @@
 """One NumPy definition per op, for clarity only: float64 for floats, exact integer arithmetic for integers.
 
-Longer than 400 lines, because one place defines every op. Layouts are the engine's: images (N, H, W, C), conv weights (O, KH, KW, I / groups). Contractions keep integer inputs integers
-(int64), so the same text defines the int8 ops. Functions of float32 inputs give float64: the answer before the last rounding.
+Longer than 400 lines, because one place defines every op. Layouts are the engine's: images (N, H, W, C), conv
+weights (O, KH, KW, I / groups). Contractions keep integer inputs integers (int64), so the same text defines the int8
+ops. Functions of float32 inputs give float64: the answer before the last rounding.
 """
 
 from __future__ import annotations
