@@ -13,8 +13,9 @@ namespace quernel {
 void register_runtime(py::module_& m) {
   m.attr("__version__") = QUERNEL_VERSION;
   m.def("active_isa", &active_isa, "The level whose kernels run.");
-  m.def("set_isa", [](const std::string& name) { set_isa(name.c_str()); }, py::arg("name"),
-        "Chooses a level; ValueError if unknown or absent from this CPU.");
+  m.def(
+      "set_isa", [](const std::string& name) { set_isa(name.c_str()); }, py::arg("name"),
+      "Chooses a level; ValueError if unknown or absent from this CPU.");
   m.def("compiled_isas", &compiled_isas, "Levels in this build, lowest first.");
   m.def("supported_isas", &supported_isas, "Levels that this CPU can run, lowest first.");
   m.def("kernel_coverage", &kernel_coverage, "(kernel, level that serves it) pairs.");
@@ -24,11 +25,14 @@ void register_runtime(py::module_& m) {
   m.def("cpu_features", [] { return feature_names(cpu_features()); });
   m.def("num_threads", [] { return ThreadPool::instance().size(); });
   m.def("set_num_threads", [](int n) { ThreadPool::instance().resize(n); }, py::arg("n"), Unlocked());
-  m.def("default_thread_count", [] {
-    const char* reason = "";
-    const int n = default_thread_count(&reason);
-    return std::make_pair(n, std::string(reason));
-  }, "(threads, what decided).");
+  m.def(
+      "default_thread_count",
+      [] {
+        const char* reason = "";
+        const int n = default_thread_count(&reason);
+        return std::make_pair(n, std::string(reason));
+      },
+      "(threads, what decided).");
   m.def("release_memory", [] { cpu_allocator().trim(); }, "Gives cached blocks back to the system.");
 }
 

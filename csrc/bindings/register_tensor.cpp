@@ -55,8 +55,9 @@ Tensor from_numpy(const py::array& given, bool copy) {
   const py::object dtype_name = given.dtype().attr("name");
   const DType dtype = dtype_from_name(dtype_name.cast<std::string>().c_str());
   const bool plain = (given.flags() & py::array::c_style) && given.dtype().attr("isnative").cast<bool>();
-  py::array array = plain ? given : py::array(py::module_::import("numpy").attr("ascontiguousarray")(
-                                        given, given.dtype().attr("newbyteorder")("=")));
+  py::array array = plain ? given
+                          : py::array(py::module_::import("numpy").attr("ascontiguousarray")(
+                                given, given.dtype().attr("newbyteorder")("=")));
   const Shape shape(std::span<const int64_t>(array.shape(), static_cast<size_t>(given.ndim())));
   const auto nbytes = static_cast<size_t>(array.nbytes());
   if (copy) {
@@ -97,23 +98,33 @@ void register_tensor(py::module_& m) {
             set_has_grad(t, grad.has_value());
           },
           "The gradient's memory, valid while has_grad is true.")
-      .def("numpy", [](const Tensor& t) { return to_numpy(t, false); }, "A read-only NumPy view of the same memory.")
-      .def("take_numpy", [](const Tensor& t) { return to_numpy(t, true); },
-           "A writable NumPy view, for tensors that nobody else holds.")
-      .def("reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(to_shape(shape)); },
-           py::arg("shape"), "The same memory under another shape.")
+      .def(
+          "numpy", [](const Tensor& t) { return to_numpy(t, false); }, "A read-only NumPy view of the same memory.")
+      .def(
+          "take_numpy", [](const Tensor& t) { return to_numpy(t, true); },
+          "A writable NumPy view, for tensors that nobody else holds.")
+      .def(
+          "reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(to_shape(shape)); },
+          py::arg("shape"), "The same memory under another shape.")
       .def("rehome", &rehome, py::arg("flat"), py::arg("offset"),
            "Moves the contents into `flat`, `offset` elements in, for every holder of this tensor.");
-  m.def("empty", [](const std::vector<int64_t>& shape, const std::string& dtype) {
-    return Tensor::empty(dtype_from_name(dtype.c_str()), to_shape(shape));
-  }, py::arg("shape"), py::arg("dtype"), "A tensor of undefined contents.");
+  m.def(
+      "empty",
+      [](const std::vector<int64_t>& shape, const std::string& dtype) {
+        return Tensor::empty(dtype_from_name(dtype.c_str()), to_shape(shape));
+      },
+      py::arg("shape"), py::arg("dtype"), "A tensor of undefined contents.");
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("copy") = true,
         "A tensor with an array's values; copy=False borrows C-contiguous memory, read-only.");
-  m.def("flat_view", [](const Tensor& t, int64_t begin, int64_t size) {
-    check<ShapeError>(begin >= 0 && size >= 0 && begin + size <= t.size(), "flat_view", "[", begin, ", ", begin + size,
-                      ") exceeds ", t.size(), " elements");
-    return Tensor(t.storage(), t.offset() + begin * static_cast<int64_t>(itemsize(t.dtype())), t.dtype(), {size});
-  }, py::arg("tensor"), py::arg("begin"), py::arg("size"), "Elements [begin, begin + size) as a 1-D view, with a version of its own.");
+  m.def(
+      "flat_view",
+      [](const Tensor& t, int64_t begin, int64_t size) {
+        check<ShapeError>(begin >= 0 && size >= 0 && begin + size <= t.size(), "flat_view", "[", begin, ", ",
+                          begin + size, ") exceeds ", t.size(), " elements");
+        return Tensor(t.storage(), t.offset() + begin * static_cast<int64_t>(itemsize(t.dtype())), t.dtype(), {size});
+      },
+      py::arg("tensor"), py::arg("begin"), py::arg("size"),
+      "Elements [begin, begin + size) as a 1-D view, with a version of its own.");
   m.def("accumulate_grad_", &ops::accumulate_grad, py::arg("param"), py::arg("g"), Unlocked(),
         "Stores the first gradient of a leaf, adds later ones.");
   m.def("zero_grads_", &ops::zero_grads, py::arg("params"), "Forgets gradients; their memory stays.");

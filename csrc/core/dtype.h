@@ -9,7 +9,7 @@ namespace quernel {
 enum class DType : uint8_t { kFloat32, kFloat64, kBFloat16, kInt8, kUInt8, kInt32, kInt64, kBool };
 
 size_t itemsize(DType dtype);
-const char* name(DType dtype);        // NumPy's name: "float32", …
+const char* name(DType dtype);            // NumPy's name: "float32", …
 DType dtype_from_name(const char* name);  // throws DTypeError on an unknown name
 bool is_floating(DType dtype);
 

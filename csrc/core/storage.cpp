@@ -9,10 +9,13 @@ namespace quernel {
 namespace {
 std::atomic<int64_t> live{0};
 std::atomic<uint64_t> next{0};
-}
+}  // namespace
 
 Storage::Storage(std::byte* data, size_t nbytes, bool readonly, std::function<void()> release)
-    : data_(data), nbytes_(nbytes), readonly_(readonly), id_(next.fetch_add(1, std::memory_order_relaxed)),
+    : data_(data),
+      nbytes_(nbytes),
+      readonly_(readonly),
+      id_(next.fetch_add(1, std::memory_order_relaxed)),
       release_(std::move(release)) {
   live.fetch_add(1, std::memory_order_relaxed);
 }

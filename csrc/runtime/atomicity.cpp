@@ -47,15 +47,14 @@ void sink_small_writes(Program& program) {
 // Moves checks, and what they depend on, before the first visible write.
 bool hoist_checks(Program& program) {
   auto& steps = program.steps;
-  const auto first = std::find_if(steps.begin(), steps.end(),
-                                  [&](const Step& s) { return has_visible_write(program, s); });
+  const auto first =
+      std::find_if(steps.begin(), steps.end(), [&](const Step& s) { return has_visible_write(program, s); });
   std::vector<Step*> hoisted;  // checks after `first` and their dependencies, latest first
   std::vector<bool> is_hoisted(steps.size(), false);
   for (auto step = steps.end(); step != first;) {
     --step;
-    const bool needed = is_check(*step) || std::any_of(hoisted.begin(), hoisted.end(), [&](Step* h) {
-                          return conflict(*step, *h);
-                        });
+    const bool needed =
+        is_check(*step) || std::any_of(hoisted.begin(), hoisted.end(), [&](Step* h) { return conflict(*step, *h); });
     if (!needed) continue;
     if (has_visible_write(program, *step)) return false;
     hoisted.push_back(&*step);

@@ -16,7 +16,8 @@ namespace {
 constexpr const Level* kLevels[] = {
     &scalar::level,
 #if defined(__x86_64__)
-    &avx2::level, &avx512::level,
+    &avx2::level,
+    &avx512::level,
 #endif
 };
 

@@ -13,8 +13,8 @@
 namespace quernel {
 namespace {
 
-constexpr double kForkNs = 10e3;    // below this a second thread costs more than it brings
-constexpr double kChunkNs = 30e3;   // chunk length: short enough for balance and for Ctrl-C
+constexpr double kForkNs = 10e3;   // below this a second thread costs more than it brings
+constexpr double kChunkNs = 30e3;  // chunk length: short enough for balance and for Ctrl-C
 constexpr int64_t kChunksPerThread = 4;
 
 // What the chunks of one call share.
@@ -67,8 +67,9 @@ void execute(const char* op, const ResolvedKernel& kernel, const void* args, Wor
   } else {
     const auto by_time = static_cast<int64_t>(kChunkNs / std::max(work.ns_per_item, 1e-3));
     const int64_t by_balance = (work.items + pool.size() * kChunksPerThread - 1) / (pool.size() * kChunksPerThread);
-    pool.run([](void* c, int64_t begin, int64_t end, int thread) { static_cast<Call*>(c)->chunk({begin, end}, thread); },
-             &call, work.items, std::clamp<int64_t>(by_time, 1, by_balance), interruptible);
+    pool.run(
+        [](void* c, int64_t begin, int64_t end, int thread) { static_cast<Call*>(c)->chunk({begin, end}, thread); },
+        &call, work.items, std::clamp<int64_t>(by_time, 1, by_balance), interruptible);
   }
   if (call.status.code != StatusCode::kOk) [[unlikely]]
     refuse(op, call.status);

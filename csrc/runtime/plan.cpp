@@ -84,9 +84,8 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
 
 bool Plan::valid() const {
   if (epoch_ != config_epoch()) return false;
-  return std::all_of(grads_.begin(), grads_.end(), [](const GradGuard& g) {
-    return !g.guarded || g.param.grad_slot().has_grad == g.initial;
-  });
+  return std::all_of(grads_.begin(), grads_.end(),
+                     [](const GradGuard& g) { return !g.guarded || g.param.grad_slot().has_grad == g.initial; });
 }
 
 void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
@@ -96,8 +95,8 @@ void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
     const TensorSpec& want = arguments_[i];
     check<ShapeError>(arguments[i].shape() == want.shape, "plan", "argument ", i, " was recorded with shape ",
                       want.shape, ", got ", arguments[i].shape());
-    check<DTypeError>(arguments[i].dtype() == want.dtype, "plan", "argument ", i, " was recorded as ",
-                      name(want.dtype), ", got ", name(arguments[i].dtype()));
+    check<DTypeError>(arguments[i].dtype() == want.dtype, "plan", "argument ", i, " was recorded as ", name(want.dtype),
+                      ", got ", name(arguments[i].dtype()));
     check<StateError>(!want.written || !arguments[i].storage()->readonly(), "plan", "argument ", i,
                       " is written in place, but it is a read-only array");
   }

@@ -111,8 +111,8 @@ void Recorder::note_grad_state(const Tensor& param, bool is_read) {
 bool Recorder::escapes(const std::vector<Tensor>& outputs) const {
   for (const Segment& segment : program_.segments) {
     if (segment.kind != Segment::Kind::kTemporary) continue;
-    const bool is_output = std::any_of(outputs.begin(), outputs.end(),
-                                       [&](const Tensor& t) { return t.storage() == segment.storage; });
+    const bool is_output =
+        std::any_of(outputs.begin(), outputs.end(), [&](const Tensor& t) { return t.storage() == segment.storage; });
     if (!is_output && segment.storage.use_count() > 1) return true;
   }
   return false;

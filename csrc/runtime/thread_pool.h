@@ -19,7 +19,7 @@ class ThreadPool {
 
   static ThreadPool& instance();
 
-  int size() const;  // threads that work on a call, the caller included
+  int size() const;          // threads that work on a call, the caller included
   void resize(int threads);  // throws ValueError below 1
 
   // `interruptible`: the caller polls for Ctrl-C between chunks (keep chunks below ~50 us).
