@@ -170,10 +170,15 @@ void Fuser::redirect(const Use& from, const Use& to) {
 }
 
 bool Fuser::fuse_any() {
-  for (size_t i = 0; i < program_.steps.size(); ++i) {
-    if (fuse_step(i)) return true;
+  bool changed = false;
+  for (size_t i = 0; i < program_.steps.size();) {
+    if (fuse_step(i)) {
+      changed = true;  // and step i is gone
+    } else {
+      ++i;
+    }
   }
-  return false;
+  return changed;
 }
 
 bool Fuser::fuse_step(size_t consumer) {

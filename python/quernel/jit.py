@@ -35,6 +35,13 @@ _MAX_PLANS = 8  # per signature
 _MAX_ATTEMPTS = 3
 
 
+class _Inside(threading.local):
+    jitted = False
+
+
+_inside = _Inside()
+
+
 @dataclass
 class _Plan:
     native: _core.Plan
@@ -79,10 +86,12 @@ class Jitted(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         call = _Call()
         args_, kwargs_ = call.take(args), call.take(kwargs)
+        if _inside.jitted:  # a part of the call around it
+            return self._fn(*args_, **kwargs_)
         call.key.append(is_grad_enabled())
-        kept = self._variables.add_to(call.key)
+        self._variables.add_to(call.key, call.kept)
         with self._lock:
-            signature = self._signature(tuple(call.key), kept)
+            signature = self._signature(tuple(call.key), call.kept)
             for plan in signature.plans:
                 if plan.holds():
                     outputs = plan.native.replay(call.tensors, self._arenas)
@@ -104,6 +113,7 @@ class Jitted(Generic[P, R]):
 
     def _eager(self, args: Any, kwargs: Any) -> R:
         transaction = _core.Transaction()
+        _inside.jitted = True
         try:
             natives: list[_core.Tensor] = []
             output = _flatten(self._fn(*args, **kwargs), natives)
@@ -111,6 +121,7 @@ class Jitted(Generic[P, R]):
             transaction.rollback()
             raise
         finally:
+            _inside.jitted = False
             transaction.close()
         result: R = _rebuild(output, [Tensor(t) for t in natives])
         return result
@@ -120,6 +131,7 @@ class Jitted(Generic[P, R]):
         transaction = _core.Transaction()
         current = recording.Recording(_core.Recorder(arguments))
         recording.enter(current)
+        _inside.jitted = True
         try:
             natives: list[_core.Tensor] = []
             output = _flatten(self._fn(*args, **kwargs), natives)
@@ -128,6 +140,7 @@ class Jitted(Generic[P, R]):
             transaction.rollback()
             raise
         finally:
+            _inside.jitted = False
             recording.enter(None)
             transaction.close()
         plan = current.native.finish(natives)
@@ -161,11 +174,13 @@ class _Call:
     def __init__(self) -> None:
         self.key: list[Any] = []
         self.tensors: list[_core.Tensor] = []
+        self.kept: list[Any] = []  # what the key refers to by identity
 
     def take(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             if value.requires_grad:  # a leaf such as a parameter: part of the state, not an argument
                 self.key.append((id(value), value.shape))
+                self.kept.append(value)
                 return value
             self._add("t", value._t)
             return value
@@ -208,15 +223,13 @@ class _Variables:
         self._globals: dict[str, Any] = getattr(fn, "__globals__", {})
         self._names = _global_names(code) if code is not None else []
 
-    def add_to(self, key: list[Any]) -> list[Any]:
-        kept = []
+    def add_to(self, key: list[Any], kept: list[Any]) -> None:
         for value in self._values():
             if type(value) in _PLAIN:
                 key.append((type(value), value))
             else:
                 key.append(id(value))
                 kept.append(value)
-        return kept
 
     def _values(self) -> list[Any]:
         values = []
