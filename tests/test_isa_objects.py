@@ -73,7 +73,7 @@ def test_the_check_sees_what_it_forbids(tmp_path: Path) -> None:
     bad = tmp_path / "bad.cpp"
     bad.write_text(
         "int roll(int);\n"
-        "inline int shared(int x) { return roll(x) + 1; }\n"
+        "__attribute__((noinline)) inline int shared(int x) { return roll(x) + 1; }\n"
         "namespace quernel::avx512 { int state = roll(1); int kernel(int x) { return shared(x); } }\n"
         "int stray(int x) { return x; }\n"
     )
