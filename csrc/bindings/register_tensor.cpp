@@ -27,13 +27,12 @@ py::tuple shape_tuple(const Shape& shape) {
 Shape to_shape(const std::vector<int64_t>& dims) { return Shape(std::span<const int64_t>(dims)); }
 
 void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
-  const auto at = flat.offset() + offset * static_cast<int64_t>(itemsize(t.dtype()));
   check<ShapeError>(t.dtype() == flat.dtype() && offset >= 0 && offset + t.size() <= flat.size(), "rehome",
                     "a tensor of ", t.size(), " ", name(t.dtype()), " does not fit at ", offset, " of a segment of ",
                     flat.size(), " ", name(flat.dtype()));
   if (Recorder* recorder = Recorder::current()) recorder->abandon("a tensor moves to another storage");
   if (Transaction* transaction = Transaction::current()) transaction->save(t);
-  t.rehome(flat.storage(), at);
+  t.rehome(flat, offset);
   bump_config_epoch();
 }
 
@@ -116,15 +115,8 @@ void register_tensor(py::module_& m) {
       py::arg("shape"), py::arg("dtype"), "A tensor of undefined contents.");
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("copy") = true,
         "A tensor with an array's values; copy=False borrows C-contiguous memory, read-only.");
-  m.def(
-      "flat_view",
-      [](const Tensor& t, int64_t begin, int64_t size) {
-        check<ShapeError>(begin >= 0 && size >= 0 && begin + size <= t.size(), "flat_view", "[", begin, ", ",
-                          begin + size, ") exceeds ", t.size(), " elements");
-        return Tensor(t.storage(), t.offset() + begin * static_cast<int64_t>(itemsize(t.dtype())), t.dtype(), {size});
-      },
-      py::arg("tensor"), py::arg("begin"), py::arg("size"),
-      "Elements [begin, begin + size) as a 1-D view, with a version of its own.");
+  m.def("flat_view", &Tensor::flat_view, py::arg("tensor"), py::arg("begin"), py::arg("size"),
+        "Elements [begin, begin + size) as a 1-D view of the same memory and version.");
   m.def("accumulate_grad_", &ops::accumulate_grad, py::arg("param"), py::arg("g"), Unlocked(),
         "Stores the first gradient of a leaf, adds later ones.");
   m.def("zero_grads_", &ops::zero_grads, py::arg("params"), "Forgets gradients; their memory stays.");

@@ -8,8 +8,8 @@
 namespace quernel {
 
 Tensor::Tensor(std::shared_ptr<Storage> storage, int64_t offset_bytes, DType dtype, const Shape& shape)
-    : impl_(std::make_shared<Impl>(
-          Impl{std::move(storage), offset_bytes, dtype, shape, std::make_shared<std::atomic<uint64_t>>(0), {}})) {}
+    : impl_(std::make_shared<Impl>(Impl{
+          std::move(storage), offset_bytes, dtype, shape, std::make_shared<std::atomic<uint64_t>>(0), nullptr, {}})) {}
 
 Tensor Tensor::empty(DType dtype, const Shape& shape) {
   return Tensor(Storage::allocate(static_cast<size_t>(shape.volume()) * itemsize(dtype)), 0, dtype, shape);
@@ -20,13 +20,27 @@ Tensor Tensor::reshape(const Shape& shape) const {
                     shape, " (", shape.volume(), " elements)");
   Tensor view(storage(), offset(), dtype(), shape);
   view.impl_->version = impl_->version;
+  view.impl_->segment = impl_->segment;
   return view;
 }
 
-void Tensor::rehome(std::shared_ptr<Storage> storage, int64_t offset) const {
-  std::memcpy(storage->data() + offset, data(), nbytes());
-  impl_->storage = std::move(storage);
-  impl_->offset = offset;
+Tensor Tensor::flat_view(int64_t begin, int64_t size) const {
+  check<ShapeError>(begin >= 0 && size >= 0 && begin + size <= this->size(), "flat_view", "[", begin, ", ",
+                    begin + size, ") exceeds ", this->size(), " elements");
+  Tensor view(storage(), offset() + begin * static_cast<int64_t>(itemsize(dtype())), dtype(), {size});
+  view.impl_->version = impl_->version;
+  view.impl_->segment = impl_->segment;
+  return view;
+}
+
+void Tensor::rehome(const Tensor& segment, int64_t begin) const {
+  const Tensor place = segment.flat_view(begin, size());
+  std::memcpy(place.data(), data(), nbytes());
+  // A counter of its own from here on: views made before share the old memory. It never repeats an earlier version.
+  impl_->version = std::make_shared<std::atomic<uint64_t>>(version() + 1);
+  impl_->segment = segment.version_counter();
+  impl_->storage = place.storage();
+  impl_->offset = place.offset();
 }
 
 }  // namespace quernel

@@ -30,12 +30,17 @@ class Tensor {
   int64_t offset() const { return impl_->offset; }  // bytes from the start of the storage
   const std::shared_ptr<Storage>& storage() const { return impl_->storage; }
 
-  Tensor reshape(const Shape& shape) const;  // same memory and version; the volumes must agree
-  // Moves the contents to `offset` bytes into `storage`, for every holder of this tensor.
-  void rehome(std::shared_ptr<Storage> storage, int64_t offset) const;
+  Tensor reshape(const Shape& shape) const;             // same memory and version; the volumes must agree
+  Tensor flat_view(int64_t begin, int64_t size) const;  // elements [begin, begin + size), same memory and version
+  // Moves the contents into `segment`, `begin` elements in, for every holder of this tensor. Views made before stay.
+  void rehome(const Tensor& segment, int64_t begin) const;
 
-  // Counts writes. Views share the counter of what they view; a rehomed tensor keeps its own.
-  uint64_t version() const { return impl_->version->load(std::memory_order_relaxed); }
+  // Counts writes. Views share the counter of what they view; a rehomed tensor sees its own writes and those to its
+  // segment, which sees none of its tensors'.
+  uint64_t version() const {
+    const uint64_t own = impl_->version->load(std::memory_order_relaxed);
+    return impl_->segment ? own + impl_->segment->load(std::memory_order_relaxed) : own;
+  }
   void bump_version() const { impl_->version->fetch_add(1, std::memory_order_relaxed); }
   using VersionCounter = std::shared_ptr<std::atomic<uint64_t>>;
   const VersionCounter& version_counter() const { return impl_->version; }
@@ -58,6 +63,7 @@ class Tensor {
     DType dtype;
     Shape shape;
     VersionCounter version;
+    VersionCounter segment;  // of the segment that this tensor was rehomed into, if any
     GradSlot grad;
   };
   std::shared_ptr<Impl> impl_;
