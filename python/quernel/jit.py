@@ -45,14 +45,14 @@ _inside = _Inside()
 @dataclass
 class _Plan:
     native: _core.Plan
-    guards: list[tuple[Any, str, Any]]
+    guards: list[recording.Guard]
     output: Any  # structure of the result, `_Slot`s for tensors
     epoch: int  # of recording.epoch(), when the guards were last seen to hold
 
     def holds(self) -> bool:
         now = recording.epoch()
         if self.epoch != now:
-            if any(getattr(owner, name) != value for owner, name, value in self.guards):
+            if not all(guard.holds() for guard in self.guards):
                 return False
             self.epoch = now
         return self.native.valid()
@@ -147,7 +147,7 @@ class Jitted(Generic[P, R]):
         if plan is None:
             self._tell(current)
         else:
-            guards = list(current.guards.values())
+            guards = [guard for guard in current.guards.values() if guard.owner() is not None]
             signature.plans.insert(0, _Plan(plan, guards, output, recording.epoch()))
             del signature.plans[_MAX_PLANS:]
             signature.attempts = 0

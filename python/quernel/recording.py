@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,26 @@ from quernel import _core
 _PACKAGE = str(Path(__file__).parent)
 
 
+@dataclass(frozen=True)
+class Guard:
+    """`owner.name` had `value` when it was read."""
+
+    owner: weakref.ref[Any]  # a temporary tensor must not be kept alive; without owner there is nothing to guard
+    name: str
+    value: Any
+
+    def holds(self) -> bool:
+        """Whether it still has."""
+        owner = self.owner()
+        return owner is None or getattr(owner, self.name) == self.value
+
+
 @dataclass
 class Recording:
     """A recording in progress on this thread."""
 
     native: _core.Recorder
-    guards: dict[tuple[int, str], tuple[Any, str, Any]] = field(default_factory=dict)
+    guards: dict[tuple[int, str], Guard] = field(default_factory=dict)
     line: str = ""  # the user's line that made it impossible
 
     def abandon(self, reason: str) -> None:
@@ -65,7 +80,7 @@ def guard(owner: Any, name: str, value: Any) -> None:
     """Notes that `owner.name` was read and steered the call."""
     recording = _state.current
     if recording is not None:
-        recording.guards.setdefault((id(owner), name), (owner, name, value))
+        recording.guards.setdefault((id(owner), name), Guard(weakref.ref(owner), name, value))
 
 
 def host_read(what: str) -> None:
