@@ -1,0 +1,51 @@
+"""Quernel: a native engine that trains, shrinks and runs small neural networks.
+
+``import quernel`` loads NumPy and the native module; everything else is loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from quernel import _core, ops, random, recording, runtime
+from quernel.autograd import is_grad_enabled, no_grad
+from quernel.errors import QuernelError
+from quernel.ops.create import as_tensor, full, ones, ones_like, tensor, zeros, zeros_like
+from quernel.random import seed
+from quernel.runtime import show_config
+from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from quernel import callbacks, compress, data, errors, graph, io, losses, metrics, nn, optim, quant
+    from quernel.io import load
+    from quernel.jit import jit
+
+__version__: str = _core.__version__
+
+_core.active_isa()  # a bad QUERNEL_ISA is reported here, not at the first op
+
+_LAZY_MODULES = frozenset(
+    ["callbacks", "compress", "data", "errors", "graph", "io", "losses", "metrics", "nn", "optim", "quant"]
+)
+_LAZY_NAMES = {"jit": "quernel.jit", "load": "quernel.io"}
+
+__all__ = [
+    "QuernelError", "Tensor", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
+    "is_grad_enabled", "jit", "load", "losses", "metrics", "nn", "no_grad", "ones", "ones_like", "ops", "optim", "quant",
+    "random", "recording", "runtime", "seed", "show_config", "tensor", "zeros", "zeros_like",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY_MODULES:
+        return importlib.import_module(f"quernel.{name}")
+    if name in _LAZY_NAMES:
+        value = getattr(importlib.import_module(_LAZY_NAMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'quernel' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,174 @@
+"""The tape.
+
+Every op that may need a gradient ends in `attach`, which hangs a `Node` onto its output. A node holds the backward rule,
+the tensors that the rule needs and, for each input, the node that made it or the leaf that wants the gradient. A node
+never refers to its own output: there are no reference cycles, and dropping the loss frees the graph.
+
+`backward` visits the nodes it can reach from newest to oldest. A node is always newer than what it was made from, so
+this order is topological, needs no recursion, and is the same in every run.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from quernel import _core
+from quernel.errors import ShapeError, StateError
+from quernel.tensor import Tensor
+
+Gradients = Sequence[Tensor | None]
+
+_creation = itertools.count()
+
+
+class _Mode(threading.local):
+    enabled = True
+
+
+_mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops on this thread note down how to compute gradients."""
+    return _mode.enabled
+
+
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Switches gradients off on this thread, as a context manager or a decorator.
+
+    Example:
+        >>> w = qn.tensor([1.0, 2.0], requires_grad=True)
+        >>> with qn.no_grad():
+        ...     y = w * 2
+        >>> y.requires_grad
+        False
+    """
+    before, _mode.enabled = _mode.enabled, False
+    try:
+        yield
+    finally:
+        _mode.enabled = before
+
+
+class Node:
+    """One op on the tape."""
+
+    __slots__ = ("backward", "inputs", "order", "saved", "versions")
+
+    def __init__(
+        self, inputs: Sequence[Node | Tensor | None], backward: Callable[..., Gradients] | None, saved: Sequence[Any]
+    ) -> None:
+        self.inputs = inputs
+        self.backward = backward
+        self.saved = saved
+        self.versions = [s.version if type(s) is _core.Tensor else 0 for s in saved]
+        self.order = next(_creation)
+
+    @property
+    def name(self) -> str:
+        """The op's name, for messages."""
+        rule = self.backward
+        while isinstance(rule, functools.partial):
+            rule = rule.func
+        return rule.__qualname__.split(".")[0].strip("_") if rule else "backward"
+
+    def check(self) -> None:
+        """Raises if the node was freed, or if a tensor it saved has changed since."""
+        if self.backward is None:
+            raise StateError(
+                "[backward] this graph was freed by an earlier backward(); run the forward pass again, "
+                "or pass retain_graph=True to the first call"
+            )
+        for tensor, version in zip(self.saved, self.versions, strict=True):
+            if type(tensor) is _core.Tensor and tensor.version != version:
+                raise StateError(
+                    f"[backward] a tensor of shape {tensor.shape} that {self.name} needs was changed in place after the "
+                    f"forward pass (version {tensor.version}, saved at {version}); call backward() before the write, or "
+                    "write to a copy"
+                )
+
+    def release(self) -> None:
+        """Drops everything the node holds."""
+        self.backward, self.inputs, self.saved, self.versions = None, (), (), []
+
+
+def needs_grad(*inputs: object) -> bool:
+    """Whether the result of an op on these inputs needs a gradient."""
+    if _mode.enabled:
+        for x in inputs:
+            if isinstance(x, Tensor) and x._requires_grad:
+                return True
+    return False
+
+
+def attach(
+    out: _core.Tensor, inputs: Sequence[object], backward: Callable[..., Gradients], saved: Sequence[Any] = ()
+) -> Tensor:
+    """Wraps the result of an op and, if any input needs a gradient, puts the op on the tape.
+
+    Args:
+        out: The native result.
+        inputs: The op's inputs; anything but a Tensor (a Python number, None) gets no gradient.
+        backward: ``backward(g, *saved)`` returns a gradient or None for each input. It must not refer to any Tensor made
+            from ``out``; what it needs of the operands goes through ``saved``.
+        saved: Native tensors, whose versions are checked before they are handed, wrapped, to ``backward``; anything
+            else is handed on as it is.
+    """
+    if not needs_grad(*inputs):
+        return Tensor(out)
+    targets = [(x._node or (x if x._requires_grad else None)) if isinstance(x, Tensor) else None for x in inputs]
+    return Tensor(out, True, Node(targets, backward, saved))
+
+
+def backward(root: Tensor, gradient: Tensor, retain_graph: bool = False) -> None:
+    """Adds d(root)/d(leaf) x gradient to the gradient of every leaf that root was made from.
+
+    Nothing is written if the graph was freed or a saved tensor has changed.
+    """
+    if gradient.shape != root.shape:
+        raise ShapeError(f"[backward] gradient has shape {gradient.shape}, the tensor {root.shape}")
+    if root._node is None:
+        root._accumulate(gradient)
+        return
+    nodes = _reachable(root._node)
+    pending: dict[Node, Tensor] = {root._node: gradient}
+    with no_grad():
+        for node in nodes:
+            g = pending.pop(node, None)
+            if g is not None:
+                _step(node, g, pending)
+            if not retain_graph:
+                node.release()
+
+
+def _step(node: Node, g: Tensor, pending: dict[Node, Tensor]) -> None:
+    assert node.backward is not None
+    saved = [Tensor(s) if type(s) is _core.Tensor else s for s in node.saved]
+    for target, gradient in zip(node.inputs, node.backward(g, *saved), strict=True):
+        if target is None or gradient is None:
+            continue
+        if isinstance(target, Node):
+            other = pending.get(target)
+            pending[target] = gradient if other is None else Tensor(_core.add(other._t, gradient._t))
+        else:
+            target._accumulate(gradient)
+
+
+def _reachable(root: Node) -> list[Node]:
+    """All nodes that root depends on, itself included, checked, newest first."""
+    seen = {root}
+    stack = [root]
+    while stack:
+        node = stack.pop()
+        node.check()
+        for target in node.inputs:
+            if type(target) is Node and target not in seen:
+                seen.add(target)
+                stack.append(target)
+    return sorted(seen, key=lambda node: node.order, reverse=True)

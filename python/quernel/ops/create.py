@@ -1,0 +1,136 @@
+"""Making tensors: from data, filled with a constant, and from whatever an op is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quernel import _core, recording
+from quernel.errors import DTypeError
+from quernel.ops.dtypes import DTYPES, FLOATING, dtype_name
+from quernel.runtime import check_device
+from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    TensorLike = Tensor | ArrayLike
+
+
+def tensor(
+    data: TensorLike, dtype: DTypeLike | None = None, requires_grad: bool = False, device: str = "cpu"
+) -> Tensor:
+    """Copies data into a new tensor.
+
+    Args:
+        data: Numbers, nested lists, NumPy arrays, tensors, anything with ``__array__`` or ``__dlpack__``.
+        dtype: The new tensor's dtype; by default that of the data, float32 for Python floats.
+        requires_grad: Whether `Tensor.backward` computes a gradient for it.
+        device: "cpu" or "auto".
+
+    Raises:
+        DTypeError: A dtype that tensors do not have (float16, complex, strings, …), or a gradient for integers.
+        DeviceError: The device cannot be used.
+
+    Example:
+        >>> qn.tensor([[1, 2], [3, 4]], dtype="float32").shape
+        (2, 2)
+    """
+    check_device(device)
+    native = data.detach()._host("qn.tensor(tensor)") if isinstance(data, Tensor) else None
+    if native is None:
+        array = _array(data, dtype)
+        recording.host_read("array constant")
+        native = _core.from_numpy(array, True)
+    elif dtype is not None and dtype_name(dtype) != native.dtype:
+        native = _core.cast(native, dtype_name(dtype))
+    else:
+        native = _core.copy(native)
+    if requires_grad and native.dtype not in FLOATING:
+        raise DTypeError(f"[tensor] only floating tensors have gradients, this one is {native.dtype}; pass dtype='float32'")
+    return Tensor(native, requires_grad)
+
+
+def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
+    """Returns tensors unchanged and wraps anything else, sharing its memory where the layout allows.
+
+    A NumPy array that is shared this way must not be written to while a gradient may still be computed from it.
+
+    Example:
+        >>> a = np.zeros((2, 3), np.float32)
+        >>> np.shares_memory(qn.as_tensor(a).numpy(), a)
+        True
+    """
+    if isinstance(data, Tensor):
+        if dtype is None or data.dtype == dtype_name(dtype):
+            return data
+        from quernel import ops
+
+        return ops.cast(data, dtype)
+    array = _array(data, dtype)
+    recording.host_read("array constant")
+    return Tensor(_core.from_numpy(array, False))
+
+
+def full(
+    shape: int | Sequence[int], fill_value: bool | int | float, dtype: DTypeLike = "float32", requires_grad: bool = False
+) -> Tensor:
+    """Returns a new tensor with all elements equal to ``fill_value``.
+
+    Example:
+        >>> qn.full((2,), 0.5)
+        tensor([0.5, 0.5], dtype=float32)
+    """
+    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    return Tensor(_core.full(sizes, fill_value, dtype_name(dtype)), requires_grad)
+
+
+def zeros(shape: int | Sequence[int], dtype: DTypeLike = "float32", requires_grad: bool = False) -> Tensor:
+    """Returns a new tensor of zeros."""
+    return full(shape, 0, dtype, requires_grad)
+
+
+def ones(shape: int | Sequence[int], dtype: DTypeLike = "float32", requires_grad: bool = False) -> Tensor:
+    """Returns a new tensor of ones."""
+    return full(shape, 1, dtype, requires_grad)
+
+
+def zeros_like(x: Tensor) -> Tensor:
+    """Returns zeros of x's shape and dtype."""
+    return full(x.shape, 0, x.dtype)
+
+
+def ones_like(x: Tensor) -> Tensor:
+    """Returns ones of x's shape and dtype."""
+    return full(x.shape, 1, x.dtype)
+
+
+def _array(data: Any, dtype: DTypeLike | None) -> NDArray[Any]:
+    """The data as a C-contiguous array of native byte order and of a dtype that tensors have."""
+    if isinstance(data, np.ndarray | np.generic):
+        array = np.asarray(data)
+    elif hasattr(data, "__array__"):
+        # A torch tensor that requires grad refuses __array__; its values are what is wanted here.
+        array = np.asarray(data.detach() if hasattr(data, "detach") else data)
+    elif hasattr(data, "__dlpack__"):
+        array = np.from_dlpack(data)
+    else:
+        array = np.asarray(data)
+        if dtype is None and array.dtype == np.float64:
+            dtype = "float32"
+    name = array.dtype.name if dtype is None else dtype_name(dtype)
+    if name not in DTYPES or array.dtype.kind in "OSUV" and name != "bfloat16":
+        raise DTypeError(f"[tensor] tensors cannot hold {array.dtype}; convert to one of {', '.join(DTYPES)} first")
+    if array.dtype.name != name or not array.dtype.isnative:
+        array = array.astype(_numpy_dtype(name))
+    return np.ascontiguousarray(array) if array.ndim else array
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)

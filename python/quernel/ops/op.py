@@ -1,0 +1,111 @@
+"""What makes a function an op.
+
+An op is one eager function; ``@op`` puts it beside its shape rule in the registry ``OPS`` and lets a tracer see its
+calls. While this thread traces a graph, calling an op computes nothing: the tracer is given the op and its arguments,
+asks the shape rule what comes out, and notes a node down. A graph runs by calling the ops it is made of.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of a tensor whose values nobody needs."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+Specs = Spec | tuple[Spec, ...]
+
+
+class Op:
+    """A registered op: its name, its eager function and its shape rule."""
+
+    __slots__ = ("_parameters", "function", "name", "rule")
+
+    def __init__(self, name: str, function: Callable[..., Any], rule: Callable[..., Specs]) -> None:
+        self.name = name
+        self.function = function
+        self.rule = rule
+        self._parameters: inspect.Signature | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the op eagerly."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Returns the arguments by name, in the order of the signature, defaults filled in."""
+        if self._parameters is None:
+            self._parameters = inspect.signature(self.function)
+        bound = self._parameters.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
+    def specs(self, arguments: dict[str, Any]) -> Specs:
+        """What the op would return for these arguments; raises the op's own errors where it would refuse them."""
+        return self.rule(**arguments)
+
+
+class Tracer(Protocol):
+    """Receives the calls of ops while a graph is traced."""
+
+    def call(self, op: Op, arguments: dict[str, Any]) -> Any:
+        """Notes the call down and returns what stands for its results."""
+        ...
+
+
+OPS: dict[str, Op] = {}
+
+
+class _State(threading.local):
+    tracer: Tracer | None = None
+
+
+_state = _State()
+
+
+def current_tracer() -> Tracer | None:
+    """The tracer of this thread, or None while ops compute."""
+    return _state.tracer
+
+
+def set_tracer(tracer: Tracer | None) -> Tracer | None:
+    """Sends this thread's op calls to ``tracer`` (None: computes again); returns the tracer before."""
+    before, _state.tracer = _state.tracer, tracer
+    return before
+
+
+def op(shape: Callable[..., Specs]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Registers a function as an op.
+
+    Args:
+        shape: The shape rule. It takes the function's own arguments, of which it looks at shapes and dtypes only, and
+            returns the `Spec` of the result (a tuple of them for several results), or raises the op's error.
+    """
+
+    def register(function: Callable[P, R]) -> Callable[P, R]:
+        entry = OPS[function.__name__] = Op(function.__name__, function, shape)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            tracer = _state.tracer
+            if tracer is None:
+                return function(*args, **kwargs)
+            result: R = tracer.call(entry, entry.bind(args, kwargs))
+            return result
+
+        return call
+
+    return register

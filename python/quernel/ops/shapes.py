@@ -1,0 +1,133 @@
+"""Shared by the shape rules: broadcasting, axes, pairs, and the dtype that operands promote to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.ops.create import as_tensor
+from quernel.ops.dtypes import FLOATING, combine, promote_types, scalar_dtype
+from quernel.ops.op import Spec
+from quernel.tensor import Tensor
+
+Number = bool | int | float
+
+
+def is_number(x: object) -> TypeGuard[Number]:
+    """Whether x is a Python (or NumPy) number, which never widens a tensor of its kind."""
+    return isinstance(x, int | float | np.generic)
+
+
+def spec_of(x: Any) -> Spec:
+    """Shape and dtype of an operand."""
+    if not isinstance(x, Tensor):
+        x = as_tensor(x)
+    return Spec(x.shape, x.dtype)
+
+
+def result_type(x: Any, other: Any) -> str:
+    """The dtype that two operands promote to, as in PyTorch.
+
+    Of a tensor with dimensions, one without, and a Python number, the one further left decides within a kind.
+    """
+    if is_number(x):
+        x, other = other, x
+    if is_number(x) and is_number(other):
+        return promote_types(scalar_dtype(x), scalar_dtype(other))
+    a = spec_of(x)
+    if is_number(other):
+        return combine(a.dtype, scalar_dtype(other))
+    b = spec_of(other)
+    if bool(a.shape) == bool(b.shape):
+        return promote_types(a.dtype, b.dtype)
+    return combine(a.dtype, b.dtype) if a.shape else combine(b.dtype, a.dtype)
+
+
+def broadcast_shapes(op: str, a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """The shape that two shapes broadcast to."""
+    rank = max(len(a), len(b))
+    sizes = []
+    for m, n in zip((1,) * (rank - len(a)) + tuple(a), (1,) * (rank - len(b)) + tuple(b), strict=True):
+        if m != n and m != 1 and n != 1:
+            raise ShapeError(f"[{op}] shapes {tuple(a)} and {tuple(b)} do not broadcast")
+        sizes.append(n if m == 1 else m)
+    return tuple(sizes)
+
+
+def arithmetic(op: str) -> Callable[[Any, Any], Spec]:
+    """The rule of an elementwise op of two operands."""
+
+    def rule(x: Any, other: Any) -> Spec:
+        return Spec(broadcast_shapes(op, spec_of(x).shape, spec_of(other).shape), result_type(x, other))
+
+    return rule
+
+
+def comparison(op: str) -> Callable[[Any, Any], Spec]:
+    """The rule of an elementwise op of two operands that gives booleans."""
+
+    def rule(x: Any, other: Any) -> Spec:
+        return Spec(broadcast_shapes(op, spec_of(x).shape, spec_of(other).shape), "bool")
+
+    return rule
+
+
+def same(x: Any) -> Spec:
+    """The rule of an elementwise op that keeps the dtype."""
+    return spec_of(x)
+
+
+def same_floating(x: Any) -> Spec:
+    """The rule of an elementwise op that turns integers into float32."""
+    spec = spec_of(x)
+    return spec if spec.dtype in FLOATING else Spec(spec.shape, "float32")
+
+
+def normalize_axis(op: str, axis: int, ndim: int) -> int:
+    """The axis counted from the front."""
+    if not -ndim <= axis < max(ndim, 1):
+        raise ShapeError(f"[{op}] axis {axis} is out of range for a tensor of {ndim} dimensions")
+    return axis + ndim if axis < 0 else axis
+
+
+def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+    """The axes in ascending order, counted from the front; None means all."""
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, int):
+        return (normalize_axis(op, axis, ndim),) if ndim else ()
+    axes = sorted(normalize_axis(op, a, ndim) for a in axis)
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"[{op}] an axis is named twice in {tuple(axis)}")
+    return tuple(axes)
+
+
+def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
+    """A size for height and width, given as one number or as two."""
+    sizes = (value, value) if isinstance(value, int) else tuple(value)
+    if len(sizes) != 2 or not all(isinstance(s, int | np.integer) for s in sizes):
+        raise ArgumentError(f"[{op}] {name} must be one whole number or two (height, width), got {value!r}")
+    if min(sizes) < least:
+        raise ArgumentError(f"[{op}] {name} must be at least {least}, got {value!r}")
+    return int(sizes[0]), int(sizes[1])
+
+
+def check_rank(op: str, name: str, shape: tuple[int, ...], rank: int, layout: str) -> None:
+    """Raises unless the operand has this rank."""
+    if len(shape) != rank:
+        raise ShapeError(f"[{op}] {name} must have {rank} dimensions {layout}, got shape {shape}")
+
+
+def check_floating(op: str, name: str, dtype: str) -> None:
+    """Raises unless the operand is floating."""
+    if dtype not in FLOATING:
+        raise DTypeError(f"[{op}] {name} must be floating, got {dtype}; cast it with .astype('float32')")
+
+
+def check_same_dtype(op: str, a_name: str, a: str, b_name: str, b: str) -> None:
+    """Raises unless two operands that are contracted have one dtype."""
+    if a != b:
+        raise DTypeError(f"[{op}] {b_name} is {b}, {a_name} is {a}; cast one with .astype()")

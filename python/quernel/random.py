@@ -1,0 +1,38 @@
+"""The random stream: one seed, one counter.
+
+Draws are Philox4x32-10 over (seed, base + the op's offset, element): they depend on the seed and on how many numbers were
+drawn before, never on threads, instruction set, or whether a plan replays the draw.
+"""
+
+from __future__ import annotations
+
+from quernel import _core, recording
+from quernel.errors import ArgumentError
+
+Generator = _core.Generator
+
+_default = Generator(0)
+
+
+def default_generator() -> Generator:
+    """The generator that ops draw from unless given another; it starts at seed 0."""
+    return _default
+
+
+def seed(value: int) -> None:
+    """Starts the default stream anew.
+
+    Raises:
+        ArgumentError: The seed is negative or does not fit 64 bits.
+
+    Example:
+        >>> qn.seed(7)
+        >>> a = qn.ops.uniform((3,))
+        >>> qn.seed(7)
+        >>> bool((qn.ops.uniform((3,)) == a).numpy().all())
+        True
+    """
+    if not 0 <= value < 2**64:
+        raise ArgumentError(f"[seed] a seed lies in [0, 2**64), got {value}")
+    recording.host_write("qn.seed()")
+    _default.set(value, 0)

@@ -1,0 +1,437 @@
+"""The tensor: a native array with an optional place on the tape.
+
+Tensors are C-contiguous. `reshape` shares memory; transposing, slicing and broadcasting copy. Arithmetic broadcasts as in
+NumPy and promotes dtypes as in PyTorch: a Python number never widens a tensor of its own kind. Images are (N, H, W, C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from quernel import _core, ops, recording
+from quernel.errors import DTypeError, ShapeError, StateError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
+
+    from quernel.autograd import Node
+    from quernel.ops.create import TensorLike
+    from quernel.ops.op import Spec
+
+_ABSENT: Any = None
+
+
+class Tensor:
+    """An n-dimensional array that can take part in automatic differentiation.
+
+    Make one with `qn.tensor`. Operators work element by element, comparisons included; as a dict key a tensor stands
+    for itself, not for its values.
+
+    Example:
+        >>> w = qn.tensor([1.0, 2.0], requires_grad=True)
+        >>> (w * w).sum().backward()
+        >>> w.grad
+        tensor([2., 4.], dtype=float32)
+    """
+
+    __slots__ = ("__weakref__", "_node", "_requires_grad", "_spec", "_t")
+
+    __array_priority__ = 1000  # `array + tensor` is ours
+
+    def __init__(self, native: _core.Tensor, requires_grad: bool = False, node: Node | None = None) -> None:
+        """Wraps a native tensor. `qn.tensor` makes one from data."""
+        self._t = native
+        self._requires_grad = requires_grad
+        self._node = node  # the op that made this tensor, if a gradient may have to flow back through it
+        self._spec: Spec | None = None
+
+    @classmethod
+    def traced(cls, spec: Spec) -> Tensor:
+        """Returns a stand-in of which only shape and dtype are known, for tracing graphs."""
+        self = cls.__new__(cls)
+        self._t = _ABSENT
+        self._requires_grad = False
+        self._node = None
+        self._spec = spec
+        return self
+
+    # What it is.
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the dimensions."""
+        return self._t.shape if self._spec is None else self._spec.shape
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the element type: "float32", "float64", "bfloat16", "int8", … ."""
+        return self._t.dtype if self._spec is None else self._spec.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        n = 1
+        for s in self.shape:
+            n *= s
+        return n
+
+    @property
+    def device(self) -> str:
+        """Where the elements live: "cpu"."""
+        return "cpu"
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether this is a stand-in without values (see `quernel.graph`)."""
+        return self._spec is not None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no op on the tape made this tensor."""
+        return self._node is None
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether `backward` computes a gradient for this tensor."""
+        if self._node is None:
+            recording.guard(self, "requires_grad", self._requires_grad)
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if self._node is not None and not value:
+            raise StateError("[requires_grad] this tensor was computed from others; use detach()")
+        if value and self.dtype not in ops.FLOATING:
+            raise DTypeError(f"[requires_grad] only floating tensors have gradients, this one is {self.dtype}")
+        if bool(value) != self._requires_grad:
+            recording.host_write("Tensor.requires_grad")
+            self._requires_grad = bool(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Sets `requires_grad` and returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    # Gradients.
+
+    @property
+    def grad(self) -> Tensor | None:
+        """What `backward` has accumulated into this leaf, or None. It is shared memory: the next backward adds to it."""
+        if self._spec is not None or not self._t.has_grad:
+            return None
+        return Tensor(self._t.grad)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
+            raise ShapeError(f"[grad] a {self.dtype} tensor of shape {self.shape} got a {value.dtype} gradient of {value.shape}")
+        _core.zero_grads_([self._t])
+        if value is not None:
+            _core.accumulate_grad_(self._t, value._t)
+
+    def backward(self, gradient: TensorLike | None = None, retain_graph: bool = False) -> None:
+        """Adds the gradient of this tensor with respect to every leaf to the leaf's `grad`.
+
+        Args:
+            gradient: Weights of this tensor's elements, of its shape; may be left out for a tensor of one element.
+            retain_graph: Keep the graph for another backward through it.
+
+        Raises:
+            StateError: Nothing here needs a gradient, the graph was freed, or a tensor that it needs has changed.
+            ShapeError: `gradient` is missing or has another shape.
+        """
+        from quernel import autograd
+
+        if not self._requires_grad:
+            raise StateError("[backward] this tensor does not depend on any tensor with requires_grad=True")
+        if gradient is None:
+            if self.size != 1:
+                raise ShapeError(f"[backward] a tensor of shape {self.shape} needs a gradient argument; only one element may go without")
+            weights = Tensor(_core.full(self.shape, 1.0, self.dtype))
+        else:
+            weights = ops.as_tensor(gradient).astype(self.dtype)
+        autograd.backward(self, weights, retain_graph)
+
+    def detach(self) -> Tensor:
+        """Returns a tensor that shares memory with this one and has no history."""
+        if self._spec is not None:
+            return self
+        return Tensor(self._t)
+
+    def _accumulate(self, gradient: Tensor) -> None:
+        _core.accumulate_grad_(self._t, gradient._t)
+
+    # Values on the host. While a plan is recorded, each of these abandons the recording.
+
+    def _host(self, what: str) -> _core.Tensor:
+        if self._spec is not None:
+            raise StateError(f"[{what}] a traced tensor has a shape and a dtype but no values; branch on shapes only")
+        recording.host_read(what)
+        return self._t
+
+    def numpy(self) -> NDArray[Any]:
+        """Returns a read-only view of the elements, without a copy; write with ``x[...] = value``."""
+        array: NDArray[Any] = self._host("Tensor.numpy()").numpy()
+        return array
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        array: NDArray[Any] = self._host("np.asarray(tensor)").numpy()
+        if dtype is not None and array.dtype != np.dtype(dtype):
+            if copy is False:
+                raise ValueError(f"[np.asarray] {self.dtype} to {np.dtype(dtype)} needs a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None, **options: Any) -> Any:
+        """Exports without a copy to consumers that understand read-only data (DLPack 1.0), else a copy."""
+        array: NDArray[Any] = self._host("Tensor.__dlpack__()").numpy()
+        if max_version is None or max_version < (1, 0):
+            return array.copy().__dlpack__()
+        return array.__dlpack__(stream=stream, max_version=max_version, **options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def item(self) -> bool | int | float:
+        """Returns the value of a tensor of one element as a Python number."""
+        value = self._host("Tensor.item()")
+        if self.size != 1:
+            raise ShapeError(f"[item] only a tensor of one element has an item, this one has shape {self.shape}")
+        number: bool | int | float = value.numpy().item()
+        return number
+
+    def tolist(self) -> Any:
+        """Returns the elements as nested lists of Python numbers."""
+        return self._host("Tensor.tolist()").numpy().tolist()
+
+    def __bool__(self) -> bool:
+        if self.size != 1:
+            raise ValueError(f"the truth value of a tensor of shape {self.shape} is ambiguous; use .numpy().any() or .all()")
+        return bool(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self.dtype in ops.FLOATING:
+            raise DTypeError(f"[index] a {self.dtype} tensor is no index")
+        return int(self.item())
+
+    def __repr__(self) -> str:
+        extra = f", dtype={self.dtype}" + (", requires_grad=True" if self._requires_grad else "")
+        if self._spec is not None:
+            return f"tensor(<traced>, shape={self.shape}{extra})"
+        body = np.array2string(self._host("repr(tensor)").numpy(), separator=", ", prefix="tensor(")
+        return f"tensor({body}{extra})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), np.array(self), self._requires_grad and self._node is None)
+
+    # Writing.
+
+    def __setitem__(self, index: Any, value: TensorLike) -> None:
+        ops.assign_(self, index, value)
+
+    def _store(self, result: Tensor) -> Tensor:
+        """Ends an in-place operator: overwrites this tensor, unless that would break a gradient."""
+        if result._requires_grad or result._spec is not None:
+            return result
+        ops.assign_(self, ..., result)
+        return self
+
+    def _check_in_place(self, operator: str) -> Tensor:
+        from quernel.autograd import is_grad_enabled
+
+        if self._requires_grad and self._node is None and is_grad_enabled():
+            raise StateError(
+                f"[{operator}] a leaf that requires grad cannot be updated in place; do it under qn.no_grad(), "
+                "or write x = x + …"
+            )
+        return self
+
+    # Arithmetic.
+
+    def __add__(self, other: TensorLike) -> Tensor:
+        return ops.add(self, other)
+
+    def __radd__(self, other: TensorLike) -> Tensor:
+        return ops.add(other, self)
+
+    def __iadd__(self, other: TensorLike) -> Tensor:
+        return self._store(ops.add(self._check_in_place("+="), other))
+
+    def __sub__(self, other: TensorLike) -> Tensor:
+        return ops.sub(self, other)
+
+    def __rsub__(self, other: TensorLike) -> Tensor:
+        return ops.sub(other, self)
+
+    def __isub__(self, other: TensorLike) -> Tensor:
+        return self._store(ops.sub(self._check_in_place("-="), other))
+
+    def __mul__(self, other: TensorLike) -> Tensor:
+        return ops.mul(self, other)
+
+    def __rmul__(self, other: TensorLike) -> Tensor:
+        return ops.mul(other, self)
+
+    def __imul__(self, other: TensorLike) -> Tensor:
+        return self._store(ops.mul(self._check_in_place("*="), other))
+
+    def __truediv__(self, other: TensorLike) -> Tensor:
+        return ops.div(self, other)
+
+    def __rtruediv__(self, other: TensorLike) -> Tensor:
+        return ops.div(other, self)
+
+    def __itruediv__(self, other: TensorLike) -> Tensor:
+        return self._store(ops.div(self._check_in_place("/="), other))
+
+    def __pow__(self, exponent: TensorLike) -> Tensor:
+        return ops.pow(self, exponent)
+
+    def __rpow__(self, base: TensorLike) -> Tensor:
+        return ops.pow(base, self)
+
+    def __matmul__(self, other: TensorLike) -> Tensor:
+        return ops.matmul(self, other)
+
+    def __rmatmul__(self, other: TensorLike) -> Tensor:
+        return ops.matmul(other, self)
+
+    def __neg__(self) -> Tensor:
+        return ops.neg(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return ops.abs(self)
+
+    def __invert__(self) -> Tensor:
+        return ops.logical_not(self)
+
+    # Comparisons, element by element.
+
+    def __eq__(self, other: object) -> Any:
+        return NotImplemented if other is None or isinstance(other, str) else ops.eq(self, other)
+
+    def __ne__(self, other: object) -> Any:
+        return NotImplemented if other is None or isinstance(other, str) else ops.ne(self, other)
+
+    def __lt__(self, other: TensorLike) -> Tensor:
+        return ops.lt(self, other)
+
+    def __le__(self, other: TensorLike) -> Tensor:
+        return ops.le(self, other)
+
+    def __gt__(self, other: TensorLike) -> Tensor:
+        return ops.gt(self, other)
+
+    def __ge__(self, other: TensorLike) -> Tensor:
+        return ops.ge(self, other)
+
+    __hash__ = object.__hash__
+
+    # Shape.
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a tensor without dimensions has no length")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return ops.getitem(self, index)
+
+    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+        """See `ops.reshape`; takes the sizes one by one or as one tuple."""
+        return ops.reshape(self, _one_tuple(shape))
+
+    def flatten(self, start_dim: int = 0) -> Tensor:
+        """See `ops.flatten`."""
+        return ops.flatten(self, start_dim)
+
+    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
+        """See `ops.transpose`; without arguments reverses the dimensions."""
+        return ops.transpose(self, _one_tuple(axes) or None)
+
+    permute = transpose
+
+    @property
+    def T(self) -> Tensor:  # noqa: N802
+        """The tensor with its dimensions reversed."""
+        return ops.transpose(self)
+
+    def astype(self, dtype: DTypeLike) -> Tensor:
+        """See `ops.cast`."""
+        return ops.cast(self, dtype)
+
+    def clone(self) -> Tensor:
+        """See `ops.clone`."""
+        return ops.clone(self)
+
+    # Reductions and functions.
+
+    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """See `ops.sum`."""
+        return ops.sum(self, axis, keepdims)
+
+    def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """See `ops.mean`."""
+        return ops.mean(self, axis, keepdims)
+
+    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """See `ops.max`."""
+        return ops.max(self, axis, keepdims)
+
+    def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+        """See `ops.min`."""
+        return ops.min(self, axis, keepdims)
+
+    def clip(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
+        """See `ops.clip`."""
+        return ops.clip(self, min, max)
+
+    def exp(self) -> Tensor:
+        """See `ops.exp`."""
+        return ops.exp(self)
+
+    def log(self) -> Tensor:
+        """See `ops.log`."""
+        return ops.log(self)
+
+    def sqrt(self) -> Tensor:
+        """See `ops.sqrt`."""
+        return ops.sqrt(self)
+
+    def square(self) -> Tensor:
+        """See `ops.square`."""
+        return ops.square(self)
+
+    def abs(self) -> Tensor:
+        """See `ops.abs`."""
+        return ops.abs(self)
+
+
+def _one_tuple(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
+    if len(values) == 1 and not isinstance(values[0], int):
+        return tuple(values[0])  # type: ignore[arg-type]
+    return values  # type: ignore[return-value]
+
+
+def _restore(cls: type[Tensor], array: NDArray[Any], requires_grad: bool) -> Tensor:
+    return cls(_core.from_numpy(array, True), requires_grad)
