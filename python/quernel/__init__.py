@@ -8,27 +8,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from quernel import _core, ops, random, recording, runtime
+from quernel import _core, ops, recording, runtime
 from quernel.autograd import is_grad_enabled, no_grad
 from quernel.errors import QuernelError
 from quernel.ops.create import as_tensor, full, ones, ones_like, tensor, zeros, zeros_like
-from quernel.random import seed
 from quernel.runtime import show_config
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
-    from quernel import callbacks, compress, data, errors, graph, io, losses, metrics, nn, optim, quant
+    from quernel import callbacks, compress, data, errors, graph, io, losses, metrics, nn, optim, quant, random
     from quernel.io import load
     from quernel.jit import jit
+    from quernel.random import seed
 
 __version__: str = _core.__version__
 
 _core.active_isa()  # a bad QUERNEL_ISA is reported here, not at the first op
 
 _LAZY_MODULES = frozenset(
-    ["callbacks", "compress", "data", "errors", "graph", "io", "losses", "metrics", "nn", "optim", "quant"]
+    ["callbacks", "compress", "data", "errors", "graph", "io", "losses", "metrics", "nn", "optim", "quant", "random"]
 )
-_LAZY_NAMES = {"jit": "quernel.jit", "load": "quernel.io"}
+_LAZY_NAMES = {"jit": "quernel.jit", "load": "quernel.io", "seed": "quernel.random"}
 
 __all__ = [
     "QuernelError", "Tensor", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",

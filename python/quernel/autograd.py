@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from quernel import _core
+from quernel import _core, recording
 from quernel.errors import ShapeError, StateError
 from quernel.tensor import Tensor
 
@@ -100,11 +100,22 @@ class Node:
 
 def needs_grad(*inputs: object) -> bool:
     """Whether the result of an op on these inputs needs a gradient."""
-    if _mode.enabled:
-        for x in inputs:
-            if isinstance(x, Tensor) and x._requires_grad:
-                return True
+    if not _mode.enabled:
+        return False
+    if recording.current() is not None:
+        _guard(inputs)
+    for x in inputs:
+        if isinstance(x, Tensor) and x._requires_grad:
+            return True
     return False
+
+
+def _guard(inputs: Sequence[object]) -> None:
+    """Ties the plan being recorded to which of these leaves want gradients."""
+    recording.guard(Tensor, "first_requests", Tensor.first_requests)
+    for x in inputs:
+        if isinstance(x, Tensor) and x._node is None and x._requires_grad is not None:
+            recording.guard(x, "requires_grad", x._requires_grad)
 
 
 def attach(
@@ -120,8 +131,13 @@ def attach(
         saved: Native tensors, whose versions are checked before they are handed, wrapped, to ``backward``; anything
             else is handed on as it is.
     """
-    if not needs_grad(*inputs):
-        return Tensor(out)
+    return put_on_tape(out, inputs, backward, saved) if needs_grad(*inputs) else Tensor(out)
+
+
+def put_on_tape(
+    out: _core.Tensor, inputs: Sequence[object], backward: Callable[..., Gradients], saved: Sequence[Any] = ()
+) -> Tensor:
+    """`attach`, for an op that has asked `needs_grad` already."""
     targets = [(x._node or (x if x._requires_grad else None)) if isinstance(x, Tensor) else None for x in inputs]
     return Tensor(out, True, Node(targets, backward, saved))
 

@@ -7,7 +7,7 @@ NumPy and promotes dtypes as in PyTorch: a Python number never widens a tensor o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -41,10 +41,13 @@ class Tensor:
 
     __array_priority__ = 1000  # `array + tensor` is ours
 
-    def __init__(self, native: _core.Tensor, requires_grad: bool = False, node: Node | None = None) -> None:
+    # How often a tensor that had never been asked for gradients was: plans do not watch each of those on its own.
+    first_requests: ClassVar[int] = 0
+
+    def __init__(self, native: _core.Tensor, requires_grad: bool | None = None, node: Node | None = None) -> None:
         """Wraps a native tensor. `qn.tensor` makes one from data."""
         self._t = native
-        self._requires_grad = requires_grad
+        self._requires_grad = requires_grad  # None: nobody has asked so far
         self._node = node  # the op that made this tensor, if a gradient may have to flow back through it
         self._spec: Spec | None = None
 
@@ -53,7 +56,7 @@ class Tensor:
         """Returns a stand-in of which only shape and dtype are known, for tracing graphs."""
         self = cls.__new__(cls)
         self._t = _ABSENT
-        self._requires_grad = False
+        self._requires_grad = None
         self._node = None
         self._spec = spec
         return self
@@ -101,9 +104,9 @@ class Tensor:
     @property
     def requires_grad(self) -> bool:
         """Whether `backward` computes a gradient for this tensor."""
-        if self._node is None:
+        if self._node is None and self._requires_grad is not None:
             recording.guard(self, "requires_grad", self._requires_grad)
-        return self._requires_grad
+        return bool(self._requires_grad)
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
@@ -111,8 +114,10 @@ class Tensor:
             raise StateError("[requires_grad] this tensor was computed from others; use detach()")
         if value and self.dtype not in ops.FLOATING:
             raise DTypeError(f"[requires_grad] only floating tensors have gradients, this one is {self.dtype}")
-        if bool(value) != self._requires_grad:
+        if bool(value) != bool(self._requires_grad):
             recording.host_write("Tensor.requires_grad")
+            if self._requires_grad is None:
+                Tensor.first_requests += 1
             self._requires_grad = bool(value)
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
@@ -236,7 +241,7 @@ class Tensor:
         return f"tensor({body}{extra})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (type(self), np.array(self), self._requires_grad and self._node is None)
+        return _restore, (type(self), np.array(self), self._node is None and self._requires_grad)
 
     # Writing.
 
@@ -433,5 +438,5 @@ def _one_tuple(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
     return values  # type: ignore[return-value]
 
 
-def _restore(cls: type[Tensor], array: NDArray[Any], requires_grad: bool) -> Tensor:
+def _restore(cls: type[Tensor], array: NDArray[Any], requires_grad: bool | None) -> Tensor:
     return cls(_core.from_numpy(array, True), requires_grad)

@@ -50,7 +50,7 @@ def tensor(
         native = _core.copy(native)
     if requires_grad and native.dtype not in FLOATING:
         raise DTypeError(f"[tensor] only floating tensors have gradients, this one is {native.dtype}; pass dtype='float32'")
-    return Tensor(native, requires_grad)
+    return Tensor(native, requires_grad or None)
 
 
 def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
@@ -84,7 +84,7 @@ def full(
         tensor([0.5, 0.5], dtype=float32)
     """
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
-    return Tensor(_core.full(sizes, fill_value, dtype_name(dtype)), requires_grad)
+    return Tensor(_core.full(sizes, fill_value, dtype_name(dtype)), requires_grad or None)
 
 
 def zeros(shape: int | Sequence[int], dtype: DTypeLike = "float32", requires_grad: bool = False) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core
-from quernel.autograd import Gradients, attach, needs_grad
+from quernel.autograd import Gradients, attach, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import FLOATING, dtype_name
@@ -82,7 +82,7 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return attach(out, (a, b), lambda g: (_unbroadcast(g, sa), _unbroadcast(g, sb)))
+    return put_on_tape(out, (a, b), lambda g: (_unbroadcast(g, sa), _unbroadcast(g, sb)))
 
 
 @op(shape=arithmetic("sub"))
@@ -93,7 +93,7 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return attach(out, (a, b), lambda g: (_unbroadcast(g, sa), None if sb is None else _unbroadcast(neg(g), sb)))
+    return put_on_tape(out, (a, b), lambda g: (_unbroadcast(g, sa), None if sb is None else _unbroadcast(neg(g), sb)))
 
 
 @op(shape=arithmetic("mul"))
@@ -112,7 +112,7 @@ def mul(x: TensorLike, other: TensorLike) -> Tensor:
             None if a is None else _unbroadcast(mul(g, a), sb),
         )
 
-    return attach(out, (a, b), backward, (None if sb is None else ta, None if sa is None else tb))
+    return put_on_tape(out, (a, b), backward, (None if sb is None else ta, None if sa is None else tb))
 
 
 def _true_division(x: Any, other: Any) -> Spec:
@@ -139,7 +139,7 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
         ga = div(g, b)
         return _unbroadcast(ga, sa), None if out is None else _unbroadcast(neg(mul(ga, out)), sb)
 
-    return attach(out, (a, b), backward, (tb, None if sb is None else out))
+    return put_on_tape(out, (a, b), backward, (tb, None if sb is None else out))
 
 
 @op(shape=arithmetic("pow"))
@@ -170,7 +170,7 @@ def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
             gb = where(logical_and(eq(a, 0.0), ge(b, 0.0)), 0.0, mul(g, slope))
         return _unbroadcast(ga, sa) if ga is not None else None, _unbroadcast(gb, sb) if gb is not None else None
 
-    return attach(out, (a, b), backward, (ta, tb, None if sb is None else out))
+    return put_on_tape(out, (a, b), backward, (ta, tb, None if sb is None else out))
 
 
 @op(shape=arithmetic("maximum"))
@@ -200,7 +200,7 @@ def _extremum(kernel: Any, loses: Any, x: TensorLike, other: TensorLike) -> Tens
             None if sb is None else _unbroadcast(where(loses(b, a), 0.0, shared), sb),
         )
 
-    return attach(out, (a, b), backward, (ta, tb))
+    return put_on_tape(out, (a, b), backward, (ta, tb))
 
 
 # Comparisons and logic. They have no gradient.
@@ -300,7 +300,7 @@ def where(condition: TensorLike, x: TensorLike, other: TensorLike) -> Tensor:
             None if sb is None else _unbroadcast(where(chosen, 0.0, g), sb),
         )
 
-    return attach(out, (a, b), backward, (chosen._t,))
+    return put_on_tape(out, (a, b), backward, (chosen._t,))
 
 
 def _clip_rule(x: Any, min: Any = None, max: Any = None) -> Spec:
@@ -335,7 +335,7 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
                 g = where(inside(a, bound), g, 0.0)
         return (_unbroadcast(cast(g, a.dtype), a.shape),)
 
-    return attach(out._t, (a,), backward, (a._t,))
+    return put_on_tape(out._t, (a,), backward, (a._t,))
 
 
 def _cast_rule(x: Any, dtype: DTypeLike) -> Spec:
