@@ -1,4 +1,4 @@
-// The ISA level this object is compiled for. CMake defines QUERNEL_ISA (scalar, avx2, avx512, vnni, amx) and the
+// The ISA level this object is compiled for. CMake defines QUERNEL_ISA (scalar, avx2, avx512, vnni, amx …) and the
 // -m flags; kernels live in namespace quernel::QUERNEL_ISA.
 //
 // Rules for sources in kernels/: helpers in an anonymous namespace; no STL containers, no exceptions, no allocation,
@@ -73,6 +73,13 @@ inline constexpr uint32_t kRequiredFeatures = 0
     | kCpuAmxBf16
 #endif
     ;
+
+// The level amx_emulated: kernels for tiles, on tiles in plain C++ (kernels/amx/tile_unit.h).
+#ifdef QUERNEL_AMX_EMULATED
+inline constexpr bool kEmulatedTiles = true;
+#else
+inline constexpr bool kEmulatedTiles = false;
+#endif
 #endif
 
 }  // namespace quernel

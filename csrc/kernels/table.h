@@ -59,13 +59,15 @@ struct KernelTable {
   Kernel<QConvArgs> conv2d_u8s8;
   Kernel<QuantizeArgs> quantize, dequantize;
   Kernel<QAddArgs> qadd;
-  Kernel<PoolArgs> max_pool2d_u8, avg_pool2d_u8;
+  Kernel<PoolArgs> max_pool2d_u8;
+  Kernel<QAvgPoolArgs> avg_pool2d_u8;
   Kernel<QLookupArgs> qlookup;
 };
 
 struct Level {
   const char* name;
   uint32_t features;  // CpuFeature bits the objects were compiled for
+  bool emulated = false;  // for tests: runs only if asked for by name
   KernelTable table;
 };
 
@@ -75,5 +77,6 @@ namespace avx2 { extern const Level level; }
 namespace avx512 { extern const Level level; }
 namespace vnni { extern const Level level; }
 namespace amx { extern const Level level; }
+namespace amx_emulated { extern const Level level; }
 
 }  // namespace quernel

@@ -18,6 +18,9 @@ constexpr const Level* kLevels[] = {
 #if defined(__x86_64__)
     &avx2::level,
     &avx512::level,
+    &vnni::level,
+    &amx_emulated::level,
+    &amx::level,
 #endif
 };
 
@@ -44,7 +47,7 @@ struct Choice {
 Choice resolve(const Level& chosen) {
   Choice choice{&chosen, {}};
   for (const Level* level : kLevels) {
-    overlay(choice.table, level->table);
+    if (level == &chosen || !level->emulated) overlay(choice.table, level->table);
     if (level == &chosen) break;
   }
   return choice;
@@ -66,7 +69,7 @@ const Level& initial_level() {
   if (const char* name = std::getenv("QUERNEL_ISA"); name && *name) return level_by_name(name);
   const Level* best = kLevels[0];
   for (const Level* level : kLevels) {
-    if (supported(*level)) best = level;
+    if (supported(*level) && !level->emulated) best = level;
   }
   return *best;
 }
@@ -107,7 +110,7 @@ std::vector<std::string> compiled_isas() {
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;
   for (const Level* level : kLevels) {
-    if (supported(*level)) names.emplace_back(level->name);
+    if (supported(*level) && !level->emulated) names.emplace_back(level->name);
   }
   return names;
 }

@@ -13,7 +13,7 @@ const char* active_isa();
 void set_isa(const char* name);  // throws ValueError: unknown level, or absent from this CPU
 
 std::vector<std::string> compiled_isas();   // lowest first
-std::vector<std::string> supported_isas();  // those this CPU can run
+std::vector<std::string> supported_isas();  // those this CPU can run, without emulated ones
 
 // "gemm_f32" -> "avx512": the level whose code serves each kernel now.
 std::vector<std::pair<std::string, std::string>> kernel_coverage();

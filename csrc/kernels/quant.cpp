@@ -1,0 +1,169 @@
+// The int8 kernels beside GEMM and convolution: packing, conversion, residual add, lookup, pooling. Memory-bound loops
+// that the compiler vectorizes at each level; every float step is one IEEE operation (no FMA, no reciprocal), so that
+// all levels agree bit for bit with NumPy.
+//
+// A mean is exact: the float quotient of two integers, corrected by its integer remainder, then half to even.
+#include "kernels/isa.h"
+#include "kernels/table.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+struct Span {
+  int64_t begin, end;
+};
+
+// The elements of blocks [range.begin, range.end).
+Span elements(Range range, int64_t size) {
+  const int64_t end = range.end * kElementBlock;
+  return {range.begin * kElementBlock, end < size ? end : size};
+}
+
+// rint_even(clamp(v, lo, hi)) for bounds below 2^22: adding and taking away kRound leaves the nearest integer, ties
+// going to even. NaN becomes lo.
+inline int32_t round_clamped(float v, float lo, float hi) {
+  constexpr float kRound = 0x1.8p23f;
+  v = v > lo ? v : lo;
+  v = v < hi ? v : hi;
+  return static_cast<int32_t>((v + kRound) - kRound);
+}
+
+}  // namespace
+
+// B[K, N] of any strides into panels [N/64][K/4][64][4], padded with zeros; item = (batch, panel).
+Status pack_s8(const PackArgs& p, Range range, const Ctx&) {
+  const int64_t panels = (p.n + kPanel - 1) / kPanel, groups = (p.k + 3) / 4;
+  for (int64_t item = range.begin; item < range.end; ++item) {
+    const int64_t batch = item / panels, panel = item % panels;
+    const int8_t* src = static_cast<const int8_t*>(p.src) + batch * p.src_batch + panel * kPanel * p.src_col;
+    int8_t* dst = static_cast<int8_t*>(p.dst) + batch * p.dst_batch + panel * groups * 4 * kPanel;
+    const int64_t columns = p.n - panel * kPanel < kPanel ? p.n - panel * kPanel : kPanel;
+    for (int64_t g = 0; g < groups; ++g)
+      for (int64_t j = 0; j < kPanel; ++j)
+        for (int64_t k = 4 * g; k < 4 * g + 4; ++k)
+          *dst++ = j < columns && k < p.k ? src[k * p.src_row + j * p.src_col] : int8_t{0};
+  }
+  return {};
+}
+
+Status quantize(const QuantizeArgs& p, Range range, const Ctx&) {
+  const float* x = static_cast<const float*>(p.x);
+  uint8_t* y = static_cast<uint8_t*>(p.y);
+  const float scale = p.scale, lo = static_cast<float>(-p.zero_point), hi = static_cast<float>(255 - p.zero_point);
+  const int32_t zero_point = p.zero_point;
+  const Span span = elements(range, p.size);
+  for (int64_t i = span.begin; i < span.end; ++i) {
+    const float v = x[i] / scale;
+    y[i] = static_cast<uint8_t>(round_clamped(v == v ? v : 0.0f, lo, hi) + zero_point);
+  }
+  return {};
+}
+
+Status dequantize(const QuantizeArgs& p, Range range, const Ctx&) {
+  const uint8_t* x = static_cast<const uint8_t*>(p.x);
+  float* y = static_cast<float*>(p.y);
+  const float scale = p.scale;
+  const int32_t zero_point = p.zero_point;
+  const Span span = elements(range, p.size);
+  for (int64_t i = span.begin; i < span.end; ++i) y[i] = static_cast<float>(x[i] - zero_point) * scale;
+  return {};
+}
+
+Status qadd(const QAddArgs& p, Range range, const Ctx&) {
+  const uint8_t* a = static_cast<const uint8_t*>(p.a);
+  const uint8_t* b = static_cast<const uint8_t*>(p.b);
+  uint8_t* y = static_cast<uint8_t*>(p.y);
+  const float a_scale = p.a_scale, b_scale = p.b_scale, y_scale = p.y_scale;
+  const int32_t za = p.a_zero_point, zb = p.b_zero_point, zy = p.y_zero_point;
+  const float lo = static_cast<float>(p.lo - zy), hi = static_cast<float>(p.hi - zy);
+  const Span span = elements(range, p.size);
+  for (int64_t i = span.begin; i < span.end; ++i) {
+    const float sum = static_cast<float>(a[i] - za) * a_scale + static_cast<float>(b[i] - zb) * b_scale;
+    y[i] = static_cast<uint8_t>(round_clamped(sum / y_scale, lo, hi) + zy);
+  }
+  return {};
+}
+
+Status qlookup(const QLookupArgs& p, Range range, const Ctx&) {
+  const uint8_t* x = static_cast<const uint8_t*>(p.x);
+  const uint8_t* table = static_cast<const uint8_t*>(p.table);
+  uint8_t* y = static_cast<uint8_t*>(p.y);
+  const Span span = elements(range, p.size);
+  for (int64_t i = span.begin; i < span.end; ++i) y[i] = table[x[i]];
+  return {};
+}
+
+namespace {
+
+constexpr int64_t kChannels = 64;  // channels of a pixel that are reduced at once, in registers or the L1
+
+// The taps of one output pixel that lie inside the image.
+struct Window {
+  const uint8_t* first;
+  int64_t rows, cols;
+};
+
+Window window(const PoolArgs& p, int64_t image, int64_t oy, int64_t ox) {
+  int64_t y0 = oy * p.stride_h - p.pad_h, x0 = ox * p.stride_w - p.pad_w;
+  const int64_t y1 = y0 + p.kh < p.h ? y0 + p.kh : p.h, x1 = x0 + p.kw < p.w ? x0 + p.kw : p.w;
+  y0 = y0 > 0 ? y0 : 0;
+  x0 = x0 > 0 ? x0 : 0;
+  return {static_cast<const uint8_t*>(p.x) + ((image * p.h + y0) * p.w + x0) * p.c, y1 - y0, x1 - x0};
+}
+
+// Calls pixel(window, c0, channels, y) for blocks of channels of each output pixel; item = output row.
+template <class Pixel>
+void for_each_pixel(const PoolArgs& p, Range range, const Pixel& pixel) {
+  for (int64_t item = range.begin; item < range.end; ++item) {
+    for (int64_t ox = 0; ox < p.ow; ++ox) {
+      const Window taps = window(p, item / p.oh, item % p.oh, ox);
+      uint8_t* y = static_cast<uint8_t*>(p.y) + (item * p.ow + ox) * p.c;
+      for (int64_t c0 = 0; c0 < p.c; c0 += kChannels)
+        pixel(taps, c0, p.c - c0 < kChannels ? p.c - c0 : kChannels, y + c0);
+    }
+  }
+}
+
+// total / count, 0 <= total < 2^31, rounded half to even. The quotient is off by one at most when it rounded up to an
+// integer; the remainder is then negative, and that integer the nearest.
+inline uint8_t rounded_mean(int32_t total, int32_t count) {
+  const int32_t q = static_cast<int32_t>(static_cast<double>(total) / static_cast<double>(count));
+  const int32_t twice = 2 * (total - q * count);
+  const bool up = (twice > count) | ((twice == count) & ((q & 1) != 0));
+  return static_cast<uint8_t>(q + up);
+}
+
+}  // namespace
+
+Status max_pool2d_u8(const PoolArgs& p, Range range, const Ctx&) {
+  for_each_pixel(p, range, [&p](const Window& taps, int64_t c0, int64_t channels, uint8_t* y) {
+    uint8_t best[kChannels] = {};
+    for (int64_t i = 0; i < taps.rows; ++i)
+      for (int64_t j = 0; j < taps.cols; ++j) {
+        const uint8_t* x = taps.first + (i * p.w + j) * p.c + c0;
+        for (int64_t c = 0; c < channels; ++c) best[c] = x[c] > best[c] ? x[c] : best[c];
+      }
+    __builtin_memcpy(y, best, static_cast<size_t>(channels));
+  });
+  return {};
+}
+
+Status avg_pool2d_u8(const QAvgPoolArgs& p, Range range, const Ctx&) {
+  const int64_t all = p.kh * p.kw;
+  for_each_pixel(p, range, [&p, all](const Window& taps, int64_t c0, int64_t channels, uint8_t* y) {
+    const int64_t inside = taps.rows * taps.cols;
+    const auto padding = static_cast<int32_t>(p.count_include_pad ? (all - inside) * p.zero_point : 0);
+    const auto count = static_cast<int32_t>(p.count_include_pad ? all : inside);
+    int32_t total[kChannels];
+    for (int32_t& t : total) t = padding;
+    for (int64_t i = 0; i < taps.rows; ++i)
+      for (int64_t j = 0; j < taps.cols; ++j) {
+        const uint8_t* x = taps.first + (i * p.w + j) * p.c + c0;
+        for (int64_t c = 0; c < channels; ++c) total[c] += x[c];
+      }
+    for (int64_t c = 0; c < channels; ++c) y[c] = rounded_mean(total[c], count);
+  });
+  return {};
+}
+
+}  // namespace quernel::QUERNEL_ISA

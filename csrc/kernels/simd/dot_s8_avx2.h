@@ -1,0 +1,40 @@
+// DotS8 on AVX2. vpmaddubsw would saturate (255 · 127 · 2 > 32767), so bytes are widened to int16 and multiplied with
+// vpmaddwd. Even and odd k are widened apart, by shifts inside each 32-bit column: both halves of a column's pair then
+// belong to that column, and no horizontal add is needed.
+#pragma once
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+struct DotS8 {
+  static constexpr int kWidth = 8, kRows = 4, kVectors = 2;
+  using Sum = __m256i;
+  struct Pair {
+    __m256i even, odd;  // int16: k = 0, 2 and k = 1, 3
+  };
+  using Weights = Pair;
+  using Inputs = Pair;
+
+  static Sum zero() { return _mm256_setzero_si256(); }
+  static Weights load(const int8_t* b) {
+    const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
+    return {_mm256_srai_epi16(_mm256_slli_epi16(w, 8), 8), _mm256_srai_epi16(w, 8)};
+  }
+  static Inputs spread(const uint8_t* x) {
+    int32_t four;
+    __builtin_memcpy(&four, x, 4);
+    const __m256i all = _mm256_set1_epi32(four);
+    return {_mm256_and_si256(all, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(all, 8)};
+  }
+  static Sum dot(Sum s, const Inputs& x, const Weights& w) {
+    s = _mm256_add_epi32(s, _mm256_madd_epi16(x.even, w.even));
+    return _mm256_add_epi32(s, _mm256_madd_epi16(x.odd, w.odd));
+  }
+  static void store(Sum s, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), s); }
+};
+
+}  // namespace
+}  // namespace quernel::QUERNEL_ISA

@@ -1,0 +1,22 @@
+// The table of a dot-product level (vnni, amx, amx_emulated): only what VNNI or tiles speed up. The rest is null and
+// falls to the levels below.
+#include "kernels/table_entry.h"
+
+namespace quernel::QUERNEL_ISA {
+
+Fn<QGemmArgs> gemm_u8s8;
+Fn<QConvArgs> conv2d_u8s8;
+ScratchFn<QConvArgs> conv2d_u8s8_scratch;
+
+extern constinit const Level level{
+    .name = QUERNEL_STRING(QUERNEL_ISA),
+    .features = kRequiredFeatures,
+    .emulated = kEmulatedTiles,
+    .table =
+        {
+            .gemm_u8s8 = entry<gemm_u8s8>,
+            .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
+        },
+};
+
+}  // namespace quernel::QUERNEL_ISA
