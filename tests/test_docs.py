@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)(?: (\S+))?\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
-MODULES = sorted(m.name for m in pkgutil.walk_packages(qn.__path__, "quernel.") if "__main__" not in m.name)
+MODULES = sorted(m.name for m in pkgutil.walk_packages(qn.__path__, "quernel.") if "._" not in m.name)
 
 
 def test_readme_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,13 @@ from quernel import losses, nn, optim
 Step = Callable[..., object]
 
 
-def make_batches(seed: int = 0, sizes: tuple[int, ...] = (16, 16, 16, 7)) -> list[tuple[np.ndarray, np.ndarray]]:
+def make_batches(
+    seed: int = 0, sizes: tuple[int, ...] = (16, 16, 16, 7)
+) -> list[tuple[np.ndarray, np.ndarray]]:
     rng = np.random.default_rng(seed)
     return [
-        (rng.standard_normal((n, 8, 8, 1), dtype=np.float32), rng.integers(0, 10, n, dtype=np.int64)) for n in sizes
+        (rng.standard_normal((n, 8, 8, 1), dtype=np.float32), rng.integers(0, 10, n, dtype=np.int64))
+        for n in sizes
     ]
 
 
@@ -76,7 +79,9 @@ def simple_step(net: nn.Module, opt: optim.Optimizer) -> Step:
     ids=["sgd", "adam", "adamw"],
 )
 @pytest.mark.parametrize("threads", [1, 2])
-def test_whole_run_with_a_short_last_batch(make_optimizer: Callable[..., optim.Optimizer], threads: int) -> None:
+def test_whole_run_with_a_short_last_batch(
+    make_optimizer: Callable[..., optim.Optimizer], threads: int
+) -> None:
     def train(wrap: Callable[[Step], Step]) -> object:
         before = qn.runtime.num_threads()
         qn.runtime.set_num_threads(threads)
@@ -100,7 +105,9 @@ def test_replay_happens() -> None:
     assert len(step.plans()) == 1
     names = step.plans()[0].steps
     assert "conv2d" in names
-    assert not any("relu" == name for name in names[:3])  # fused or behind BatchNorm, not a step of its own up front
+    assert not any(
+        "relu" == name for name in names[:3]
+    )  # fused or behind BatchNorm, not a step of its own up front
 
 
 def test_train_eval_flips() -> None:
