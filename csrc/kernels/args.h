@@ -117,18 +117,17 @@ struct UnaryArgs {
   const void* x = nullptr;
   void* y = nullptr;
   UnaryOp op{};
-  DType dtype{};
+  DType dtype{};  // of x; y has it too, or bool for kLogicalNot
   int64_t size = 0;
 };
 
-// `scalar` replaces operand b (or a, if `scalar_first`) when that pointer is null.
+// `scalar` replaces the operand whose pointer is null.
 struct BinaryArgs {
   const void* a = nullptr;
   const void* b = nullptr;
   void* y = nullptr;
   BinaryOp op{};
   DType dtype{};  // of a and b; y has it too, or bool for comparisons
-  bool scalar_first = false;
   double scalar = 0;
   StridedShape shape;
   int64_t a_strides[kArgsRank] = {}, b_strides[kArgsRank] = {};
@@ -171,11 +170,15 @@ struct FillArgs {
 // ---- layout -----------------------------------------------------------------------------------------------------
 
 // Copies between two strided views of one shape (transpose, slice, concat, pad, broadcast, assignment). Offsets are
-// part of the strides' origin, in elements.
+// part of the strides' origin, in elements. Rows: item = block of kElementBlock elements in the order of `shape`.
+// Tiles (`tiled`): the last two dimensions are walked in squares of kTransposeTile, as dst is contiguous in the last
+// and src in the one before; item = square.
+inline constexpr int64_t kTransposeTile = 64;
 struct StridedCopyArgs {
   const void* src = nullptr;
   void* dst = nullptr;
   int32_t itemsize = 0;
+  bool tiled = false;
   StridedShape shape;
   int64_t src_offset = 0, dst_offset = 0;
   int64_t src_strides[kArgsRank] = {}, dst_strides[kArgsRank] = {};

@@ -1,29 +1,271 @@
-// Elementwise kernels over contiguous or broadcast operands.
+// Elementwise kernels with one contiguous input: unary functions, clip, cast, fill; item = kElementBlock elements.
+//
+// A functor states each operation once, for a SIMD register (float32, float64) and for a plain integer; `map` is the
+// loop around it. Float tails are one masked step, so that short rows cost one iteration; integer loops are left to
+// the compiler's vectorizer. Two-operand kernels live in elementwise_binary.cpp.
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/args.h"
 #include "kernels/isa.h"
+#include "kernels/simd/math.h"
+#include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-template <class T>
-void unary_block(UnaryOp op, const T* x, T* y, int64_t n) {
-  switch (op) {
-    case UnaryOp::kNeg:
-      for (int64_t i = 0; i < n; ++i) y[i] = -x[i];
-      break;
-    default:
-      std::memcpy(y, x, static_cast<size_t>(n) * sizeof(T));
+struct Neg {
+  template <class X>
+  static X apply(X x) {
+    return -x;
   }
+  template <class T>
+  static T integer(T x) {
+    return static_cast<T>(0 - static_cast<std::make_unsigned_t<T>>(x));
+  }
+};
+struct Abs {
+  template <class X>
+  static X apply(X x) {
+    return abs(x);
+  }
+  template <class T>
+  static T integer(T x) {
+    return x < 0 ? Neg::integer(x) : x;
+  }
+};
+struct Sign {
+  template <class V>
+  static V apply(V x) {
+    const V zero = V::zero(), one = V::set(1);
+    return select(x > zero, one, select(x < zero, -one, select(x == zero, zero, x)));  // NaN stays
+  }
+  template <class T>
+  static T integer(T x) {
+    return static_cast<T>((x > 0) - (x < 0));
+  }
+};
+struct Square {
+  template <class V>
+  static V apply(V x) {
+    return x * x;
+  }
+  template <class T>
+  static T integer(T x) {
+    using U = std::make_unsigned_t<T>;
+    return static_cast<T>(static_cast<U>(x) * static_cast<U>(x));
+  }
+};
+struct Relu {
+  template <class V>
+  static V apply(V x) {
+    return relu(x);
+  }
+  template <class T>
+  static T integer(T x) {
+    return x > 0 ? x : 0;
+  }
+};
+struct LogicalNot {
+  template <class V>
+  static auto apply(V x) {
+    return x == V::zero();
+  }
+  template <class T>
+  static uint8_t integer(T x) {
+    return x == 0;
+  }
+};
+struct Sqrt {
+  template <class V>
+  static V apply(V x) {
+    return sqrt(x);
+  }
+};
+struct Reciprocal {
+  template <class V>
+  static V apply(V x) {
+    return V::set(1) / x;
+  }
+};
+struct Exp {
+  template <class V>
+  static V apply(V x) {
+    return exp(x);
+  }
+};
+struct Log {
+  template <class V>
+  static V apply(V x) {
+    return log(x);
+  }
+};
+struct Tanh {
+  template <class V>
+  static V apply(V x) {
+    return tanh(x);
+  }
+};
+struct Sigmoid {
+  template <class V>
+  static V apply(V x) {
+    return sigmoid(x);
+  }
+};
+struct Gelu {
+  template <class V>
+  static V apply(V x) {
+    return gelu(x);
+  }
+};
+struct Silu {
+  template <class V>
+  static V apply(V x) {
+    return silu(x);
+  }
+};
+
+// y[i] = F(x[i])
+template <class F, class T, class R>
+void map(const void* x_, void* y_, int64_t n) {
+  const T* x = static_cast<const T*>(x_);
+  R* y = static_cast<R*>(y_);
+  if constexpr (std::is_floating_point_v<T>) {
+    using V = Vec<T>;
+    int64_t i = 0;
+    for (; i + V::kWidth <= n; i += V::kWidth) put(F::apply(V::load(x + i)), y + i, V::kWidth);
+    if (i < n) put(F::apply(V::load(x + i, static_cast<int>(n - i))), y + i, static_cast<int>(n - i));
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = F::integer(x[i]);
+  }
+}
+
+using Map = void (*)(const void*, void*, int64_t);
+
+template <class F, class T>
+constexpr Map floating() {
+  if constexpr (std::is_floating_point_v<T>) {
+    return map<F, T, T>;
+  } else {
+    return nullptr;  // refused by ops/
+  }
+}
+
+template <class T>
+Map unary_map(UnaryOp op) {
+  switch (op) {
+    case UnaryOp::kCopy:
+      return nullptr;  // handled by unary()
+    case UnaryOp::kNeg:
+      return map<Neg, T, T>;
+    case UnaryOp::kAbs:
+      return map<Abs, T, T>;
+    case UnaryOp::kSign:
+      return map<Sign, T, T>;
+    case UnaryOp::kSquare:
+      return map<Square, T, T>;
+    case UnaryOp::kRelu:
+      return map<Relu, T, T>;
+    case UnaryOp::kLogicalNot:
+      return map<LogicalNot, T, uint8_t>;
+    case UnaryOp::kSqrt:
+      return floating<Sqrt, T>();
+    case UnaryOp::kReciprocal:
+      return floating<Reciprocal, T>();
+    case UnaryOp::kExp:
+      return floating<Exp, T>();
+    case UnaryOp::kLog:
+      return floating<Log, T>();
+    case UnaryOp::kTanh:
+      return floating<Tanh, T>();
+    case UnaryOp::kSigmoid:
+      return floating<Sigmoid, T>();
+    case UnaryOp::kGelu:
+      return floating<Gelu, T>();
+    case UnaryOp::kSilu:
+      return floating<Silu, T>();
+  }
+  return nullptr;
+}
+
+// min(max(x, lo), hi); lo and hi saturate to an integer type's range.
+template <class T>
+void clip_block(const T* x, T* y, double lo_, double hi_, int64_t n) {
+  if constexpr (std::is_floating_point_v<T>) {
+    using V = Vec<T>;
+    const V lo = V::set(static_cast<T>(lo_)), hi = V::set(static_cast<T>(hi_));
+    int64_t i = 0;
+    for (; i + V::kWidth <= n; i += V::kWidth) min(max(V::load(x + i), lo), hi).store(y + i);
+    if (i < n) min(max(V::load(x + i, static_cast<int>(n - i)), lo), hi).store(y + i, static_cast<int>(n - i));
+  } else {
+    const T lo = saturate<T>(lo_), hi = saturate<T>(hi_);
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) {
+      const T raised = x[i] < lo ? lo : x[i];
+      y[i] = raised > hi ? hi : raised;
+    }
+  }
+}
+
+template <class From, class To>
+void cast_block(const From* x, To* y, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
+}
+
+// bool is stored as uint8_t, but only 0 and 1.
+template <class From>
+void bool_block(const From* x, uint8_t* y, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = x[i] != 0;
 }
 
 }  // namespace
 
 Status unary(const UnaryArgs& a, Range r, const Ctx&) {
-  const int64_t begin = r.begin * kElementBlock;
-  const int64_t end = r.end * kElementBlock < a.size ? r.end * kElementBlock : a.size;
-  unary_block(a.op, static_cast<const float*>(a.x) + begin, static_cast<float*>(a.y) + begin, end - begin);
+  const Range e = elements(r, a.size);
+  visit(a.dtype, [&]<class T>(T) {
+    const T* x = static_cast<const T*>(a.x) + e.begin;
+    if (a.op == UnaryOp::kCopy) {
+      std::memcpy(static_cast<T*>(a.y) + e.begin, x, static_cast<size_t>(e.end - e.begin) * sizeof(T));
+    } else if (a.op == UnaryOp::kLogicalNot) {
+      unary_map<T>(a.op)(x, static_cast<uint8_t*>(a.y) + e.begin, e.end - e.begin);
+    } else {
+      unary_map<T>(a.op)(x, static_cast<T*>(a.y) + e.begin, e.end - e.begin);
+    }
+  });
+  return {};
+}
+
+Status clip(const ClipArgs& a, Range r, const Ctx&) {
+  const Range e = elements(r, a.size);
+  visit(a.dtype, [&]<class T>(T) {
+    clip_block(static_cast<const T*>(a.x) + e.begin, static_cast<T*>(a.y) + e.begin, a.lo, a.hi, e.end - e.begin);
+  });
+  return {};
+}
+
+Status cast(const CastArgs& a, Range r, const Ctx&) {
+  const Range e = elements(r, a.size);
+  visit(a.from, [&]<class From>(From) {
+    const From* x = static_cast<const From*>(a.x) + e.begin;
+    if (a.to == DType::kBool) {
+      bool_block(x, static_cast<uint8_t*>(a.y) + e.begin, e.end - e.begin);
+      return;
+    }
+    visit(a.to, [&]<class To>(To) { cast_block(x, static_cast<To*>(a.y) + e.begin, e.end - e.begin); });
+  });
+  return {};
+}
+
+Status fill(const FillArgs& a, Range r, const Ctx&) {
+  const Range e = elements(r, a.size);
+  visit(a.dtype, [&]<class T>(T) {
+    const T value = a.dtype == DType::kBool ? static_cast<T>(a.value != 0) : convert<T>(a.value);
+    T* y = static_cast<T*>(a.y);
+    for (int64_t i = e.begin; i < e.end; ++i) y[i] = value;
+  });
   return {};
 }
 

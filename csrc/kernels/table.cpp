@@ -5,6 +5,11 @@ namespace quernel::QUERNEL_ISA {
 
 // elementwise
 Fn<UnaryArgs> unary;
+Fn<BinaryArgs> binary;
+Fn<WhereArgs> where;
+Fn<ClipArgs> clip;
+Fn<CastArgs> cast;
+Fn<FillArgs> fill;
 
 // quant
 Fn<QGemmArgs> gemm_u8s8;
@@ -24,6 +29,11 @@ extern constinit const Level level{
         {
             // elementwise
             .unary = entry<unary>,
+            .binary = entry<binary>,
+            .where = entry<where>,
+            .clip = entry<clip>,
+            .cast = entry<cast>,
+            .fill = entry<fill>,
             // quant
             .gemm_u8s8 = entry<gemm_u8s8>,
             .pack_s8 = entry<pack_s8>,

@@ -1,13 +1,24 @@
-// Elementwise ops: check, broadcast, allocate, launch.
+// Elementwise ops: check, broadcast, allocate, launch. `op` names the op in errors.
 #pragma once
+#include <variant>
+
 #include "core/tensor.h"
 #include "kernels/args.h"
 
 namespace quernel::ops {
 
-Tensor unary(const char* op, UnaryOp kind, const Tensor& x);
-void copy_into(const Tensor& dst, const Tensor& src);  // equal shapes and dtypes
+using Value = std::variant<Tensor, double>;  // an operand, or a Python number
 
-void add_into(const Tensor& dst, const Tensor& src);   // dst += src
+Tensor unary(const char* op, UnaryOp kind, const Tensor& x);
+Tensor binary(const char* op, BinaryOp kind, const Value& a, const Value& b);
+Tensor where(const Tensor& condition, const Value& a, const Value& b);
+Tensor clip(const Tensor& x, double lo, double hi);
+Tensor cast(const Tensor& x, DType dtype);
+Tensor copy(const Tensor& x);
+Tensor full(const Shape& shape, double value, DType dtype);
+
+void fill_into(const Tensor& dst, double value);
+void copy_into(const Tensor& dst, const Tensor& src);  // equal shapes and dtypes
+void add_into(const Tensor& dst, const Tensor& src);   // dst += src; src broadcasts
 
 }  // namespace quernel::ops
