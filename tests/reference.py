@@ -44,13 +44,14 @@ def erfc(x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """x Phi(x), with erfc so that the left tail keeps its relative accuracy."""
-    x = wide(x)
-    return np.where(np.isneginf(x), np.nan, x) * 0.5 * erfc(-x / math.sqrt(2))
+    """x Phi(x), with erfc so that the left tail keeps its relative accuracy; the limit 0 at -inf."""
+    x = np.where(np.isneginf(wide(x)), -1000.0, wide(x))
+    return x * 0.5 * erfc(-x / math.sqrt(2))
 
 
 def silu(x: Array) -> Array:
-    return wide(x) * sigmoid(x)
+    """x sigmoid(x); the limit 0 at -inf."""
+    return np.where(np.isneginf(wide(x)), -1000.0, wide(x)) * sigmoid(x)
 
 
 def relu(x: Array) -> Array:
