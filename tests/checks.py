@@ -130,7 +130,10 @@ def ulp_error(actual: npt.ArrayLike, expected: npt.ArrayLike) -> Array:
         if a.dtype != np.float64:  # the rounding of `expected` itself may be infinite
             over = np.isinf(wide) & np.isfinite(e)
             limit = 2.0 ** float(info.maxexp)
-            wide, e = np.where(over, np.copysign(limit, wide), wide), np.where(over, np.clip(e, -limit, limit), e)
+            wide, e = (
+                np.where(over, np.copysign(limit, wide), wide),
+                np.where(over, np.clip(e, -limit, limit), e),
+            )
         error = np.abs(wide - e) / ulp
         same = (np.isnan(wide) & np.isnan(e)) | (wide == e)
         return np.where(same, 0.0, np.where(np.isfinite(wide) & np.isfinite(e), error, np.inf))

@@ -43,14 +43,16 @@ def sweep(count: int = 1 << 20) -> Any:
     return np.concatenate([bits, *lines, edges]).astype(np.float32)
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("name", VECTORIZED)
-def test_vectorized_functions_stay_within_4_ulp_over_all_floats(isa: str, name: str) -> None:
+def test_vectorized_functions_stay_within_4_ulp_over_all_floats(name: str) -> None:
     x = sweep()
     check_ulp(N(getattr(_core, name)(T(x))), reference.UNARY[name](x), 4)
 
 
-@pytest.mark.parametrize("name", ("gelu_grad", "silu_grad"))
-def test_slopes_are_accurate_to_an_absolute_2_ulp_of_one(isa: str, name: str) -> None:
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("name", ["gelu_grad", "silu_grad"])
+def test_slopes_are_accurate_to_an_absolute_2_ulp_of_one(name: str) -> None:
     x = np.linspace(-60, 60, 400_001).astype(np.float32)
     actual = N(getattr(_core, name)(T(x), 1.0))
     assert np.abs(actual - reference.UNARY_GRAD[name](x, np.ones_like(x))).max() < 2 * np.finfo("f4").eps
@@ -58,8 +60,9 @@ def test_slopes_are_accurate_to_an_absolute_2_ulp_of_one(isa: str, name: str) ->
     np.testing.assert_array_equal(ends, [0, 1, np.nan])
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), name=st.sampled_from(EXACT_UNARY), dtype=st.sampled_from(FLOATS + INTEGERS))
-def test_unary(isa: str, data: Any, name: str, dtype: str) -> None:
+def test_unary(data: Any, name: str, dtype: str) -> None:
     if name in ("sqrt", "reciprocal") and dtype in INTEGERS:
         dtype = "float32"
     x = data.draw(arrays(data.draw(shapes()), dtype, specials=None))
@@ -79,15 +82,19 @@ def test_float64_functions(data: Any, name: str) -> None:
     assert (error <= limit).all()
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), dtype=st.sampled_from((*FLOATS, *INTEGERS, "bool")))
-def test_copy_and_logical_not(isa: str, data: Any, dtype: str) -> None:
+def test_copy_and_logical_not(data: Any, dtype: str) -> None:
     x = data.draw(arrays(data.draw(shapes()), dtype, specials=None))
     check_equal(N(_core.copy(T(x))), x)
     check_equal(N(_core.logical_not(T(x))), np.logical_not(x))
 
 
-@given(data=st.data(), name=st.sampled_from(EXACT_BINARY + COMPARISONS), dtype=st.sampled_from(FLOATS + INTEGERS))
-def test_binary_broadcasts(isa: str, data: Any, name: str, dtype: str) -> None:
+@pytest.mark.usefixtures("isa")
+@given(
+    data=st.data(), name=st.sampled_from(EXACT_BINARY + COMPARISONS), dtype=st.sampled_from(FLOATS + INTEGERS)
+)
+def test_binary_broadcasts(data: Any, name: str, dtype: str) -> None:
     shape = data.draw(shapes(max_rank=5))
     a = data.draw(arrays(data.draw(broadcastable(shape)), dtype, specials=None))
     b = data.draw(arrays(data.draw(broadcastable(shape)), dtype, specials=None))
@@ -101,8 +108,9 @@ def test_binary_broadcasts(isa: str, data: Any, name: str, dtype: str) -> None:
         check_ulp(actual, reference.BINARY[name](a, b), 0, dtype)
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), name=st.sampled_from(GRADS), dtype=st.sampled_from(FLOATS))
-def test_gradient_factors(isa: str, data: Any, name: str, dtype: str) -> None:
+def test_gradient_factors(data: Any, name: str, dtype: str) -> None:
     shape = data.draw(shapes())
     s, g = data.draw(arrays(shape, dtype)), data.draw(arrays(shape, dtype))
     expected = reference.UNARY_GRAD[name](s, g)
@@ -112,8 +120,9 @@ def test_gradient_factors(isa: str, data: Any, name: str, dtype: str) -> None:
     assert (np.abs(actual - expected) <= 4 * np.finfo(dtype).eps * size).all()
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), name=st.sampled_from(EXACT_BINARY[:4] + COMPARISONS), first=st.booleans())
-def test_scalar_operand(isa: str, data: Any, name: str, first: bool) -> None:
+def test_scalar_operand(data: Any, name: str, first: bool) -> None:
     x = data.draw(arrays(data.draw(shapes()), specials=None))
     scalar = data.draw(st.sampled_from([0.0, 1.0, -2.5, 0.1, float("inf"), float("nan")]))
     operands = (np.float32(scalar), x) if first else (x, np.float32(scalar))
@@ -125,8 +134,11 @@ def test_scalar_operand(isa: str, data: Any, name: str, first: bool) -> None:
         check_ulp(actual, np.asarray(expected), 0)
 
 
-@pytest.mark.parametrize("rows, inner", [(9000, 3), (700, 10), (40, 300), (3, 5000), (2, 511), (2, 512), (2, 513)])
-def test_bias_patterns_and_threads(isa: str, threads: int, rows: int, inner: int) -> None:
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize(
+    ("rows", "inner"), [(9000, 3), (700, 10), (40, 300), (3, 5000), (2, 511), (2, 512), (2, 513)]
+)
+def test_bias_patterns_and_threads(rows: int, inner: int) -> None:
     rng = np.random.default_rng(0)
     a = rng.standard_normal((rows, inner)).astype("f4")
     for shape in ((inner,), (rows, 1), (1,), (rows, inner), (1, inner)):
@@ -135,12 +147,15 @@ def test_bias_patterns_and_threads(isa: str, threads: int, rows: int, inner: int
         check_equal(N(_core.sub(T(b), T(a))), b - a)
 
 
-def test_pow(isa: str) -> None:
+@pytest.mark.usefixtures("isa")
+def test_pow() -> None:
     a = np.array([0, -0.0, 1, -1, 2, 0.5, 10, -2, np.inf, np.nan, 3], "f4")
     b = np.array([0, 1, -1, 2, 3, 0.5, -0.5, np.inf, np.nan, 30], "f4")
     x, y = np.repeat(a, b.size), np.tile(b, a.size)
     check_ulp(N(_core.pow(T(x), T(y))), np.power(x.astype("f8"), y.astype("f8")), 1)
-    check_ulp(N(_core.pow(T(x.astype("f8")), T(y.astype("f8")))), np.power(x.astype("f8"), y.astype("f8")), 1, "f8")
+    check_ulp(
+        N(_core.pow(T(x.astype("f8")), T(y.astype("f8")))), np.power(x.astype("f8"), y.astype("f8")), 1, "f8"
+    )
     base = np.array([2, -3, 0, 1, -1, 7, 2, -1, 1, 0], "i4")
     exponent = np.array([10, 3, 0, 5, 7, 20, -1, -3, -2, -1], "i4")
     with np.errstate(over="ignore"):
@@ -148,7 +163,8 @@ def test_pow(isa: str) -> None:
     check_equal(N(_core.pow(T(base), T(exponent))), expected)
 
 
-def test_integer_extremes_do_not_trap(isa: str) -> None:
+@pytest.mark.usefixtures("isa")
+def test_integer_extremes_do_not_trap() -> None:
     for dtype in INTEGERS:
         low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
         a = np.array([low, low, high, 5, -1 if low else 1], dtype)
@@ -158,8 +174,9 @@ def test_integer_extremes_do_not_trap(isa: str) -> None:
         check_equal(N(_core.abs(T(a))), np.abs(a))
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), dtype=st.sampled_from((*FLOATS, *INTEGERS, "bool")))
-def test_where(isa: str, data: Any, dtype: str) -> None:
+def test_where(data: Any, dtype: str) -> None:
     shape = data.draw(shapes())
     c = data.draw(arrays(data.draw(broadcastable(shape)), "bool"))
     a, b = (data.draw(arrays(data.draw(broadcastable(shape)), dtype, specials=None)) for _ in range(2))
@@ -167,8 +184,9 @@ def test_where(isa: str, data: Any, dtype: str) -> None:
     check_equal(N(_core.where(T(c), T(a), 1.0)), np.where(c, a, np.asarray(1, dtype)))
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), dtype=st.sampled_from(FLOATS + INTEGERS))
-def test_clip(isa: str, data: Any, dtype: str) -> None:
+def test_clip(data: Any, dtype: str) -> None:
     x = data.draw(arrays(data.draw(shapes()), dtype, specials=None))
     lo, hi = data.draw(st.sampled_from([(-1.0, 2.0), (-np.inf, 1.0), (0.0, np.inf), (3.0, -3.0)]))
     y = N(_core.clip(T(x), lo, hi))
@@ -180,19 +198,21 @@ def test_clip(isa: str, data: Any, dtype: str) -> None:
         check_equal(y, np.minimum(np.maximum(x, limits[0]), limits[1]).astype(dtype))
 
 
+@pytest.mark.usefixtures("isa")
 @given(
     data=st.data(),
     source=st.sampled_from((*FLOATS, *INTEGERS, "bool")),
     target=st.sampled_from((*FLOATS, *INTEGERS, "bool")),
 )
-def test_cast(isa: str, data: Any, source: str, target: str) -> None:
+def test_cast(data: Any, source: str, target: str) -> None:
     x = data.draw(arrays(data.draw(shapes()), source, scale=40))
     if source in FLOATS and target == "uint8":
         x = np.abs(x)
     check_equal(N(_core.cast(T(x), target)), x.astype(target))
 
 
-def test_casts_of_unrepresentable_floats_are_defined(isa: str) -> None:
+@pytest.mark.usefixtures("isa")
+def test_casts_of_unrepresentable_floats_are_defined() -> None:
     for source in FLOATS:
         x = np.array([np.nan, np.inf, -np.inf, 1e30, -1e30, 300.7, -1.5], source)
         low32, low64 = np.iinfo("i4").min, np.iinfo("i8").min
@@ -202,8 +222,9 @@ def test_casts_of_unrepresentable_floats_are_defined(isa: str) -> None:
         check_equal(N(_core.cast(T(x), "bool")), np.ones(7, bool))
 
 
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), dtype=st.sampled_from((*FLOATS, *INTEGERS, "bool")))
-def test_in_place(isa: str, data: Any, dtype: str) -> None:
+def test_in_place(data: Any, dtype: str) -> None:
     shape = data.draw(shapes())
     x = data.draw(arrays(shape, dtype, layouts=("C",), specials=None))
     dst = _core.full(shape, 1.0, dtype)
@@ -220,9 +241,10 @@ def test_in_place(isa: str, data: Any, dtype: str) -> None:
     check_equal(N(dst), np.zeros(shape, dtype))
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("end", (True, False))
-def test_every_tail_against_guard_pages(isa: str, dtype: str, end: bool) -> None:
+@pytest.mark.parametrize("end", [True, False])
+def test_every_tail_against_guard_pages(dtype: str, end: bool) -> None:
     for n in range(1, 70):
         a, b, c = guarded((n,), dtype, end), guarded((n,), dtype, end), guarded((n,), bool, end)
         a[...], b[...], c[...] = np.arange(n), 2, np.arange(n) % 3 == 0
