@@ -411,8 +411,10 @@ f32 = np.float32
 
 
 def quantize(x: Array, scale: float, zero_point: int) -> Array:
-    q = np.rint(np.asarray(x, f32) / f32(scale)) + f32(zero_point)
-    return np.clip(q, 0, 255).astype(np.uint8)
+    """clip(rint_even(x / scale) + zp, 0, 255) in float32; NaN becomes the zero point."""
+    with np.errstate(over="ignore"):
+        q = np.rint(np.asarray(x, f32) / f32(scale)) + f32(zero_point)
+    return np.where(np.isnan(q), f32(zero_point), np.clip(q, 0, 255)).astype(np.uint8)
 
 
 def dequantize(q: Array, scale: float, zero_point: int) -> Array:
@@ -480,7 +482,9 @@ def qmax_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair = (0, 0)) ->
 
 
 def _rounded_mean(total: Array, count: Any) -> Array:
-    return np.rint(total.astype(f32) / np.asarray(count, f32)).astype(np.uint8)
+    """total / count in integers, rounded half to even."""
+    q, r = np.divmod(total, np.asarray(count, np.int64))
+    return (q + ((2 * r > count) | ((2 * r == count) & (q % 2 == 1)))).astype(np.uint8)
 
 
 def qavg_pool2d(

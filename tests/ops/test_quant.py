@@ -1,0 +1,383 @@
+"""The int8 ops at every ISA level, AMX on emulated tiles included: equal to NumPy's integer arithmetic, never +-1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quernel import _core
+from tests import reference as ref
+from tests.checks import Array, N, T, check_equal
+from tests.strategies import (
+    F32_SPECIALS,
+    arrays,
+    conv_geometry,
+    lay_out,
+    near,
+    seeds,
+    shapes,
+)
+
+zero_points = st.sampled_from([0, 1, 127, 128, 254, 255])
+
+
+@st.composite
+def output_params(draw: st.DrawFn, channels: int, terms: int) -> dict[str, Any]:
+    """Bias, scales that spread the sums of `terms` products over more than 0..255, zero point and range."""
+    rng = np.random.default_rng(draw(seeds))
+    bias = rng.integers(-5000, 5000, channels).astype(np.int32)
+    scale = (rng.uniform(0.2, 2, channels) / (128 * max(terms, 1) ** 0.5)).astype(np.float32)
+    lo, hi = sorted((draw(zero_points), draw(zero_points)))
+    return {
+        "bias": lay_out(bias, "guard_end"),
+        "scale": lay_out(scale, "guard_end"),
+        "zero_point": draw(zero_points),
+        "lo": 0 if draw(st.booleans()) else lo,
+        "hi": 255 if draw(st.booleans()) else hi,
+        "out_float": draw(st.booleans()),
+    }
+
+
+def output(channels: int, **changes: Any) -> dict[str, Any]:
+    """Arguments that say where results go: no bias, scale 1, range 0..255."""
+    bias, scale = np.zeros(channels, np.int32), np.ones(channels, np.float32)
+    return {"bias": bias, "scale": scale, "zero_point": 0, "lo": 0, "hi": 255} | changes
+
+
+def scales(channels: int, value: float) -> Array:
+    return np.full(channels, value, np.float32)
+
+
+def native(args: dict[str, Any]) -> dict[str, Any]:
+    return {k: T(v) if isinstance(v, np.ndarray) else v for k, v in args.items()}
+
+
+def filled(rng: np.random.Generator, shape: tuple[int, ...], dtype: type, fill: str) -> Array:
+    """Uniform over the dtype, or all one extreme."""
+    info = np.iinfo(dtype)
+    if fill == "uniform":
+        return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
+    return np.full(shape, info.min if fill == "least" else info.max, dtype)
+
+
+def qlinear(x: Array, weight: Array, **args: Any) -> Array:
+    return N(_core.qlinear(T(x), T(weight), **native(args)))
+
+
+# ---- qlinear ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quant_isa")
+@given(data=st.data())
+def test_qlinear_equals_numpy(data: st.DataObject) -> None:
+    m, n, k = data.draw(near(97)), data.draw(near(193)), data.draw(near(193))
+    x = data.draw(arrays((m, k), np.uint8, specials=None))
+    weight = data.draw(arrays((n, k), np.int8, specials=None))
+    args = data.draw(output_params(n, k))
+    check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa")
+@pytest.mark.parametrize("k", [1, 3, 4, 5, 63, 64, 65, 127, 130, 256])
+@pytest.mark.parametrize("m", [1, 5, 7, 8, 15, 16, 17, 31, 32, 33, 47, 64, 65])
+def test_qlinear_tails(m: int, k: int) -> None:
+    """Row and k remainders of every register and tile shape, each operand ending at an unreadable page."""
+    rng = np.random.default_rng(m * 1000 + k)
+    for n in (1, 16, 17, 33, 64, 81):
+        x, weight = (
+            lay_out(filled(rng, s, t, "uniform"), "guard_end")
+            for s, t in (((m, k), np.uint8), ((n, k), np.int8))
+        )
+        bias = lay_out(rng.integers(-9, 9, n).astype(np.int32), "guard_end")
+        args = output(n, bias=bias, out_float=True)
+        check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa")
+@pytest.mark.parametrize("k", [1000, 131_072, 140_000])
+@pytest.mark.parametrize("weights", ["least", "greatest", "uniform"])
+def test_sums_do_not_saturate_and_wrap_as_int32(k: int, weights: str) -> None:
+    rng = np.random.default_rng(k)
+    x = filled(rng, (9, k), np.uint8, "greatest")
+    weight = filled(rng, (18, k), np.int8, weights)
+    bias = np.full(18, -(2**31), np.int32) if weights == "least" else np.full(18, 2**31 - 1, np.int32)
+    exact = x.astype(np.int64) @ weight.astype(np.int64).T + bias
+    if weights != "uniform":
+        assert (exact != exact.astype(np.int32)).all(), "the case is meant to overflow"
+    args = output(18, bias=bias, out_float=True)
+    check_equal(qlinear(x, weight, **args), exact.astype(np.int32).astype(np.float32))
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize("m", [1, 6, 33, 100])
+def test_rows_do_not_depend_on_batch_or_threads(m: int) -> None:
+    rng = np.random.default_rng(m)
+    x, weight = filled(rng, (m, 300), np.uint8, "uniform"), filled(rng, (200, 300), np.int8, "uniform")
+    args = output(200, scale=scales(200, 1e-3), zero_point=99)
+    whole = qlinear(x, weight, **args)
+    check_equal(whole, ref.qlinear(x, weight, **args))
+    check_equal(np.concatenate([qlinear(x[i : i + 1], weight, **args) for i in range(m)]), whole)
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+def test_threads_share_a_large_product() -> None:
+    """Large enough to be split over threads whatever the level."""
+    rng = np.random.default_rng(5)
+    x, weight = filled(rng, (512, 260), np.uint8, "uniform"), filled(rng, (190, 260), np.int8, "uniform")
+    bias = np.arange(190, dtype=np.int32)
+    args = output(190, bias=bias, scale=scales(190, 2e-3), zero_point=128, lo=3, hi=250)
+    check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa")
+@pytest.mark.parametrize(
+    ("x_shape", "outputs"), [((0, 5), 7), ((2, 0), 7), ((3, 5), 0), ((0, 0), 0), ((2, 0, 4), 3)]
+)
+def test_qlinear_of_nothing(x_shape: tuple[int, ...], outputs: int) -> None:
+    x, weight = np.zeros(x_shape, np.uint8), np.zeros((outputs, x_shape[-1]), np.int8)
+    args = output(outputs, bias=np.arange(outputs, dtype=np.int32), zero_point=3)
+    check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa")
+def test_requantize_rounds_half_to_even_before_adding_the_zero_point() -> None:
+    """Sums of odd halves: 0.5 -> 0, 1.5 -> 2, -0.5 -> 0, then an odd zero point; a rounding after it would differ."""
+    sums = np.arange(-40, 41, dtype=np.int32)
+    args = output(81, bias=sums, scale=scales(81, 0.5), zero_point=101)
+    got = qlinear(np.zeros((1, 1), np.uint8), np.zeros((81, 1), np.int8), **args)
+    assert got[0].tolist() == [round(float(s) / 2) + 101 for s in sums]
+
+
+@pytest.mark.usefixtures("quant_isa")
+def test_leading_dimensions_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    x, weight = filled(rng, (2, 3, 4, 10), np.uint8, "uniform"), filled(rng, (6, 10), np.int8, "uniform")
+    args = output(6, scale=scales(6, 0.01), zero_point=7, lo=7)
+    check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
+
+
+# ---- qconv2d ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quant_isa")
+@given(data=st.data())
+def test_qconv2d_equals_numpy(data: st.DataObject) -> None:
+    geometry = data.draw(conv_geometry())
+    x = data.draw(arrays(geometry.pop("x_shape"), np.uint8, specials=None))
+    weight = data.draw(arrays(geometry.pop("weight_shape"), np.int8, specials=None))
+    args = data.draw(output_params(weight.shape[0], int(np.prod(weight.shape[1:]))))
+    args |= geometry | {"x_zero_point": data.draw(zero_points)}
+    check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize("channels", [1, 3, 16, 64])
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 2)])
+def test_padding_is_the_zero_point(channels: int, kernel: tuple[int, int]) -> None:
+    """An image that holds its zero point everywhere is real 0, border included: only the bias remains."""
+    rng = np.random.default_rng(channels)
+    weight = filled(rng, (20, *kernel, channels), np.int8, "uniform")
+    bias = ref.fold_zero_point(rng.integers(-100, 100, 20), weight, 77)
+    args = output(20, bias=bias, x_zero_point=77, padding=(4, 4), out_float=True)
+    x = np.full((2, 9, 11, channels), 77, np.uint8)
+    got = N(_core.qconv2d(T(x), T(weight), **native(args)))
+    check_equal(got, ref.qconv2d(x, weight, **args))
+    assert (got == got[0, 0, 0]).all()
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+def test_conv_images_do_not_depend_on_batch_or_threads() -> None:
+    rng = np.random.default_rng(1)
+    x, weight = (
+        filled(rng, (5, 13, 11, 24), np.uint8, "uniform"),
+        filled(rng, (72, 3, 3, 24), np.int8, "uniform"),
+    )
+    out = output(72, scale=scales(72, 1e-3), zero_point=9, lo=9)
+    args = native(out | {"x_zero_point": 128, "padding": (1, 1), "stride": (2, 1)})
+    whole = N(_core.qconv2d(T(x), T(weight), **args))
+    single = [N(_core.qconv2d(T(np.ascontiguousarray(x[i : i + 1])), T(weight), **args)) for i in range(5)]
+    check_equal(np.concatenate(single), whole)
+
+
+# ---- elementwise --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quant_isa")
+@given(data=st.data())
+def test_quantize_and_dequantize(data: st.DataObject) -> None:
+    shape = data.draw(shapes())
+    x = data.draw(arrays(shape, specials=F32_SPECIALS, scale=100))
+    scale = data.draw(st.sampled_from([1e-30, 0.003, 0.5, 1.0, 3e30]))
+    zero_point = data.draw(zero_points)
+    q = N(_core.quantize(T(x), scale, zero_point))
+    check_equal(q, ref.quantize(x, scale, zero_point))
+    check_equal(N(_core.dequantize(T(q), scale, zero_point)), ref.dequantize(q, scale, zero_point))
+
+
+@pytest.mark.usefixtures("quant_isa")
+def test_quantize_specials() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, 0.5, 1.5, 2.5, -0.5, -1.5, 1e-45, 3e38], np.float32)
+    assert N(_core.quantize(T(x), 1.0, 100)).tolist() == [100, 255, 0, 100, 102, 102, 100, 98, 100, 255]
+
+
+@pytest.mark.usefixtures("quant_isa")
+@given(data=st.data())
+def test_qadd(data: st.DataObject) -> None:
+    shape = data.draw(shapes())
+    a, b = (data.draw(arrays(shape, np.uint8, specials=None)) for _ in range(2))
+    factors = [data.draw(st.sampled_from([0.007, 0.25, 1.0, 1.7])) for _ in range(3)]
+    zeros = [data.draw(zero_points) for _ in range(3)]
+    lo = data.draw(st.sampled_from([0, zeros[2]]))
+    tail = (factors[2], zeros[2], lo, 255)
+    got = N(_core.qadd(T(a), factors[0], zeros[0], T(b), factors[1], zeros[1], *tail))
+    check_equal(got, ref.qadd(a, factors[0], zeros[0], b, factors[1], zeros[1], *tail))
+
+
+@pytest.mark.usefixtures("quant_isa")
+@given(data=st.data())
+def test_qlookup(data: st.DataObject) -> None:
+    x = data.draw(arrays(data.draw(shapes()), np.uint8, specials=None))
+    table = lay_out(
+        np.random.default_rng(data.draw(seeds)).integers(0, 256, 256).astype(np.uint8), "guard_end"
+    )
+    check_equal(N(_core.qlookup(T(x), T(table))), table[x])
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+def test_blocks_of_many_elements() -> None:
+    """Several blocks and a remainder, split over threads."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal(300_001) * 40).astype(np.float32)
+    q = N(_core.quantize(T(x), 0.4, 128))
+    check_equal(q, ref.quantize(x, 0.4, 128))
+    check_equal(N(_core.dequantize(T(q), 0.4, 128)), ref.dequantize(q, 0.4, 128))
+    check_equal(
+        N(_core.qadd(T(q), 0.4, 128, T(q), 0.1, 3, 0.5, 9, 0, 255)),
+        ref.qadd(q, 0.4, 128, q, 0.1, 3, 0.5, 9, 0, 255),
+    )
+    check_equal(N(_core.qlookup(T(q), T(np.arange(255, -1, -1, np.uint8)))), 255 - q)
+
+
+# ---- pooling ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("quant_isa")
+@given(data=st.data())
+def test_pooling(data: st.DataObject) -> None:
+    kernel = (data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4)))
+    stride = (data.draw(st.integers(1, 3)), data.draw(st.integers(1, 3)))
+    padding = (data.draw(st.integers(0, kernel[0] // 2)), data.draw(st.integers(0, kernel[1] // 2)))
+    size = (data.draw(st.integers(kernel[0], 9)), data.draw(st.integers(kernel[1], 9)))
+    x = data.draw(
+        arrays((data.draw(st.integers(0, 2)), *size, data.draw(near(131))), np.uint8, specials=None)
+    )
+    check_equal(
+        N(_core.qmax_pool2d(T(x), kernel, stride, padding)), ref.qmax_pool2d(x, kernel, stride, padding)
+    )
+    zero_point, count = data.draw(zero_points), data.draw(st.booleans())
+    got = N(_core.qavg_pool2d(T(x), kernel, stride, padding, zero_point, count))
+    check_equal(got, ref.qavg_pool2d(x, kernel, stride, padding, zero_point, count))
+    check_equal(N(_core.qmean_hw(T(x))), ref.qmean_hw(x))
+
+
+@pytest.mark.usefixtures("quant_isa")
+def test_means_are_exact_and_round_half_to_even() -> None:
+    """Every total of windows of 1 x count pixels, against integer arithmetic."""
+    for count in (2, 3, 4, 6, 49, 1000):
+        totals = np.unique(np.linspace(0, 255 * count, 3000).astype(np.int64))
+        x = np.full((totals.size, 1, count, 1), 0, np.uint8)
+        base, extra = np.divmod(totals, count)
+        x[...] = base[:, None, None, None]
+        x[:, 0, :, 0] += (np.arange(count)[None, :] < extra[:, None]).astype(np.uint8)
+        assert (x.reshape(totals.size, -1).sum(1, dtype=np.int64) == totals).all()
+        check_equal(N(_core.qmean_hw(T(x))), ref.qmean_hw(x))
+    assert N(_core.qmean_hw(T(np.array([[[[1], [2]]], [[[2], [3]]]], np.uint8)))).tolist() == [[2], [2]]
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+def test_large_global_mean() -> None:
+    """A total beyond 2^24, where float32 would lose units."""
+    x = np.random.default_rng(0).integers(200, 256, (3, 300, 300, 5), np.uint8)
+    check_equal(N(_core.qmean_hw(T(x))), ref.qmean_hw(x))
+
+
+# ---- dispatch and errors ------------------------------------------------------------------------------------------
+
+
+def test_the_level_asked_for_runs(quant_isa: str) -> None:
+    served = dict(_core.kernel_coverage())
+    assert served["gemm_u8s8"] == served["conv2d_u8s8"] == quant_isa
+
+
+def test_emulated_tiles_run_only_if_asked_for() -> None:
+    assert "amx_emulated" in _core.compiled_isas()
+    assert "amx_emulated" not in _core.supported_isas()
+    assert _core.active_isa() != "amx_emulated"
+
+
+X, W = np.zeros((2, 8, 8, 3), np.uint8), np.zeros((4, 3, 3, 3), np.int8)
+BIAS, SCALE = np.zeros(4, np.int32), np.ones(4, np.float32)
+
+
+def conv(x: Array = X, weight: Array = W, bias: Array = BIAS, scale: Array = SCALE, **changes: Any) -> Any:
+    args = {"zero_point": 0, "lo": 0, "hi": 255, "x_zero_point": 0} | changes
+    return _core.qconv2d(T(x), T(weight), T(bias), T(scale), **args)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: conv(x=X.astype(np.int8)), TypeError, "[qconv2d] x must be uint8, got int8"),
+        (lambda: conv(weight=W.astype(np.uint8)), TypeError, "[qconv2d] weight must be int8, got uint8"),
+        (lambda: conv(bias=BIAS.astype(np.float32)), TypeError, "[qconv2d] bias must be int32, got float32"),
+        (lambda: conv(scale=SCALE.astype(np.float64)), TypeError, "[qconv2d] scale must be float32, got float64"),
+        (lambda: conv(scale=SCALE[:1]), ValueError, "[qconv2d] scale must have one entry per output channel, (4,), got (1,)"),
+        (lambda: conv(bias=np.zeros(5, np.int32)), ValueError, "[qconv2d] bias must have one entry per output channel"),
+        (lambda: conv(weight=W[..., :2].copy()), ValueError, "[qconv2d] weight expects 2 input channels, x has 3"),
+        (lambda: conv(x=X[0]), ValueError, "[qconv2d] x must be (N, H, W, C), got (8, 8, 3)"),
+        (lambda: conv(zero_point=256), ValueError, "[qconv2d] zero_point must lie in 0..255, got 256"),
+        (lambda: conv(x_zero_point=-1), ValueError, "[qconv2d] x_zero_point must lie in 0..255, got -1"),
+        (lambda: conv(lo=9, hi=8), ValueError, "[qconv2d] the output range needs 0 <= lo <= hi <= 255, got lo 9, hi 8"),
+        (lambda: conv(groups=0), ValueError, "[qconv2d] groups must be at least 1, got 0"),
+        (lambda: conv(groups=3, weight=W[..., :1].copy()), ValueError, "[qconv2d] groups 3 does not divide the 4 output"),
+        (lambda: conv(stride=(0, 1)), ValueError, "[qconv2d] stride must be at least 1, got 0"),
+        (lambda: conv(padding=(0, -1)), ValueError, "[qconv2d] padding must not be negative, got -1"),
+        (lambda: conv(dilation=(5, 1)), ValueError, "[qconv2d] a kernel that reaches over 11 rows does not fit into 8"),
+        (lambda: _core.qlinear(T(X), T(W[0, 0]), T(BIAS[:3]), T(SCALE[:3]), 0, 0, 256), ValueError, "got lo 0, hi 256"),
+        (lambda: _core.qlinear(T(X), T(W), T(BIAS), T(SCALE), 0, 0, 255), ValueError, "[qlinear] weight must be (out, in)"),
+        (lambda: _core.qlinear(T(X[..., :2].copy()), T(W[0, 0]), T(BIAS[:3]), T(SCALE[:3]), 0, 0, 255), ValueError,
+         "[qlinear] weight expects 3 input features, x has 2 (x: (2, 8, 8, 2), weight: (3, 3))"),
+        (lambda: _core.quantize(T(X), 1.0, 0), TypeError, "[quantize] x must be float32, got uint8"),
+        (lambda: _core.quantize(T(SCALE), 0.0, 0), ValueError, "[quantize] scale must be positive and finite, got 0"),
+        (lambda: _core.quantize(T(SCALE), float("nan"), 0), ValueError, "[quantize] scale must be positive and finite"),
+        (lambda: _core.dequantize(T(SCALE), 1.0, 0), TypeError, "[dequantize] x must be uint8, got float32"),
+        (lambda: _core.dequantize(T(X), 1.0, 300), ValueError, "[dequantize] zero_point must lie in 0..255, got 300"),
+        (lambda: _core.qadd(T(X), 1.0, 0, T(X[:1]), 1.0, 0, 1.0, 0, 0, 255), ValueError,
+         "[qadd] shapes must agree, got (2, 8, 8, 3) and (1, 8, 8, 3)"),
+        (lambda: _core.qadd(T(X), 1.0, 0, T(X), -1.0, 0, 1.0, 0, 0, 255), ValueError, "[qadd] b_scale must be positive"),
+        (lambda: _core.qlookup(T(X), T(X[0, 0, 0])), ValueError, "[qlookup] table must have 256 entries, (256,), got (3,)"),
+        (lambda: _core.qmax_pool2d(T(X), (2, 2), (2, 2), (2, 0)), ValueError,
+         "[qmax_pool2d] padding (2, 0) must be at most half the kernel (2, 2)"),
+        (lambda: _core.qavg_pool2d(T(X), (2, 2), (2, 2), (0, 0), 256), ValueError, "[qavg_pool2d] zero_point must lie in"),
+        (lambda: _core.qavg_pool2d(T(X), (0, 2), (2, 2)), ValueError, "[qavg_pool2d] kernel size must be at least 1, got 0"),
+        (lambda: _core.qmean_hw(T(X[:, :0])), ValueError, "[qmean_hw] an image without pixels has no mean"),
+    ],
+)  # fmt: skip
+def test_errors(call: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("quant_isa")
+def test_operands_stay_as_they_were() -> None:
+    rng = np.random.default_rng(2)
+    x, weight = filled(rng, (1, 6, 6, 5), np.uint8, "uniform"), filled(rng, (4, 3, 3, 5), np.int8, "uniform")
+    before = [a.copy() for a in (x, weight, BIAS, SCALE)]
+    conv(x, weight, padding=(1, 1))
+    for now, then in zip((x, weight, BIAS, SCALE), before, strict=True):
+        check_equal(now, then)
