@@ -57,10 +57,8 @@ def _wanted(x: Operand) -> tuple[int, ...] | None:
     return x._t.shape if isinstance(x, Tensor) and x._requires_grad else None
 
 
-def _unbroadcast(g: Tensor, shape: tuple[int, ...] | None) -> Tensor | None:
-    """Sums a gradient over the dimensions along which an operand of this shape was repeated; None stays None."""
-    if shape is None:
-        return None
+def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Sums a gradient over the dimensions along which an operand of this shape was repeated."""
     have = g._t.shape
     if have == shape:
         return g
@@ -82,7 +80,7 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return put_on_tape(out, (a, b), lambda g: (_unbroadcast(g, sa), _unbroadcast(g, sb)))
+    return put_on_tape(out, (a, b), lambda g: (None if sa is None else unbroadcast(g, sa), None if sb is None else unbroadcast(g, sb)))
 
 
 @op(shape=arithmetic("sub"))
@@ -93,7 +91,7 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return put_on_tape(out, (a, b), lambda g: (_unbroadcast(g, sa), None if sb is None else _unbroadcast(neg(g), sb)))
+    return put_on_tape(out, (a, b), lambda g: (unbroadcast(g, sa), None if sb is None else unbroadcast(neg(g), sb)))
 
 
 @op(shape=arithmetic("mul"))
@@ -108,8 +106,8 @@ def mul(x: TensorLike, other: TensorLike) -> Tensor:
 
     def backward(g: Tensor, a: Operand | None, b: Operand | None) -> Gradients:
         return (
-            None if b is None else _unbroadcast(mul(g, b), sa),
-            None if a is None else _unbroadcast(mul(g, a), sb),
+            None if b is None else unbroadcast(mul(g, b), sa),
+            None if a is None else unbroadcast(mul(g, a), sb),
         )
 
     return put_on_tape(out, (a, b), backward, (None if sb is None else ta, None if sa is None else tb))
@@ -137,7 +135,7 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
 
     def backward(g: Tensor, b: Operand, out: Tensor | None) -> Gradients:
         ga = div(g, b)
-        return _unbroadcast(ga, sa), None if out is None else _unbroadcast(neg(mul(ga, out)), sb)
+        return unbroadcast(ga, sa), None if out is None else unbroadcast(neg(mul(ga, out)), sb)
 
     return put_on_tape(out, (a, b), backward, (tb, None if sb is None else out))
 
@@ -168,7 +166,7 @@ def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
         if sb is not None:
             slope = mul(out, log(as_tensor(a, g.dtype)))
             gb = where(logical_and(eq(a, 0.0), ge(b, 0.0)), 0.0, mul(g, slope))
-        return _unbroadcast(ga, sa) if ga is not None else None, _unbroadcast(gb, sb) if gb is not None else None
+        return unbroadcast(ga, sa) if ga is not None else None, unbroadcast(gb, sb) if gb is not None else None
 
     return put_on_tape(out, (a, b), backward, (ta, tb, None if sb is None else out))
 
@@ -196,8 +194,8 @@ def _extremum(kernel: Any, loses: Any, x: TensorLike, other: TensorLike) -> Tens
     def backward(g: Tensor, a: Operand, b: Operand) -> Gradients:
         shared = where(eq(a, b), mul(g, 0.5), g)
         return (
-            None if sa is None else _unbroadcast(where(loses(a, b), 0.0, shared), sa),
-            None if sb is None else _unbroadcast(where(loses(b, a), 0.0, shared), sb),
+            None if sa is None else unbroadcast(where(loses(a, b), 0.0, shared), sa),
+            None if sb is None else unbroadcast(where(loses(b, a), 0.0, shared), sb),
         )
 
     return put_on_tape(out, (a, b), backward, (ta, tb))
@@ -296,8 +294,8 @@ def where(condition: TensorLike, x: TensorLike, other: TensorLike) -> Tensor:
 
     def backward(g: Tensor, chosen: Tensor) -> Gradients:
         return (
-            None if sa is None else _unbroadcast(where(chosen, g, 0.0), sa),
-            None if sb is None else _unbroadcast(where(chosen, 0.0, g), sb),
+            None if sa is None else unbroadcast(where(chosen, g, 0.0), sa),
+            None if sb is None else unbroadcast(where(chosen, 0.0, g), sb),
         )
 
     return put_on_tape(out, (a, b), backward, (chosen._t,))
@@ -333,7 +331,7 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
         for bound, inside in ((min, ge), (max, le)):
             if bound is not None:
                 g = where(inside(a, bound), g, 0.0)
-        return (_unbroadcast(cast(g, a.dtype), a.shape),)
+        return (unbroadcast(cast(g, a.dtype), a.shape),)
 
     return put_on_tape(out._t, (a,), backward, (a._t,))
 

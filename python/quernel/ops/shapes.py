@@ -131,3 +131,17 @@ def check_same_dtype(op: str, a_name: str, a: str, b_name: str, b: str) -> None:
     """Raises unless two operands that are contracted have one dtype."""
     if a != b:
         raise DTypeError(f"[{op}] {b_name} is {b}, {a_name} is {a}; cast one with .astype()")
+
+
+def check_addends(op: str, dtype: str, shape: tuple[int, ...], bias: Any, residual: Any) -> None:
+    """Checks what a contraction with an output of this shape adds to it."""
+    if bias is not None:
+        have = spec_of(bias)
+        if have.shape != shape[-1:]:
+            raise ShapeError(f"[{op}] bias must have shape {shape[-1:]}, got {have.shape}")
+        check_same_dtype(op, "x", dtype, "bias", have.dtype)
+    if residual is not None:
+        have = spec_of(residual)
+        if have.shape != shape:
+            raise ShapeError(f"[{op}] residual must have the output's shape {shape}, got {have.shape}")
+        check_same_dtype(op, "x", dtype, "residual", have.dtype)

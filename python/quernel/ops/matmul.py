@@ -1,0 +1,155 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from quernel import _core
+from quernel.autograd import Gradients, needs_grad, put_on_tape
+from quernel.errors import ShapeError
+from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
+from quernel.ops.create import as_tensor
+from quernel.ops.elementwise import unbroadcast
+from quernel.ops.op import Spec, op
+from quernel.ops.shapes import (
+    broadcast_shapes,
+    check_addends,
+    check_floating,
+    check_rank,
+    check_same_dtype,
+    spec_of,
+)
+from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from quernel.ops.create import TensorLike
+
+
+def _matmul_rule(x: Any, other: Any) -> Spec:
+    a, b = spec_of(x), spec_of(other)
+    if not a.shape or not b.shape:
+        raise ShapeError(f"[matmul] both operands need dimensions, got {a.shape} and {b.shape}; use * for numbers")
+    check_floating("matmul", "x", a.dtype)
+    check_same_dtype("matmul", "x", a.dtype, "other", b.dtype)
+    inner = b.shape[-2] if len(b.shape) > 1 else b.shape[0]
+    if a.shape[-1] != inner:
+        raise ShapeError(f"[matmul] x has {a.shape[-1]} columns, other {inner} rows (x: {a.shape}, other: {b.shape})")
+    batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
+    rows = a.shape[-2:-1] if len(a.shape) > 1 else ()
+    columns = b.shape[-1:] if len(b.shape) > 1 else ()
+    return Spec((*batch, *rows, *columns), a.dtype)
+
+
+@op(shape=_matmul_rule)
+def matmul(x: TensorLike, other: TensorLike) -> Tensor:
+    """Returns the matrix product ``x @ other``; leading dimensions are batches and broadcast.
+
+    A vector on the left is a row, on the right a column, and its dimension of size 1 is dropped from the result.
+
+    Args:
+        x: (..., M, K) or (K,).
+        other: (..., K, N) or (K,).
+
+    Raises:
+        ShapeError: The inner sizes differ, or the batch sizes do not broadcast.
+        DTypeError: The dtypes differ, or are not floating.
+
+    Example:
+        >>> qn.tensor([[1.0, 2.0]]) @ qn.tensor([[3.0], [4.0]])
+        tensor([[11.]], dtype=float32)
+    """
+    a, b = as_tensor(x), as_tensor(other)
+    out_shape = _matmul_rule(a, b).shape
+    sa, sb = a._t.shape, b._t.shape
+    ta = a._t if len(sa) > 1 else a._t.reshape((1, *sa))
+    tb = b._t if len(sb) > 1 else b._t.reshape((*sb, 1))
+    sma, smb = ta.shape, tb.shape
+    product = _core.matmul(ta, tb)
+    smy = product.shape
+    out = product.reshape(out_shape)
+    if not needs_grad(a, b):
+        return Tensor(out)
+
+    def backward(g: Tensor, ta: Tensor | None, tb: Tensor | None) -> Gradients:
+        gm = g._t.reshape(smy)
+        ga = gb = None
+        if tb is not None:
+            ga = unbroadcast(Tensor(_core.matmul(gm, tb._t, transpose_b=True)), sma).reshape(sa)
+        if ta is not None:
+            gb = unbroadcast(Tensor(_core.matmul(ta._t, gm, transpose_a=True)), smb).reshape(sb)
+        return ga, gb
+
+    return put_on_tape(out, (a, b), backward, (ta if b._requires_grad else None, tb if a._requires_grad else None))
+
+
+def _linear_rule(
+    x: Any, weight: Any, bias: Any = None, activation: str | None = None, residual: Any = None
+) -> Spec:
+    check_activation("linear", activation)
+    a, w = spec_of(x), spec_of(weight)
+    check_rank("linear", "weight", w.shape, 2, "(out_features, in_features)")
+    check_floating("linear", "x", a.dtype)
+    check_same_dtype("linear", "x", a.dtype, "weight", w.dtype)
+    if not a.shape or a.shape[-1] != w.shape[1]:
+        raise ShapeError(
+            f"[linear] weight expects {w.shape[1]} input features, x has {a.shape[-1] if a.shape else 'no dimensions'} "
+            f"(x: {a.shape}, weight: {w.shape})"
+        )
+    shape = (*a.shape[:-1], w.shape[0])
+    check_addends("linear", a.dtype, shape, bias, residual)
+    return Spec(shape, a.dtype)
+
+
+@op(shape=_linear_rule)
+def linear(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    activation: str | None = None,
+    residual: TensorLike | None = None,
+) -> Tensor:
+    """Returns ``activation(x @ weight.T + bias + residual)``, all in one pass over the output.
+
+    Args:
+        x: (..., in_features).
+        weight: (out_features, in_features).
+        bias: (out_features,).
+        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None. Fused or applied afterwards, the bits are the same.
+        residual: Of the output's shape, (..., out_features).
+
+    Raises:
+        ShapeError: Feature counts or shapes do not fit.
+        DTypeError: The dtypes differ, or are not floating.
+
+    Example:
+        >>> qn.ops.linear(qn.ones((1, 3)), qn.ones((2, 3)), qn.tensor([0.0, -5.0]), activation="relu")
+        tensor([[3., 0.]], dtype=float32)
+    """
+    a, w = as_tensor(x), as_tensor(weight)
+    b = None if bias is None else as_tensor(bias)
+    r = None if residual is None else as_tensor(residual)
+    shape = _linear_rule(a, w, b, activation, r).shape
+    ta, tw = a._t, w._t
+    rows, features = math.prod(shape[:-1]), tw.shape[1]
+    flat = ta.reshape((rows, features))
+    tr = None if r is None else r._t.reshape((rows, shape[-1]))
+    taped = needs_grad(a, w, b, r)
+    y, pre = _core.linear(flat, tw, None if b is None else b._t, tr, activation or "none", taped and needs_input(activation))
+    out = y.reshape(shape)
+    if not taped:
+        return Tensor(out)
+    want_a, want_w, want_b, want_r = (t is not None and bool(t._requires_grad) for t in (a, w, b, r))
+    x_shape, y_shape = ta.shape, y.shape
+
+    def backward(g: Tensor, flat: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
+        gz = activation_gradient(activation, z, g._t.reshape(y_shape))
+        return (
+            None if w is None else Tensor(_core.matmul(gz, w._t).reshape(x_shape)),
+            None if flat is None else Tensor(_core.matmul(gz, flat._t, transpose_a=True)),
+            Tensor(_core.sum(gz, [0])) if want_b else None,
+            Tensor(gz.reshape(shape)) if want_r else None,
+        )
+
+    saved = (flat if want_w else None, tw if want_a else None, saved_for(activation, y, pre))
+    return put_on_tape(out, (a, w, b, r), backward, saved)

@@ -1,0 +1,165 @@
+"""Reductions over any set of dimensions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from quernel import _core
+from quernel.autograd import Gradients, attach
+from quernel.errors import ArgumentError, ShapeError
+from quernel.ops.create import as_tensor
+from quernel.ops.dtypes import FLOATING
+from quernel.ops.elementwise import cast, div, eq, mul, sub
+from quernel.ops.op import Spec, op
+from quernel.ops.shapes import check_floating, normalize_axes, spec_of
+from quernel.ops.unary import neg, square
+from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from quernel.ops.create import TensorLike
+
+Axes = int | Sequence[int] | None
+Shape = tuple[int, ...]
+
+
+def _shapes(op: str, shape: Shape, axis: Axes, keepdims: bool) -> tuple[Shape, Shape, Shape]:
+    """The axes, the shape with reduced dimensions of size 1, and the result's shape."""
+    axes = normalize_axes(op, axis, len(shape))
+    kept = tuple(1 if i in axes else n for i, n in enumerate(shape))
+    return axes, kept, kept if keepdims else tuple(n for i, n in enumerate(shape) if i not in axes)
+
+
+def _rule(name: str, check: Callable[[Spec, Shape], str]) -> Callable[..., Spec]:
+    def rule(x: Any, axis: Axes = None, keepdims: bool = False) -> Spec:
+        spec = spec_of(x)
+        axes, _, out = _shapes(name, spec.shape, axis, keepdims)
+        return Spec(out, check(spec, axes))
+
+    return rule
+
+
+def _sum_dtype(x: Spec, axes: Shape) -> str:  # noqa: ARG001
+    return x.dtype if x.dtype in FLOATING else "int64"
+
+
+def _mean_dtype(x: Spec, axes: Shape) -> str:  # noqa: ARG001
+    check_floating("mean", "x", x.dtype)
+    return x.dtype
+
+
+def _extremum_dtype(name: str) -> Callable[[Spec, Shape], str]:
+    def check(x: Spec, axes: Shape) -> str:
+        if 0 in [x.shape[i] for i in axes]:
+            raise ShapeError(f"[{name}] there is no {name} of no elements (x: {x.shape}, axes: {axes})")
+        return x.dtype
+
+    return check
+
+
+@op(shape=_rule("sum", _sum_dtype))
+def sum(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Returns the sum over the given dimensions, over all by default; that of integers and booleans is int64.
+
+    Args:
+        x: Any tensor.
+        axis: One dimension, several, or None for all.
+        keepdims: Whether the reduced dimensions stay, with size 1.
+
+    Example:
+        >>> qn.ops.sum(qn.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
+        tensor([4., 6.], dtype=float32)
+    """
+    a = as_tensor(x)
+    before = a._t.shape
+    axes, kept, out = _shapes("sum", before, axis, keepdims)
+
+    def backward(g: Tensor) -> Gradients:
+        return (Tensor(_core.broadcast_to(g._t.reshape(kept), before)),)
+
+    return attach(_core.sum(a._t, axes).reshape(out), (a,), backward)
+
+
+@op(shape=_rule("mean", _mean_dtype))
+def mean(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Returns the mean over the given dimensions, over all by default; NaN where there are no elements.
+
+    Raises:
+        DTypeError: ``x`` is not floating.
+    """
+    a = as_tensor(x)
+    check_floating("mean", "x", a._t.dtype)
+    before = a._t.shape
+    axes, kept, out = _shapes("mean", before, axis, keepdims)
+    count = math.prod(before[i] for i in axes)
+
+    def backward(g: Tensor) -> Gradients:
+        share = _core.div(g._t, float(count)).reshape(kept)
+        return (Tensor(_core.broadcast_to(share, before)),)
+
+    return attach(_core.mean(a._t, axes).reshape(out), (a,), backward)
+
+
+@op(shape=_rule("max", _extremum_dtype("max")))
+def max(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Returns the largest element over the given dimensions, over all by default; NaN if there is one.
+
+    Equal largest elements share the gradient evenly.
+
+    Raises:
+        ShapeError: There are no elements to choose from.
+    """
+    a = as_tensor(x)
+    before = a._t.shape
+    axes, kept, out = _shapes("max", before, axis, keepdims)
+    _extremum_dtype("max")(spec_of(a), axes)
+    y = _core.max(a._t, axes).reshape(kept)
+
+    def backward(g: Tensor, a: Tensor, y: Tensor) -> Gradients:
+        winners = cast(eq(a, y), a.dtype)
+        share = div(Tensor(g._t.reshape(kept)), sum(winners, axes, keepdims=True))
+        return (mul(winners, share),)
+
+    return attach(y.reshape(out), (a,), backward, (a._t, y))
+
+
+@op(shape=_rule("min", _extremum_dtype("min")))
+def min(x: TensorLike, axis: Axes = None, keepdims: bool = False) -> Tensor:
+    """Returns the smallest element over the given dimensions; otherwise as `max`."""
+    a = as_tensor(x)
+    _extremum_dtype("min")(spec_of(a), _shapes("min", a._t.shape, axis, keepdims)[0])
+    if a._t.dtype in ("bool", "uint8"):  # these have no negatives
+        return cast(neg(max(neg(cast(a, "int32")), axis, keepdims)), a._t.dtype)
+    return neg(max(neg(a), axis, keepdims))
+
+
+def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
+    """Returns the mean of ``(x - target) ** 2`` over all elements.
+
+    Args:
+        x: Predictions, of any shape.
+        target: Of the same shape: broadcasting here is nearly always a mistake.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        ShapeError: The shapes differ.
+        ArgumentError: There is no such reduction, or nothing to take a mean of.
+    """
+    a, b = as_tensor(x), as_tensor(target)
+    if a.shape != b.shape:
+        raise ShapeError(f"[mse_loss] target has shape {b.shape}, x {a.shape}; reshape one of them")
+    return reduced("mse_loss", square(sub(a, b)), reduction)
+
+
+def reduced(op: str, losses: Tensor, reduction: str) -> Tensor:
+    """The losses as the user wants them: their mean, their sum, or each."""
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return sum(losses)
+    if reduction != "mean":
+        raise ArgumentError(f"[{op}] reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    if losses.size == 0:
+        raise ArgumentError(f"[{op}] an empty batch has no mean loss (losses: {losses.shape})")
+    return mean(losses)
