@@ -6,17 +6,16 @@ drawn before, never on threads, instruction set, or whether a plan replays the d
 
 from __future__ import annotations
 
+import functools
+
 from quernel import _core, recording
 from quernel.errors import ArgumentError
 
-Generator = _core.Generator
 
-_default = Generator(0)
-
-
-def default_generator() -> Generator:
+@functools.cache
+def default_generator() -> _core.Generator:
     """The generator that ops draw from unless given another; it starts at seed 0."""
-    return _default
+    return _core.Generator(0)
 
 
 def seed(value: int) -> None:
@@ -35,4 +34,4 @@ def seed(value: int) -> None:
     if not 0 <= value < 2**64:
         raise ArgumentError(f"[seed] a seed lies in [0, 2**64), got {value}")
     recording.host_write("qn.seed()")
-    _default.set(value, 0)
+    default_generator().set(value, 0)

@@ -53,7 +53,7 @@ def uniform(
     low: float = 0.0,
     high: float = 1.0,
     dtype: DTypeLike = "float32",
-    generator: random.Generator | None = None,
+    generator: _core.Generator | None = None,
 ) -> Tensor:
     """Returns a new tensor of numbers drawn evenly from [low, high).
 
@@ -71,7 +71,7 @@ def normal(
     mean: float = 0.0,
     std: float = 1.0,
     dtype: DTypeLike = "float32",
-    generator: random.Generator | None = None,
+    generator: _core.Generator | None = None,
 ) -> Tensor:
     """Returns a new tensor of numbers drawn from a normal distribution.
 
