@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
 from quernel import _core
 
 # A fixture that selects an ISA level or thread count holds for all examples of a test, as meant.

@@ -29,7 +29,7 @@ def test_readme_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     snippets = [code for language, source, code in BLOCKS if language == "python" and not source]
     assert len(snippets) >= 3
     for code in snippets:
-        exec(compile(code, "README.md", "exec"), names)
+        exec(compile(code, "README.md", "exec"), names)  # noqa: S102
 
 
 def test_readme_excerpts_are_from_the_sources() -> None:

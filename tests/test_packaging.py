@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import quernel as qn
 
 ROOT = Path(__file__).resolve().parent.parent
