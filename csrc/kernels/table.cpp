@@ -11,6 +11,9 @@ Fn<ClipArgs> clip;
 Fn<CastArgs> cast;
 Fn<FillArgs> fill;
 
+// layout
+Fn<StridedCopyArgs> strided_copy;
+
 // quant
 Fn<QGemmArgs> gemm_u8s8;
 Fn<PackArgs> pack_s8;
@@ -34,6 +37,8 @@ extern constinit const Level level{
             .clip = entry<clip>,
             .cast = entry<cast>,
             .fill = entry<fill>,
+            // layout
+            .strided_copy = entry<strided_copy>,
             // quant
             .gemm_u8s8 = entry<gemm_u8s8>,
             .pack_s8 = entry<pack_s8>,
