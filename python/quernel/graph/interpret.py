@@ -1,0 +1,123 @@
+"""Runs a graph by calling its ops, so that whatever sees ops (tape, plan, tracer) sees a graph's run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from quernel.errors import ShapeError
+from quernel.graph.ir import Arg, Dim, Graph, Mode, Node, Ref, Value, Weight, leaves
+from quernel.tensor import Tensor
+
+Observer = Callable[[Ref, Tensor], None]
+
+
+def run(
+    graph: Graph,
+    inputs: Sequence[Tensor],
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    training: bool = False,
+    observe: Observer | None = None,
+) -> Any:
+    """Runs `graph` on `inputs`, in the order of ``graph.inputs``.
+
+    Args:
+        weights: Replaces ``graph.weights``.
+        training: What :data:`~quernel.graph.ir.TRAINING` stands for.
+        observe: Called with every value, inputs first, as it appears.
+
+    Returns:
+        A Tensor, or tuples of them as ``graph.outputs`` has it.
+    """
+    weights = graph.weights if weights is None else weights
+    batch = batch_size(graph, [x.shape for x in inputs])
+    values: dict[Ref, Any] = {Ref(name): x for name, x in zip(graph.inputs, inputs, strict=True)}
+    if observe is not None:
+        for ref, x in list(values.items()):
+            observe(ref, x)
+    last = last_reads(graph)
+
+    def resolve(arg: Arg) -> Any:
+        match arg:
+            case Ref():
+                return values[arg]
+            case Weight():
+                return weights[arg.name]
+            case Dim():
+                return arg.at(batch)
+            case Mode():
+                return training
+            case tuple():
+                return tuple(resolve(a) for a in arg)
+        return arg
+
+    for node in graph.nodes:
+        result = call(node, {key: resolve(arg) for key, arg in node.args.items()})
+        for index, value in enumerate((result,) if node.single else result):
+            values[Ref(node.name, index)] = value
+            if observe is not None:
+                observe(Ref(node.name, index), value)
+        for ref in last[node.name]:
+            values.pop(ref, None)
+    return resolve(graph.outputs)
+
+
+def call(node: Node, arguments: dict[str, Any]) -> Any:
+    """Calls the op of `node`."""
+    from quernel import ops
+
+    return getattr(ops, node.op)(**arguments)
+
+
+def last_reads(graph: Graph) -> dict[str, list[Ref]]:
+    """For each node, the values that nothing reads after it."""
+    done = set(graph.results)
+    table: dict[str, list[Ref]] = {}
+    for node in reversed(graph.nodes):
+        made = [Ref(node.name, i) for i in range(len(node.outputs))]
+        ends = [ref for ref in dict.fromkeys([*node.refs, *made]) if ref not in done]
+        done.update(ends)
+        table[node.name] = ends
+    return table
+
+
+def batch_size(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:
+    """N of a call with inputs of these shapes.
+
+    Raises:
+        ShapeError: a shape does not fit the graph's input, or two inputs disagree on N.
+    """
+    if len(shapes) != len(graph.inputs):
+        raise ShapeError(f"[graph] expected {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), got {len(shapes)}")
+    batch: int | None = None
+    for (name, value), shape in zip(graph.inputs.items(), shapes, strict=True):
+        here = _match(value, shape)
+        if here is None or (batch is not None and here not in (batch, -1)):
+            at = "" if batch is None or here is None else f" with N = {batch} as in the inputs before"
+            raise ShapeError(f"[graph] input '{name}' must have shape {value}{at}, got {shape}")
+        batch = batch if here == -1 else here
+    return 1 if batch is None else batch
+
+
+def _match(value: Value, shape: tuple[int, ...]) -> int | None:
+    """N with which `value` has this shape, -1 if it has it with any, None if with none."""
+    batch = -1
+    if len(shape) != len(value.shape):
+        return None
+    for extent, size in zip(value.shape, shape, strict=True):
+        if isinstance(extent, Dim):
+            n, rest = divmod(size - extent.offset, extent.scale)
+            if rest or n < 0 or batch not in (-1, n):
+                return None
+            batch = n
+        elif extent != size:
+            return None
+    return batch
+
+
+def symbolic(graph: Graph) -> bool:
+    """Whether the batch size is free."""
+    return any(isinstance(d, Dim) for v in graph.inputs.values() for d in v.shape) or any(
+        isinstance(leaf, Dim) for node in graph.nodes for leaf in leaves(node.args.values())
+    )

@@ -1,0 +1,192 @@
+"""Rewrites: each takes a graph and returns another; the one given stays as it was.
+
+All but :func:`fold_batch_norm` keep every bit of the result: a fused op computes ``activation(acc + bias + residual)``
+in the very order in which the separate ops would. Folding rounds the scaled weights once, see there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quernel.graph.ir import TRAINING, Arg, Graph, Node, Ref, Weight, transform
+from quernel.tensor import Tensor, tensor
+
+Pass = Callable[[Graph], Graph]
+
+CONTRACTIONS = ("linear", "conv2d")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu")
+
+
+def optimize(graph: Graph) -> Graph:
+    """The graph as inference runs it: everything below, in the order that finds most."""
+    passes: tuple[Pass, ...] = (for_inference, fold_batch_norm, fuse_residual, fuse_activation, drop_dead)
+    return reduce(lambda g, rewrite: rewrite(g), passes, graph)
+
+
+def rewire(
+    graph: Graph, nodes: tuple[Node, ...], moved: Mapping[Ref, Ref], weights: Mapping[str, Tensor] | None = None
+) -> Graph:
+    """`graph` with other nodes, in which each value of `moved` is read from elsewhere."""
+
+    def follow(arg: Arg) -> Arg:
+        while isinstance(arg, Ref) and arg in moved:
+            arg = moved[arg]
+        return arg
+
+    def redirect(node: Node) -> Node:
+        return replace(node, args={k: transform(v, follow) for k, v in node.args.items()})
+
+    return replace(
+        graph,
+        nodes=tuple(redirect(n) for n in nodes),
+        outputs=transform(graph.outputs, follow),
+        weights=graph.weights if weights is None else weights,
+    )
+
+
+def drop_dead(graph: Graph) -> Graph:
+    """Without nodes whose results reach no output, and weights that no node names."""
+    alive = {ref.node for ref in graph.results}
+    kept = []
+    for node in reversed(graph.nodes):
+        if node.name in alive:
+            alive.update(ref.node for ref in node.refs)
+            kept.append(node)
+    named = {name for node in kept for name in node.weights}
+    weights = {k: v for k, v in graph.weights.items() if k in named}
+    return replace(graph, nodes=tuple(reversed(kept)), weights=weights, buffers=graph.buffers & named)
+
+
+def for_inference(graph: Graph) -> Graph:
+    """The graph of ``net.eval()``: every choice that depended on training is made, dropout is gone."""
+    moved: dict[Ref, Ref] = {}
+    nodes = []
+    for node in graph.nodes:
+        args = {k: transform(v, lambda a: False if a is TRAINING else a) for k, v in node.args.items()}
+        if node.op == "dropout" and args["training"] is False and isinstance(args["x"], Ref):
+            moved[Ref(node.name)] = args["x"]
+        else:
+            nodes.append(replace(node, args=args))
+    return rewire(graph, tuple(nodes), moved)
+
+
+def fold_batch_norm(graph: Graph) -> Graph:
+    """Folds inference BatchNorm into the linear or conv2d before it.
+
+    With s = weight / sqrt(running_var + eps), per channel: ``W' = W · s`` and ``b' = (b - running_mean) · s + bias``,
+    computed in float64 and rounded once. Each output then differs from the unfolded one by at most the usual bound of
+    the contraction, gamma_(K+2) · (|x| · |W'| + |b'|), plus the rounding of BatchNorm's own arithmetic.
+    """
+    moved: dict[Ref, Ref] = {}
+    nodes = {node.name: node for node in graph.nodes}
+    weights = dict(graph.weights)
+    users = graph.users()
+    for norm in graph.nodes:
+        before = _only_source(graph, nodes, users, norm, "x") if norm.op == "batch_norm" else None
+        if before is None or norm.args["training"] is not False or not _is_bare(before):
+            continue
+        folded = _fold(before, norm, weights)
+        if folded is not None:
+            nodes[before.name] = folded
+            moved[Ref(norm.name)] = Ref(before.name)
+            del nodes[norm.name]
+    return rewire(graph, tuple(nodes.values()), moved, weights)
+
+
+def fuse_residual(graph: Graph) -> Graph:
+    """Turns ``add(linear or conv2d, other)`` into that op with ``residual=other``, where shapes are equal."""
+    moved: dict[Ref, Ref] = {}
+    nodes = {node.name: node for node in graph.nodes}
+    users = graph.users()
+    order = {node.name: i for i, node in enumerate(graph.nodes)}
+    for add in graph.nodes:
+        if add.op != "add" or not all(isinstance(add.args[k], Ref) for k in ("x", "other")):
+            continue
+        if graph.value(_ref(add, "x")) != graph.value(_ref(add, "other")):
+            continue
+        found = [(s, k) for k in ("x", "other") if (s := _only_source(graph, nodes, users, add, k)) and _is_bare(s)]
+        if not found:
+            continue
+        # Of two candidates the later one fuses, so that the other's result is there by then.
+        source, key = max(found, key=lambda item: order[item[0].name])
+        other = add.args["other" if key == "x" else "x"]
+        del nodes[source.name]  # it moves to where the addition was, and keeps its name
+        nodes[add.name] = source.with_args(residual=other)
+        moved[Ref(add.name)] = Ref(source.name)
+    return rewire(graph, tuple(nodes.values()), moved)
+
+
+def fuse_activation(graph: Graph, allowed: tuple[str, ...] = ACTIVATIONS) -> Graph:
+    """Puts an activation into the linear or conv2d whose result only it reads."""
+    moved: dict[Ref, Ref] = {}
+    nodes = {node.name: node for node in graph.nodes}
+    users = graph.users()
+    for node in graph.nodes:
+        source = _only_source(graph, nodes, users, node, "x") if node.op in allowed else None
+        if source is not None and source.op in CONTRACTIONS and source.args["activation"] in (None, "none"):
+            nodes[source.name] = source.with_args(activation=node.op)
+            moved[Ref(node.name)] = Ref(source.name)
+            del nodes[node.name]
+    return rewire(graph, tuple(nodes.values()), moved)
+
+
+def _ref(node: Node, key: str) -> Ref:
+    arg = node.args[key]
+    assert isinstance(arg, Ref)
+    return arg
+
+
+def _only_source(
+    graph: Graph, nodes: Mapping[str, Node], users: Mapping[Ref, list[Node]], node: Node, key: str
+) -> Node | None:
+    """The node that makes argument `key` of `node`, if nothing but `node` reads it, and reads it once."""
+    arg = node.args[key]
+    if not isinstance(arg, Ref) or arg.node not in nodes or arg in graph.results:
+        return None
+    once = len(users[arg]) == 1 and sum(ref == arg for ref in node.refs) == 1
+    return nodes[arg.node] if once else None
+
+
+def _is_bare(node: Node) -> bool:
+    """Whether nothing comes after the contraction and its bias yet."""
+    return node.op in CONTRACTIONS and node.args["activation"] in (None, "none") and node.args["residual"] is None
+
+
+def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
+    read = [node.args["weight"], node.args["bias"], *(norm.args[k] for k in _NORM)]
+    if not isinstance(read[0], Weight) or not all(a is None or isinstance(a, Weight) for a in read):
+        return None
+    w, b, mean, var, gamma, beta = (_float64(a, weights) for a in read)
+    assert w is not None and mean is not None and var is not None
+    eps = norm.args["eps"]
+    assert isinstance(eps, float)
+    scale = (1.0 if gamma is None else gamma) / np.sqrt(var + eps)
+    shift = ((0.0 if b is None else b) - mean) * scale + (0.0 if beta is None else beta)
+    dtype = weights[read[0].name].dtype
+    names = {key: _fresh(f"{node.name}.{key}.folded", weights) for key in ("weight", "bias")}
+    weights[names["weight"]] = tensor((w * scale.reshape(-1, *[1] * (w.ndim - 1))).astype(dtype))
+    weights[names["bias"]] = tensor(shift.astype(dtype))
+    return node.with_args(weight=Weight(names["weight"]), bias=Weight(names["bias"]))
+
+
+_NORM = ("running_mean", "running_var", "weight", "bias")
+
+
+def _float64(arg: Any, weights: Mapping[str, Tensor]) -> npt.NDArray[np.float64] | None:
+    return None if arg is None else weights[arg.name].numpy().astype(np.float64)
+
+
+def _fresh(name: str, taken: Mapping[str, Any]) -> str:
+    count = 1
+    candidate = name
+    while candidate in taken:
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+

@@ -1,0 +1,84 @@
+"""Whether each row of a batch is computed by itself, so that a batch may be padded or cut into chunks."""
+
+from __future__ import annotations
+
+from quernel.graph.ir import Dim, Graph, Node, Ref, Value
+
+_N = Dim()
+
+# Ops whose output row r depends on row r of their inputs, whatever their other arguments are; images and rows of
+# features have the batch in front and work along other axes.
+_BY_ROW = {
+    *("linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "batch_norm", "dropout", "flatten"),
+    *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
+    *("quantize", "dequantize", "qlookup", "qadd"),
+}
+_ELEMENTWISE = {
+    *("add", "sub", "mul", "div", "pow", "maximum", "minimum", "where", "clip", "cast", "clone"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"),
+    *("neg", "abs", "sign", "square", "sqrt", "reciprocal", "exp", "log"),
+    *("tanh", "sigmoid", "relu", "gelu", "silu"),
+}
+_ALONG_AXIS = {"sum", "mean", "max", "softmax", "log_softmax", "concat"}
+
+
+def independent_rows(graph: Graph) -> bool:
+    """Whether every output is (N, …) and its row r depends on row r of the inputs alone, for all this can see.
+
+    Ops that it does not know count as mixing rows.
+    """
+    values = {Ref(name): value for name, value in graph.inputs.items()}
+    for node in graph.nodes:
+        values.update({Ref(node.name, i): value for i, value in enumerate(node.outputs)})
+    if not all(_leads_with_batch(values[ref]) for ref in (*map(Ref, graph.inputs), *graph.results)):
+        return False
+    return all(_keeps_rows(graph, node, [values[ref] for ref in node.refs]) for node in graph.nodes)
+
+
+def _leads_with_batch(value: Value) -> bool:
+    return bool(value.shape) and value.shape[0] == _N and not any(isinstance(d, Dim) for d in value.shape[1:])
+
+
+def _fixed(value: Value) -> bool:
+    return not any(isinstance(d, Dim) for d in value.shape)
+
+
+def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
+    if all(_fixed(v) for v in reads):  # made of weights alone
+        return all(_fixed(v) for v in node.outputs) and not (node.op == "batch_norm" and node.args["training"])
+    if not all(_leads_with_batch(v) for v in node.outputs):
+        return False
+    rank = len(node.outputs[0].shape)
+    if node.op in _ELEMENTWISE:
+        return all(_aligned(v, rank) for v in (*reads, *_weights(graph, node)))
+    if not all(_leads_with_batch(v) for v in reads):
+        return False
+    if node.op == "batch_norm":
+        return node.args["training"] is False
+    if node.op == "flatten":
+        return True  # its output leads with N, so the batch was not merged
+    if node.op == "reshape":
+        return True  # row-major: (N, …) to (N, …) keeps each row's elements together
+    if node.op == "transpose":
+        axes = node.args["axes"]
+        return isinstance(axes, tuple) and axes[:1] == (0,)
+    if node.op in _ALONG_AXIS:
+        return _axes_behind_batch(node, len(reads[0].shape))
+    return node.op in _BY_ROW and rank >= 2
+
+
+def _weights(graph: Graph, node: Node) -> list[Value]:
+    return [Value(graph.weights[name].shape, graph.weights[name].dtype) for name in node.weights]
+
+
+def _aligned(value: Value, rank: int) -> bool:
+    """Whether broadcasting puts the batch axis of `value` on that of the result, or repeats one row for all."""
+    if _fixed(value):
+        return len(value.shape) < rank or value.shape[0] == 1
+    return len(value.shape) == rank and _leads_with_batch(value)
+
+
+def _axes_behind_batch(node: Node, rank: int) -> bool:
+    axis = node.args.get("axis", node.args.get("dim"))
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    return all(isinstance(a, int) and a % rank != 0 for a in axes)

@@ -1,0 +1,331 @@
+"""Tracing: a model's forward as a graph, from shape rules alone.
+
+The forward runs with tensors that have a shape and a dtype but no values; each op it calls becomes a node. It runs at
+two batch sizes, and what differs between the two becomes a function of N; where training matters, a run in training
+mode marks the arguments that follow it. No parameter, statistic, training flag or random state changes, except that
+sizes left ``None`` are inferred as at any first use.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from quernel.errors import ShapeError, StateError, UnsupportedError
+from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Value, Weight
+from quernel.nn.module import Module
+from quernel.ops.op import Op, Spec, set_tracer
+from quernel.tensor import Tensor, tensor
+
+# Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
+_BATCHES = (11, 17)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input of a model: its shape without the batch, and its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    name: str = "input"
+
+
+def trace(net: Module, inputs: Sequence[Input], *, training: bool = False) -> Graph:
+    """Traces `net` called with `inputs`.
+
+    Args:
+        net: Any module. Its submodules name the nodes.
+        inputs: One entry per argument of ``forward``; the batch axis comes first and is left out.
+        training: Whether arguments that depend on training mode are marked :data:`~quernel.graph.ir.TRAINING`;
+            otherwise the graph is that of ``net.eval()``.
+
+    Raises:
+        UnsupportedError: ``forward`` decides by values of tensors, by the batch size, or (if `training`) calls other
+            ops in training than in evaluation.
+        ShapeError: an op refuses these shapes.
+    """
+    inputs = _distinct(inputs)
+    with _in_mode(net, False):
+        first, second = (_run(net, inputs, batch) for batch in _BATCHES)
+    graph = _unify(first, second, _by_batch, "batch sizes 11 and 17")
+    if training:
+        with _in_mode(net, True):
+            trained = _run(net, inputs, _BATCHES[0])
+        marked = _unify(first, trained, _by_mode, "evaluation and training")
+        nodes = (_merge_modes(n, m) for n, m in zip(graph.nodes, marked.nodes, strict=True))
+        graph = replace(graph, nodes=tuple(nodes))
+    return _named(graph, net)
+
+
+class _Tracer:
+    """Notes ops down as nodes. Weights are named by a running number until the trace is over."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.weights: dict[str, Tensor] = {}
+        self.scopes: list[tuple[str, str]] = [("", "")]
+        self._refs: dict[int, Arg] = {}
+        self._alive: list[Any] = []  # ids in _refs stay theirs
+        self._names: Counter[str] = Counter()
+
+    def add_input(self, name: str, spec: Spec) -> Tensor:
+        return self._stand_in(spec, Ref(name))
+
+    def call(self, op: Op, arguments: dict[str, Any]) -> Any:
+        """Receives an op's call (quernel.ops.op.Tracer)."""
+        arguments = {key: _as_tensors(value) for key, value in arguments.items()}
+        args = {key: self.as_arg(value, op.name, key) for key, value in arguments.items()}
+        specs = op.specs(arguments)
+        single = isinstance(specs, Spec)
+        made = (specs,) if isinstance(specs, Spec) else specs
+        path, layer = self.scopes[-1]
+        name = self._unique(path or op.name)
+        values = tuple(Value(tuple(s.shape), s.dtype) for s in made)
+        self.nodes.append(Node(name, op.name, args, values, layer, single))
+        results = tuple(self._stand_in(s, Ref(name, i)) for i, s in enumerate(made))
+        return results[0] if single else results
+
+    def as_arg(self, value: Any, op: str, key: str) -> Arg:
+        """What stands for `value` in the graph."""
+        if isinstance(value, Tensor):
+            if id(value) not in self._refs:
+                if value._t is None and value._spec is not None:
+                    raise StateError(f"[{op}] argument '{key}' comes from another trace")
+                name = f"#{len(self.weights)}"
+                self.weights[name] = value
+                self._keep(value, Weight(name))
+            return self._refs[id(value)]
+        if isinstance(value, list | tuple):
+            return tuple(self.as_arg(v, op, key) for v in value)
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, Literal):
+            return value
+        if value.__class__.__name__ == "Generator":
+            return None  # a saved graph draws from the default stream
+        raise UnsupportedError(f"[{op}] a graph cannot hold the argument '{key}' of type {type(value).__name__}")
+
+    def _stand_in(self, spec: Spec, ref: Ref) -> Tensor:
+        value = Tensor.traced(spec)
+        self._keep(value, ref)
+        return value
+
+    def _keep(self, value: Tensor, arg: Arg) -> None:
+        self._refs[id(value)] = arg
+        self._alive.append(value)
+
+    def _unique(self, name: str) -> str:
+        count = self._names[name]
+        self._names[name] += 1
+        return name if count == 0 else f"{name}:{count}"
+
+
+def _as_tensors(value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim > 0:
+        return tensor(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_as_tensors(v) for v in value)
+    return value
+
+
+def _run(net: Module, inputs: Sequence[Input], batch: int) -> Graph:
+    tracer = _Tracer()
+    arguments = [tracer.add_input(i.name, Spec((batch, *i.shape), i.dtype)) for i in inputs]
+    before = set_tracer(tracer)
+    try:
+        with _scopes(net, tracer):
+            result = net(*arguments)
+    finally:
+        set_tracer(before)
+    outputs = _outputs(tracer, result)
+    values = {i.name: Value((batch, *i.shape), i.dtype) for i in inputs}
+    return Graph(values, tuple(tracer.nodes), outputs, tracer.weights)
+
+
+def _outputs(tracer: _Tracer, result: Any) -> Arg:
+    if isinstance(result, list | tuple):
+        return tuple(_outputs(tracer, r) for r in result)
+    if isinstance(result, Tensor):
+        arg = tracer.as_arg(result, "graph", "output")
+        if isinstance(arg, Ref):
+            return arg
+    raise UnsupportedError(
+        f"[graph] forward must return tensors computed from its inputs, or tuples of them; got {type(result).__name__}"
+    )
+
+
+@contextmanager
+def _scopes(net: Module, tracer: _Tracer) -> Iterator[None]:
+    """Lets the tracer know which module's forward runs, by an attribute over each module's ``forward``."""
+
+    def watch(path: str, module: Module) -> Callable[..., Any]:
+        forward = module.forward
+
+        def scoped(*args: Any, **kwargs: Any) -> Any:
+            tracer.scopes.append((path, type(module).__name__))
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                tracer.scopes.pop()
+
+        return scoped
+
+    modules = list(net.named_modules())
+    for path, module in modules:
+        module.__dict__["forward"] = watch(path, module)
+    try:
+        yield
+    finally:
+        for _, module in modules:
+            del module.__dict__["forward"]
+
+
+@contextmanager
+def _in_mode(net: Module, training: bool) -> Iterator[None]:
+    before = [(m, m.training) for m in net.modules()]
+    net.train(training)
+    try:
+        yield
+    finally:
+        for module, mode in before:
+            if module.training != mode:
+                module.training = mode
+
+
+def _distinct(inputs: Sequence[Input]) -> list[Input]:
+    if len(inputs) < 2:
+        return list(inputs)
+    return [replace(i, name=f"input{k}") if i.name == "input" else i for k, i in enumerate(inputs)]
+
+
+# ---- two runs into one graph ----------------------------------------------------------------------------------------
+
+
+class _Mismatch(Exception):
+    pass
+
+
+def _by_batch(a: Arg, b: Arg) -> Arg:
+    if type(a) is int and type(b) is int:
+        scale, rest = divmod(b - a, _BATCHES[1] - _BATCHES[0])
+        if rest == 0 and scale > 0:
+            return Dim(scale, a - scale * _BATCHES[0])
+    raise _Mismatch
+
+
+def _by_mode(a: Arg, b: Arg) -> Arg:
+    if a is False and b is True:
+        return TRAINING
+    raise _Mismatch
+
+
+def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str) -> Graph:
+    """The graph of which both runs are instances; `differ` says what two unequal leaves become."""
+
+    def both(a: Arg, b: Arg) -> Arg:
+        if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+            return tuple(both(x, y) for x, y in zip(a, b, strict=True))
+        if isinstance(a, Weight) and isinstance(b, Weight):
+            if one.weights[a.name] is two.weights[b.name] or _same_constant(one.weights[a.name], two.weights[b.name]):
+                return a
+            raise _Mismatch
+        if type(a) is type(b) and (a == b or a is b or (a != a and b != b)):
+            return a
+        return differ(a, b)
+
+    def value(a: Value, b: Value) -> Value:
+        shape = both(a.shape, b.shape)
+        assert isinstance(shape, tuple)
+        if a.dtype != b.dtype:
+            raise _Mismatch
+        return Value(shape, a.dtype)  # type: ignore[arg-type]
+
+    nodes = []
+    try:
+        for a, b in zip(one.nodes, two.nodes, strict=False):
+            where = f"at {a.name} ({a.op}) and {b.name} ({b.op})"
+            if (a.name, a.op, len(a.outputs)) != (b.name, b.op, len(b.outputs)):
+                raise _Mismatch
+            args = {key: both(a.args[key], b.args[key]) for key in a.args}
+            values = tuple(value(x, y) for x, y in zip(a.outputs, b.outputs, strict=True))
+            nodes.append(replace(a, args=args, outputs=values))
+        where = f"after {nodes[-1].name}" if nodes else "at its start"
+        if len(one.nodes) != len(two.nodes):
+            raise _Mismatch
+        inputs = {name: value(v, two.inputs[name]) for name, v in one.inputs.items()}
+        return Graph(inputs, tuple(nodes), both(one.outputs, two.outputs), one.weights)
+    except _Mismatch:
+        raise UnsupportedError(
+            f"[graph] forward takes different paths with {runs}: they part {where}. A graph needs one path for all; "
+            "keep what differs outside the model, or choose by a fixed attribute"
+        ) from None
+
+
+def _same_constant(a: Tensor, b: Tensor) -> bool:
+    """Whether both runs made the same constant in forward, which is no parameter of the model."""
+    return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a.numpy(), b.numpy(), equal_nan=True))
+
+
+def _merge_modes(node: Node, marked: Node) -> Node:
+    args = {k: TRAINING if marked.args[k] is TRAINING else v for k, v in node.args.items()}
+    return replace(node, args=args)
+
+
+def _named(graph: Graph, net: Module) -> Graph:
+    """Names weights as the model does; constants that ``forward`` made become buffers."""
+    names = {id(p): name for name, p in reversed(list(net.named_parameters()))}
+    parameters = set(names.values())
+    names.update({id(b): name for name, b in net.named_buffers()})
+    table: dict[str, str] = {}
+    for number, (key, value) in enumerate(graph.weights.items()):
+        table[key] = names.get(id(value), f"constant{number}")
+    weights = {table[key]: value for key, value in graph.weights.items()}
+    nodes = tuple(replace(n, args={k: _rename(v, table) for k, v in n.args.items()}) for n in graph.nodes)
+    buffers = frozenset(name for name in weights if name not in parameters)
+    return replace(graph, nodes=nodes, weights=weights, buffers=buffers)
+
+
+def _rename(arg: Arg, table: dict[str, str]) -> Arg:
+    if isinstance(arg, tuple):
+        return tuple(_rename(a, table) for a in arg)
+    return Weight(table[arg.name]) if isinstance(arg, Weight) else arg
+
+
+def inputs_of(net: Module, input_shape: Any = None) -> list[Input] | None:
+    """What `net` is called with: as `input_shape` says, as its graph says, or as its first call was.
+
+    Args:
+        net: Any module.
+        input_shape: The shape of one sample, or a list of such shapes for several inputs; None asks the module.
+
+    Returns:
+        One entry per input; None if nobody knows.
+
+    Raises:
+        ShapeError: `input_shape` is no shape.
+    """
+    if input_shape is not None:
+        return [Input(shape, net.dtype or "float32") for shape in _input_shapes(input_shape)]
+    graph = getattr(net, "graph", None)
+    if isinstance(graph, Graph):
+        return [Input(tuple(d for d in v.shape if isinstance(d, int)), v.dtype, k) for k, v in graph.inputs.items()]
+    seen = net.__dict__.get("_first_inputs")
+    return None if seen is None else [Input(tuple(shape[1:]), dtype) for shape, dtype in seen]
+
+
+def _input_shapes(input_shape: Any) -> list[tuple[int, ...]]:
+    if isinstance(input_shape, int):
+        return [(input_shape,)]
+    shape = tuple(input_shape)
+    shapes = [shape] if all(isinstance(d, int) for d in shape) else [tuple(s) for s in shape]
+    if any(not isinstance(d, int) or d < 1 for s in shapes for d in s):
+        raise ShapeError(
+            f"[graph] input_shape must be sizes without the batch, such as (28, 28, 1), or a list of such for several "
+            f"inputs; got {input_shape!r}"
+        )
+    return shapes

@@ -1,0 +1,1 @@
+"""Files: models as safetensors with their architecture and a whole-file checksum."""

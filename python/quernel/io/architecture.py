@@ -1,0 +1,114 @@
+"""Modules as JSON: the library's own layers by their constructor arguments, everything else as its graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quernel import nn
+from quernel.errors import ArgumentError
+from quernel.nn.module import Module
+from quernel.nn.parameter import Parameter
+
+# Constructor arguments of each layer, all of them attributes of the same name but for the two below.
+_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "Linear": ("in_features", "out_features", "bias"),
+    "Conv2d": (
+        *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
+    ),
+    "BatchNorm2d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    "Dropout": ("p",),
+    "MaxPool2d": ("kernel_size", "stride", "padding"),
+    "AvgPool2d": ("kernel_size", "stride", "padding", "count_include_pad"),
+    "GlobalAvgPool2d": (),
+    "Flatten": ("start_dim",),
+    "Identity": (),
+    "ReLU": (),
+    "GELU": (),
+    "SiLU": (),
+    "Tanh": (),
+    "Sigmoid": (),
+    "Softmax": ("dim",),
+}
+_PRESENCE = {"bias": "bias", "affine": "weight"}  # arguments that say whether a parameter exists
+_SIZES = ("in_features", "in_channels", "num_features")  # inferred again when the parameters are loaded
+
+
+def describe(net: Module) -> dict[str, Any] | None:
+    """`net` as JSON values, or None if it contains a module that is not the library's own."""
+    try:
+        return _describe(net, "", {})
+    except _Foreign:
+        return None
+
+
+def build(data: Any) -> Module:
+    """The module that :func:`describe` described, its parameters still without memory.
+
+    Raises:
+        ArgumentError: the description is of no module.
+    """
+    try:
+        return _build(data, "", {})
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArgumentError(f"[load] the architecture is incomplete ({type(error).__name__}: {error})") from None
+
+
+def tied(net: Module) -> dict[str, str]:
+    """For each second name of a parameter shared between different modules, its first name."""
+    first: dict[int, str] = {}
+    table = {}
+    for path, module in net.named_modules():
+        for key, parameter in module._parameters.items():
+            name = f"{path}.{key}" if path else key
+            if isinstance(parameter, Parameter) and first.setdefault(id(parameter), name) != name:
+                table[name] = first[id(parameter)]
+    return table
+
+
+class _Foreign(Exception):
+    pass
+
+
+def _describe(module: Module, path: str, seen: dict[int, str]) -> dict[str, Any]:
+    if id(module) in seen:
+        return {"same": seen[id(module)]}
+    seen[id(module)] = path
+    name = type(module).__name__
+    if type(module) is nn.Sequential:
+        children = {k: _describe(c, f"{path}.{k}".lstrip("."), seen) for k, c in module.named_children()}
+        return {"type": name, "children": children}
+    if type(module) is nn.Residual:
+        children = {k: _describe(c, f"{path}.{k}".lstrip("."), seen) for k, c in module.named_children()}
+        return {"type": name, "children": children}
+    if name not in _ARGUMENTS or type(module) is not getattr(nn, name):
+        raise _Foreign
+    return {"type": name, "args": {key: _argument(module, key) for key in _ARGUMENTS[name]}}
+
+
+def _argument(module: Module, key: str) -> Any:
+    if key in _PRESENCE:
+        return getattr(module, _PRESENCE[key]) is not None
+    return getattr(module, key)
+
+
+def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
+    if "same" in data:
+        return made[data["same"]]
+    name = data["type"]
+    if name in ("Sequential", "Residual"):
+        children: dict[str, Module] = {}
+        for key, child in data["children"].items():
+            children[str(key)] = _build(child, f"{path}.{key}".lstrip("."), made)
+        module = nn.Sequential(children) if name == "Sequential" else nn.Residual(**children)
+    elif name in _ARGUMENTS:
+        args = {key: _read(data["args"][key]) for key in _ARGUMENTS[name]}
+        args.update({key: None for key in _SIZES if key in args})
+        module = getattr(nn, name)(**args)
+    else:
+        raise ArgumentError(f"[load] unknown layer '{name}'; the file may come from a newer version")
+    made[path] = module
+    return module
+
+
+def _read(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,160 @@
+"""Models in files: ``net.save(path)`` and ``qn.load(path)``.
+
+A model made of the library's layers is saved as those layers; one with classes of the user's own as its traced graph,
+which loads as a model that runs and trains without the class. Quantized models are graphs too. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from quernel.errors import ArgumentError, CorruptFileError, UnsupportedError
+from quernel.graph.ir import Graph
+from quernel.graph.module import GraphModule
+from quernel.graph.serialize import from_json, to_json
+from quernel.graph.trace import Input, inputs_of, trace
+from quernel.io import architecture
+from quernel.io.container import FORMAT_VERSION, decode, encode, write_atomic
+from quernel.nn.module import Module
+from quernel.nn.parameter import Parameter
+from quernel.quant.model import QuantizedModel
+from quernel.tensor import Tensor, tensor
+
+Array = npt.NDArray[Any]
+_GRAPHS: dict[str, type[GraphModule]] = {"GraphModule": GraphModule, "QuantizedModel": QuantizedModel}
+
+
+def save(net: Module, path: str | os.PathLike[str], input_shape: Any = None) -> None:
+    """Writes `net` to `path`, whole or not at all.
+
+    Args:
+        net: Any model.
+        path: Usually ``something.safetensors``; an existing file is replaced.
+        input_shape: The shape of one sample, or a list of them for several inputs. Only a model with classes of your
+            own that has never been called needs it, for its graph.
+
+    Raises:
+        UnsupportedError: the model's forward cannot be traced.
+    """
+    write_atomic(path, model_bytes(net, input_shape))
+
+
+def load(path: str | os.PathLike[str]) -> Module:
+    """The model in the file `path`, as it was saved: weights, training mode and which parameters train.
+
+    Raises:
+        CorruptFileError: the file is damaged, cut short or no model; nothing has been built from it.
+        UnsupportedError: a newer version wrote it.
+        FileNotFoundError: there is none.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> net.save("net.safetensors")
+        >>> qn.load("net.safetensors")[0]
+        Linear(4, 8)
+    """
+    return model_from_bytes(Path(path).read_bytes(), os.fspath(path))
+
+
+def model_bytes(net: Module, input_shape: Any = None) -> bytes:
+    """The bytes of the file that :func:`save` writes."""
+    layers = architecture.describe(net)
+    record: dict[str, Any] = {"inputs": [[list(i.shape), i.dtype] for i in inputs_of(net, input_shape) or ()]}
+    weights: Mapping[str, Tensor]
+    if layers is not None:
+        record |= {"kind": "layers", "root": layers, "dtype": net.dtype, "tied": architecture.tied(net)}
+        weights = net.state_dict()
+    else:
+        graph = net.graph if isinstance(net, GraphModule) else trace(net, _needed(net, input_shape), training=True)
+        kind = "QuantizedModel" if isinstance(net, QuantizedModel) else "GraphModule"
+        record |= {"kind": kind, "graph": to_json(graph)}
+        weights = graph.weights
+    parameters = {id(p) for p in net.parameters() if not p.requires_grad}
+    record["frozen"] = [name for name, value in weights.items() if id(value) in parameters]
+    record["eval"] = [name for name, module in net.named_modules() if not module.training]
+    return _encode({k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}, record)
+
+
+def model_from_bytes(blob: bytes, source: str) -> Module:
+    """The model in `blob`, which was read from `source`."""
+    arrays, record = _decode(blob, source)
+    try:
+        net = _rebuild(arrays, record)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CorruptFileError(f"[load] {source}: its parts do not fit together ({error})") from None
+    return net
+
+
+def graph_bytes(graph: Graph) -> bytes:
+    """A graph with its weights as the bytes of a file."""
+    return _encode({k: v.numpy() for k, v in graph.weights.items()}, {"kind": "Graph", "graph": to_json(graph)})
+
+
+def graph_from_bytes(blob: bytes) -> Graph:
+    """The graph that :func:`graph_bytes` wrote."""
+    arrays, record = _decode(blob, "pickled model")
+    return from_json(record["graph"], {k: tensor(v) for k, v in arrays.items()})
+
+
+def _encode(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> bytes:
+    text = json.dumps(record, separators=(",", ":"), sort_keys=False)
+    return encode(arrays, {"format": "quernel", "format_version": str(FORMAT_VERSION), "architecture": text})
+
+
+def _decode(blob: bytes, source: str) -> tuple[dict[str, Array], dict[str, Any]]:
+    arrays, metadata = decode(blob, source)
+    try:
+        version = int(metadata["format_version"])
+        record = json.loads(metadata["architecture"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise CorruptFileError(f"[load] {source}: holds no architecture ({error})") from None
+    if version > FORMAT_VERSION:
+        raise UnsupportedError(
+            f"[load] {source}: format {version} is newer than this version's {FORMAT_VERSION}; update quernel"
+        )
+    return arrays, record
+
+
+def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
+    net: Module
+    if record["kind"] == "layers":
+        net = _rebuild_layers(arrays, record)
+    else:
+        graph = from_json(record["graph"], {name: tensor(a) for name, a in arrays.items()})
+        net = _GRAPHS[record["kind"]](graph)
+    parameters: dict[str, Parameter] = dict(net.named_parameters())
+    for name in record["frozen"]:
+        parameters[name].requires_grad_(False)
+    modules = dict(net.named_modules())
+    for name in record["eval"]:
+        modules[name].training = False
+    return net
+
+
+def _rebuild_layers(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
+    net = architecture.build(record["root"])
+    for name, first in record["tied"].items():
+        owner, _, key = name.rpartition(".")
+        setattr(net.get_submodule(owner), key, net.get_parameter(first))
+    if record["dtype"] not in (None, "float32"):
+        net.to(dtype=record["dtype"])
+    state = {**arrays, **{name: arrays[first] for name, first in record["tied"].items() if first in arrays}}
+    net.load_state_dict(state)
+    return net
+
+
+def _needed(net: Module, input_shape: Any) -> Sequence[Input]:
+    inputs = inputs_of(net, input_shape)
+    if inputs is None:
+        raise ArgumentError(
+            "[save] a model with classes of your own is saved as its graph: call it once before, or pass input_shape= "
+            "(one sample, without the batch)"
+        )
+    return inputs
+

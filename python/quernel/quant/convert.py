@@ -1,0 +1,189 @@
+"""The int8 pass: a calibrated float graph becomes one whose ops of `quernel.quant.regions` run in int8.
+
+With s_x, s_y the scales of input and output and, per output channel, s_w = max|w| / 127:
+
+    weight = rint(w / s_w)     bias = rint(b / (s_x · s_w)) - zp_x · sum(weight)     scale = s_x · s_w / s_y
+
+computed in float32 in this order (the bias in float64, rounded once). Where an op has no int8 form, its inputs are
+dequantized and its result is quantized again if int8 work follows; both show in ``summary()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quernel.graph.interpret import call
+from quernel.graph.ir import Arg, Graph, Node, Ref, Value, Weight, transform
+from quernel.graph.passes import drop_dead
+from quernel.quant.observers import MinMax, Scale
+from quernel.quant.regions import Groups, Regions, clamp_additions, find
+from quernel.tensor import Tensor, tensor
+
+_INT32 = 2**31 - 1
+
+
+def convert(graph: Graph, ranges: Mapping[Ref, MinMax]) -> Graph:
+    """`graph` in int8, given the range of each of its values.
+
+    The graph should have BatchNorm folded and relu fused into its contractions; `ranges` are those of this very graph.
+    """
+    graph, clamped = clamp_additions(graph)
+    regions = find(graph)
+    ranges = {**ranges, **{Ref(name): ranges[relu] for name, relu in clamped.items()}}
+    emitter = _Emitter(graph, regions, _scales(graph, regions, ranges), set(clamped))
+    for node in graph.nodes:
+        emitter.emit(node)
+    return emitter.result()
+
+
+def _scales(graph: Graph, regions: Regions, ranges: Mapping[Ref, MinMax]) -> dict[Ref, Scale]:
+    """One scale per value that is uint8 somewhere, equal within a group."""
+    groups = Groups(graph, regions)
+    wanted = set(regions.stored)
+    for node in graph.nodes:
+        if node.name in regions.kinds:
+            wanted.update(node.refs)
+    members: dict[Ref, list[Ref]] = {}
+    for ref in wanted:
+        members.setdefault(groups.root(ref), []).append(ref)
+    return {
+        ref: MinMax().union(ranges[r] for r in refs).scale() for refs in members.values() for ref in refs
+    }
+
+
+class _Emitter:
+    """Builds the int8 graph node by node."""
+
+    def __init__(self, graph: Graph, regions: Regions, scales: Mapping[Ref, Scale], clamped: set[str]) -> None:
+        self._graph = graph
+        self._regions = regions
+        self._scales = scales
+        self._clamped = clamped
+        self._nodes: list[Node] = []
+        self._weights: dict[str, Tensor] = dict(graph.weights)
+        self._buffers = set(graph.buffers)
+        self._other: dict[Ref, Ref] = {}  # a value in the form that it is not stored in
+
+    def emit(self, node: Node) -> None:
+        match self._regions.kinds.get(node.name):
+            case "contraction":
+                self._contraction(node)
+            case "addition":
+                self._addition(node)
+            case "unary":
+                self._unary(node)
+            case "move":
+                self._move(node)
+            case _:
+                args = {key: transform(arg, self._as_float) for key, arg in node.args.items()}
+                self._nodes.append(replace(node, args=args))
+
+    def result(self) -> Graph:
+        outputs = transform(self._graph.outputs, self._as_float)
+        built = Graph(self._graph.inputs, tuple(self._nodes), outputs, self._weights, frozenset(self._buffers))
+        return drop_dead(built)
+
+    # ---- values ------------------------------------------------------------------------------------------------------
+
+    def _as_float(self, arg: Arg) -> Arg:
+        """The float32 form of a value; anything else stays."""
+        if not isinstance(arg, Ref) or arg not in self._regions.stored:
+            return arg
+        return self._converted(arg, "dequantize", {"q": arg}, "float32")
+
+    def _as_uint8(self, ref: Ref) -> Ref:
+        if ref in self._regions.stored:
+            return ref
+        return self._converted(ref, "quantize", {"x": ref}, "uint8")
+
+    def _converted(self, ref: Ref, op: str, args: dict[str, Arg], dtype: str) -> Ref:
+        if ref not in self._other:
+            scale = self._scales[ref]
+            args |= {"scale": scale.scale, "zero_point": scale.zero_point}
+            name = f"{ref.node}.{op}"
+            value = Value(self._graph.value(ref).shape, dtype)
+            self._nodes.append(Node(name, op, args, (value,)))
+            self._other[ref] = Ref(name)
+        return self._other[ref]
+
+    def _add_weight(self, name: str, array: npt.NDArray[Any]) -> Weight:
+        self._weights[name] = tensor(array)
+        self._buffers.add(name)
+        return Weight(name)
+
+    def _append(self, node: Node, op: str, args: dict[str, Arg], dtype: str = "uint8") -> None:
+        value = Value(node.outputs[0].shape, dtype)
+        self._nodes.append(replace(node, op=op, args=args, outputs=(value,)))
+
+    # ---- nodes -------------------------------------------------------------------------------------------------------
+
+    def _contraction(self, node: Node) -> None:
+        x = node.refs[0]
+        s_x = self._scales[x]
+        out_float = Ref(node.name) not in self._regions.stored
+        s_y = Scale(1.0, 0) if out_float else self._scales[Ref(node.name)]
+        args: dict[str, Arg] = {"x": self._as_uint8(x), **self._quantized_weights(node, s_x, s_y)}
+        relu = node.args["activation"] == "relu"
+        args |= {"zero_point": s_y.zero_point, "lo": s_y.zero_point if relu else 0, "hi": 255}
+        if node.op == "conv2d":
+            args |= {"x_zero_point": s_x.zero_point, **_geometry(node)}
+        name = node.name
+        if out_float and relu:  # the int32 sums leave as float32, which no bound clamps
+            node = replace(node, name=f"{name}.sum")
+        self._append(node, f"q{node.op}", args | {"out_float": out_float}, "float32" if out_float else "uint8")
+        if out_float and relu:
+            self._nodes.append(Node(name, "relu", {"x": Ref(node.name)}, node.outputs, node.layer))
+
+    def _quantized_weights(self, node: Node, s_x: Scale, s_y: Scale) -> dict[str, Arg]:
+        weight, bias = (self._array(node.args[key]) for key in ("weight", "bias"))
+        assert weight is not None
+        rows = weight.reshape(len(weight), -1)
+        s_w = np.abs(rows).max(axis=1, initial=0).astype(np.float32) / np.float32(127)
+        s_w[s_w < np.finfo(np.float32).tiny] = 1
+        q = np.clip(np.rint(rows / s_w[:, None]), -127, 127).astype(np.int8)
+        s_acc = np.float32(s_x.scale) * s_w
+        b = np.zeros(len(q)) if bias is None else np.rint(bias.astype(np.float64) / s_acc)
+        b -= float(s_x.zero_point) * q.sum(axis=1, dtype=np.int64)
+        return {
+            "weight": self._add_weight(f"{node.name}.weight_int8", q.reshape(weight.shape)),
+            "bias": self._add_weight(f"{node.name}.bias_int32", np.clip(b, -_INT32, _INT32).astype(np.int32)),
+            "scale": self._add_weight(f"{node.name}.scale", s_acc / np.float32(s_y.scale)),
+        }
+
+    def _array(self, arg: Arg) -> npt.NDArray[Any] | None:
+        return self._graph.weights[arg.name].numpy() if isinstance(arg, Weight) else None
+
+    def _addition(self, node: Node) -> None:
+        a, b = (self._as_uint8(ref) for ref in node.refs)
+        s_a, s_b = (self._scales[ref] for ref in node.refs)
+        s_y = self._scales[Ref(node.name)]
+        args: dict[str, Arg] = {"a": a, "a_scale": s_a.scale, "a_zero_point": s_a.zero_point}
+        args |= {"b": b, "b_scale": s_b.scale, "b_zero_point": s_b.zero_point}
+        args |= {"scale": s_y.scale, "zero_point": s_y.zero_point}
+        args |= {"lo": s_y.zero_point if node.name in self._clamped else 0, "hi": 255}
+        self._append(node, "qadd", args)
+
+    def _unary(self, node: Node) -> None:
+        s_x, s_y = self._scales[node.refs[0]], self._scales[Ref(node.name)]
+        every = s_x.dequantize(np.arange(256, dtype=np.uint8))
+        value = call(node, {key: tensor(every) if isinstance(arg, Ref) else arg for key, arg in node.args.items()})
+        table = self._add_weight(f"{node.name}.table", s_y.quantize(value.numpy()))
+        self._append(node, "qlookup", {"x": self._as_uint8(node.refs[0]), "table": table})
+
+    def _move(self, node: Node) -> None:
+        args = {key: transform(arg, lambda a: self._as_uint8(a) if isinstance(a, Ref) else a) for key, arg in node.args.items()}
+        if node.op == "global_avg_pool2d":
+            self._append(node, "qmean_hw", {"x": args["x"]})
+        elif node.op == "max_pool2d":
+            self._append(node, "qmax_pool2d", {"x": args["x"], **_window(node)})
+        elif node.op == "avg_pool2d":
+            zero_point = self._scales[node.refs[0]].zero_point
+            pad = {"zero_point": zero_point, "count_include_pad": node.args["count_include_pad"]}
+            self._append(node, "qavg_pool2d", {"x": args["x"], **_window(node), **pad})
+        else:
+            self._append(node, node.op, dict(args))

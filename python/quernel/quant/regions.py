@@ -1,0 +1,110 @@
+"""Which parts of a graph run in int8, and which values share a scale.
+
+An op of int8 work is one of four kinds: a *contraction* (linear, conv2d with constant weights), an *addition* of two
+equal shapes, a *unary* function (a table of 256 entries), or a *move*, whose result lies on its input's scale
+(pooling, reshape, concat, …). Contractions always run in int8. The others do where they stand between int8 values: fed
+by one, and leading to a contraction. So a model's input is quantized once, and what comes after its last contraction
+is computed in float, straight from the int32 sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from quernel.graph.ir import Graph, Node, Ref, Weight
+from quernel.graph.passes import CONTRACTIONS, drop_dead, rewire
+
+UNARY = ("relu", "tanh", "sigmoid", "gelu", "silu", "clip", "neg", "abs", "square")
+MOVES = ("max_pool2d", "avg_pool2d", "global_avg_pool2d", "reshape", "flatten", "transpose", "concat")
+
+
+def clamp_additions(graph: Graph) -> tuple[Graph, dict[str, Ref]]:
+    """Drops each relu that is the only reader of an addition; int8 addition clamps anyhow.
+
+    Returns:
+        The graph, and for each such addition the relu whose range it now has.
+    """
+    users = graph.users()
+    moved: dict[Ref, Ref] = {}
+    clamped: dict[str, Ref] = {}
+    for node in graph.nodes:
+        ref = Ref(node.name)
+        readers = users.get(ref, [])
+        if kind(graph, node) == "addition" and len(readers) == 1 and readers[0].op == "relu" and ref not in graph.results:
+            clamped[node.name] = Ref(readers[0].name)
+            moved[Ref(readers[0].name)] = ref
+    return drop_dead(rewire(graph, graph.nodes, moved)), clamped
+
+
+def kind(graph: Graph, node: Node) -> str | None:
+    """What int8 work `node` could be: "contraction", "addition", "unary", "move", or None."""
+    values = [graph.value(ref) for ref in node.refs]
+    if not values or any(v.dtype != "float32" for v in (*values, *node.outputs)) or not node.single:
+        return None
+    if node.op in CONTRACTIONS:
+        constant = isinstance(node.args["weight"], Weight) and isinstance(node.args["bias"], Weight | None)
+        plain = node.args["activation"] in (None, "none", "relu") and node.args["residual"] is None
+        return "contraction" if constant and plain and len(node.refs) == 1 else None
+    if node.op == "add":
+        return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
+    if node.op in UNARY:
+        return "unary"
+    return "move" if node.op in MOVES and not node.weights else None
+
+
+@dataclass
+class Regions:
+    """The part of a graph that runs in int8.
+
+    Attributes:
+        kinds: The kind of each node that does, by name.
+        stored: The values that nodes hand on as uint8.
+    """
+
+    kinds: dict[str, str] = field(default_factory=dict)
+    stored: set[Ref] = field(default_factory=set)
+
+
+def find(graph: Graph) -> Regions:
+    """Chooses what runs in int8, as the module's head says."""
+    kinds = {node.name: found for node in graph.nodes if (found := kind(graph, node))}
+    users = graph.users()
+    leads: set[Ref] = set()
+    for node in reversed(graph.nodes):
+        ref = Ref(node.name)
+        readers = [n for n in users.get(ref, []) if n.name in kinds]
+        if any(kinds[n.name] == "contraction" or Ref(n.name) in leads for n in readers):
+            leads.add(ref)
+    chosen = Regions()
+    for node in graph.nodes:
+        ref = Ref(node.name)
+        fed = any(r in chosen.stored for r in node.refs)
+        if node.name in kinds and (kinds[node.name] == "contraction" or (fed and ref in leads)):
+            chosen.kinds[node.name] = kinds[node.name]
+            if ref in leads:
+                chosen.stored.add(ref)
+    return chosen
+
+
+class Groups:
+    """Values that must lie on one scale: disjoint sets, merged by moves."""
+
+    def __init__(self, graph: Graph, regions: Regions) -> None:
+        self._parent: dict[Ref, Ref] = {}
+        for node in graph.nodes:
+            if regions.kinds.get(node.name) == "move":
+                self._merge([Ref(node.name), *node.refs])
+
+    def root(self, ref: Ref) -> Ref:
+        """The value that stands for the set of `ref`."""
+        while ref in self._parent:
+            ref = self._parent[ref]
+        return ref
+
+    def _merge(self, refs: Iterable[Ref]) -> None:
+        first, *rest = (self.root(ref) for ref in refs)
+        for ref in rest:
+            if self.root(ref) != self.root(first):
+                self._parent[self.root(ref)] = self.root(first)
+
