@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from quernel.errors import ShapeError
-from quernel.graph.ir import Arg, Dim, Graph, Mode, Node, Ref, Value, Weight, leaves
+from quernel.graph.ir import Dim, Graph, Node, Ref, Resolver, Value
 from quernel.tensor import Tensor
 
 Observer = Callable[[Ref, Tensor], None]
@@ -38,20 +38,7 @@ def run(
             observe(ref, x)
     last = last_reads(graph)
 
-    def resolve(arg: Arg) -> Any:
-        match arg:
-            case Ref():
-                return values[arg]
-            case Weight():
-                return weights[arg.name]
-            case Dim():
-                return arg.at(batch)
-            case Mode():
-                return training
-            case tuple():
-                return tuple(resolve(a) for a in arg)
-        return arg
-
+    resolve = Resolver(values, weights, batch, training)
     for node in graph.nodes:
         result = call(node, {key: resolve(arg) for key, arg in node.args.items()})
         for index, value in enumerate((result,) if node.single else result):
@@ -115,9 +102,3 @@ def _match(value: Value, shape: tuple[int, ...]) -> int | None:
             return None
     return batch
 
-
-def symbolic(graph: Graph) -> bool:
-    """Whether the batch size is free."""
-    return any(isinstance(d, Dim) for v in graph.inputs.values() for d in v.shape) or any(
-        isinstance(leaf, Dim) for node in graph.nodes for leaf in leaves(node.args.values())
-    )

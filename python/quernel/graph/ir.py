@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quernel.tensor import Tensor
@@ -56,9 +57,19 @@ class Weight:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A slice inside an index."""
+
+    start: Extent | None
+    stop: Extent | None
+    step: Extent | None
+
+
 Extent = int | Dim
 Literal = None | bool | int | float | str
-Arg = Literal | Dim | Mode | Ref | Weight | tuple["Arg", ...]
+Leaf = Literal | EllipsisType | Slice | Dim | Mode | Ref | Weight
+Arg = Leaf | tuple["Arg", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +201,40 @@ def show(arg: Arg) -> str:
             return str(arg)
         case Mode():
             return f"<{arg.value}>"
+        case Slice():
+            return ":".join("" if part is None else str(part) for part in (arg.start, arg.stop, arg.step))
+        case EllipsisType():
+            return "..."
     return repr(arg)
+
+
+class Resolver:
+    """Turns arguments into what an op is called with.
+
+    Args:
+        values: What each :class:`Ref` stands for; may change while the resolver is in use.
+        weights: What each :class:`Weight` stands for.
+        batch: N.
+        training: What :data:`TRAINING` stands for.
+    """
+
+    def __init__(
+        self, values: Mapping[Ref, Tensor], weights: Mapping[str, Tensor], batch: int, training: bool = False
+    ) -> None:
+        self._values, self._weights, self._batch, self._training = values, weights, batch, training
+
+    def __call__(self, arg: Arg) -> Any:
+        match arg:
+            case Ref():
+                return self._values[arg]
+            case Weight():
+                return self._weights[arg.name]
+            case tuple():
+                return tuple(self(a) for a in arg)
+            case Dim():
+                return arg.at(self._batch)
+            case Mode():
+                return self._training
+            case Slice():
+                return slice(self(arg.start), self(arg.stop), self(arg.step))
+        return arg

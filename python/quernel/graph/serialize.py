@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import EllipsisType
 from typing import Any
 
 from quernel.errors import ArgumentError
 from quernel.graph.interpret import last_reads
-from quernel.graph.ir import Arg, Dim, Graph, Literal, Mode, Node, Ref, Value, Weight, leaves
+from quernel.graph.ir import Arg, Dim, Graph, Literal, Mode, Node, Ref, Resolver, Slice, Value, Weight, leaves
 from quernel.ops.op import OPS, Spec
 from quernel.tensor import Tensor
 
@@ -74,20 +75,7 @@ def _check_shapes(graph: Graph, batch: int) -> None:
     values = {Ref(name): Tensor.traced(Spec(v.at(batch), v.dtype)) for name, v in graph.inputs.items()}
     last = last_reads(graph)
 
-    def stand_in(arg: Arg) -> Any:
-        match arg:
-            case Ref():
-                return values[arg]
-            case Weight():
-                return graph.weights[arg.name]
-            case Dim():
-                return arg.at(batch)
-            case Mode():
-                return False
-            case tuple():
-                return tuple(stand_in(a) for a in arg)
-        return arg
-
+    stand_in = Resolver(values, graph.weights, batch)
     for node in graph.nodes:
         try:
             specs = OPS[node.op].specs({key: stand_in(arg) for key, arg in node.args.items()})
@@ -148,6 +136,10 @@ def _arg(arg: Arg) -> Any:
             return {"dim": [arg.scale, arg.offset]}
         case Mode():
             return {"mode": arg.value}
+        case Slice():
+            return {"slice": [_arg(arg.start), _arg(arg.stop), _arg(arg.step)]}
+        case EllipsisType():
+            return {"ellipsis": True}
     return arg
 
 
@@ -166,6 +158,17 @@ def _read_arg(data: Any) -> Arg:
             return Dim(scale, offset)
         case {"mode": "training"}:
             return Mode.TRAINING
+        case {"ellipsis": True}:
+            return Ellipsis
+        case {"slice": [start, stop, step]}:
+            return Slice(*(_read_bound(part) for part in (start, stop, step)))
     if not isinstance(data, Literal):
         raise TypeError(f"{data!r} is no argument")
     return data
+
+
+def _read_bound(data: Any) -> int | Dim | None:
+    bound = _read_arg(data)
+    if bound is None or type(bound) is int or isinstance(bound, Dim):
+        return bound
+    raise TypeError(f"{data!r} is no bound of a slice")

@@ -12,12 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 
 from quernel.errors import ShapeError, StateError, UnsupportedError
-from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Value, Weight
+from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight
 from quernel.nn.module import Module
 from quernel.ops.op import Op, Spec, set_tracer
 from quernel.tensor import Tensor, tensor
@@ -104,7 +105,10 @@ class _Tracer:
             return tuple(self.as_arg(v, op, key) for v in value)
         if isinstance(value, np.generic):
             value = value.item()
-        if isinstance(value, Literal):
+        if isinstance(value, slice):
+            bounds = (self.as_arg(v, op, key) for v in (value.start, value.stop, value.step))
+            return Slice(*bounds)  # type: ignore[arg-type]
+        if isinstance(value, Literal | EllipsisType):
             return value
         if value.__class__.__name__ == "Generator":
             return None  # a saved graph draws from the default stream
@@ -230,6 +234,8 @@ def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str)
     def both(a: Arg, b: Arg) -> Arg:
         if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
             return tuple(both(x, y) for x, y in zip(a, b, strict=True))
+        if isinstance(a, Slice) and isinstance(b, Slice):
+            return Slice(both(a.start, b.start), both(a.stop, b.stop), both(a.step, b.step))  # type: ignore[arg-type]
         if isinstance(a, Weight) and isinstance(b, Weight):
             if one.weights[a.name] is two.weights[b.name] or _same_constant(one.weights[a.name], two.weights[b.name]):
                 return a

@@ -12,9 +12,7 @@ from quernel.nn.parameter import Parameter
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias"),
-    "Conv2d": (
-        *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
-    ),
+    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
     "BatchNorm2d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
     "Dropout": ("p",),
     "MaxPool2d": ("kernel_size", "stride", "padding"),
@@ -57,7 +55,7 @@ def tied(net: Module) -> dict[str, str]:
     """For each second name of a parameter shared between different modules, its first name."""
     first: dict[int, str] = {}
     table = {}
-    for path, module in net.named_modules():
+    for path, module in net.named_modules(remove_duplicate=False):
         for key, parameter in module._parameters.items():
             name = f"{path}.{key}" if path else key
             if isinstance(parameter, Parameter) and first.setdefault(id(parameter), name) != name:

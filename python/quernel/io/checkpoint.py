@@ -75,9 +75,8 @@ def model_bytes(net: Module, input_shape: Any = None) -> bytes:
         kind = "QuantizedModel" if isinstance(net, QuantizedModel) else "GraphModule"
         record |= {"kind": kind, "graph": to_json(graph)}
         weights = graph.weights
-    parameters = {id(p) for p in net.parameters() if not p.requires_grad}
-    record["frozen"] = [name for name, value in weights.items() if id(value) in parameters]
-    record["eval"] = [name for name, module in net.named_modules() if not module.training]
+    record["frozen"] = [name for name, p in net.named_parameters() if not p.requires_grad and name in weights]
+    record["eval"] = [name for name, m in net.named_modules() if not m.training and (layers is not None or not name)]
     return _encode({k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}, record)
 
 
