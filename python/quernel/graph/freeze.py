@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,12 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from quernel import _core
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from quernel.graph.interpret import batch_size, run
 from quernel.graph.ir import Arg, Dim, Graph, Ref, Value
 from quernel.graph.passes import optimize
 from quernel.graph.rows import independent_rows
+from quernel.graph.trace import Input, inputs_of, trace
 from quernel.jit import FrozenPlan, record_frozen
+from quernel.nn.module import Module
 from quernel.tensor import Tensor, tensor
 
 Array = npt.NDArray[Any]
@@ -34,7 +37,8 @@ class Frozen:
     it can be pickled.
 
     Args:
-        graph: The model's graph; it is optimized here (see `quernel.graph.passes`).
+        source: The model's graph, which is optimized here (see `quernel.graph.passes`), or a module of its own, which is
+            traced at the first call with that call's shapes.
         max_batch: The largest batch of one native call.
 
     Example:
@@ -44,15 +48,22 @@ class Frozen:
         (5, 2)
     """
 
-    def __init__(self, graph: Graph, max_batch: int = 64) -> None:
+    def __init__(self, source: Graph | Module, max_batch: int = 64) -> None:
         if not isinstance(max_batch, int) or max_batch < 1:
             raise ArgumentError(f"[freeze] max_batch must be a whole number of at least 1, got {max_batch!r}")
-        graph = optimize(graph)
-        self._graph = replace(graph, weights={k: tensor(w.numpy()) for k, w in graph.weights.items()})
         self._max_batch = max_batch
-        self._padded = independent_rows(self._graph)
         self._lock = threading.Lock()
+        self._graph: Graph | None = None
+        self._pending = source if isinstance(source, Module) else None
+        if isinstance(source, Graph):
+            self._use(source)
+
+    def _use(self, graph: Graph) -> None:
+        graph = optimize(graph)
+        graph = replace(graph, weights={k: tensor(w.detach().numpy()) for k, w in graph.weights.items()})
+        self._padded = independent_rows(graph)
         self._reset()
+        self._graph, self._pending = graph, None
 
     def _reset(self) -> None:
         self._plans: dict[int, FrozenPlan] = {}
@@ -61,8 +72,20 @@ class Frozen:
 
     @property
     def graph(self) -> Graph:
-        """What it runs."""
+        """What it runs.
+
+        Raises:
+            StateError: the shapes of its inputs are not known before the first call.
+        """
+        if self._graph is None:
+            raise StateError("[frozen] input shapes are unknown until the first call; pass input_shape= to freeze()")
         return self._graph
+
+    def _graph_for(self, inputs: Sequence[npt.ArrayLike]) -> Graph:
+        with self._lock:
+            if self._pending is not None:
+                self._use(trace(self._pending, [_input_like(x, self._pending) for x in inputs]))
+        return self.graph
 
     @property
     def max_batch(self) -> int:
@@ -82,10 +105,10 @@ class Frozen:
             ShapeError: a shape does not fit; the message says which one would.
             DTypeError: an array does not hold numbers.
         """
-        graph = self._graph
-        values = list(graph.inputs.values())
-        if len(inputs) != len(values):
-            raise ShapeError(f"[frozen] expected {len(values)} inputs ({', '.join(graph.inputs)}), got {len(inputs)}")
+        graph = self._graph or self._graph_for(inputs)
+        if len(inputs) != len(graph.inputs):
+            names = ", ".join(graph.inputs)
+            raise ShapeError(f"[frozen] expected {len(graph.inputs)} inputs ({names}), got {len(inputs)}")
         arrays = [_as_array(x, name, value) for x, (name, value) in zip(inputs, graph.inputs.items(), strict=True)]
         batch = batch_size(graph, [a.shape for a in arrays])
         if not self._padded:
@@ -100,7 +123,7 @@ class Frozen:
 
     def _padded_run(self, arrays: list[Array], batch: int) -> list[Array]:
         if batch == 0:
-            return [np.empty(v.at(0), v.dtype) for v in map(self._graph.value, self._graph.results)]
+            return [np.empty(v.at(0), v.dtype) for v in map(self.graph.value, self.graph.results)]
         size = bucket(batch, self._max_batch)
         if size == batch:
             return self._plan(size).replay(arrays)
@@ -130,37 +153,49 @@ class Frozen:
     def _record(self, size: int) -> FrozenPlan:
         def outputs(*inputs: Tensor) -> Sequence[Tensor]:
             flat: list[Tensor] = []
-            _flatten(run(self._graph, inputs), flat.append)
+            _flatten(run(self.graph, inputs), flat.append)
             return flat
 
-        examples = [np.zeros(v.at(size), _numpy_dtype(v)) for v in self._graph.inputs.values()]
+        examples = [np.zeros(v.at(size), np.dtype(v.dtype)) for v in self.graph.inputs.values()]
         return record_frozen(outputs, examples, self._constants, self._arenas)
 
     def _nest(self, flat: list[Array]) -> Any:
         """The outputs as the model returns them."""
-        if isinstance(self._graph.outputs, Ref):
+        if isinstance(self.graph.outputs, Ref):
             return flat[0]
         results = iter(flat)
 
         def build(arg: Arg) -> Any:
             return tuple(build(a) for a in arg) if isinstance(arg, tuple) else next(results)
 
-        return build(self._graph.outputs)
+        return build(self.graph.outputs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from quernel.io.checkpoint import graph_bytes
+        from quernel.io.checkpoint import graph_bytes, model_bytes
 
-        return _thaw, (graph_bytes(self._graph), self._max_batch)
+        if self._graph is None and self._pending is not None:
+            return _thaw, (model_bytes(self._pending), self._max_batch)
+        return _thaw, (graph_bytes(self.graph), self._max_batch)
 
     def __repr__(self) -> str:
+        if self._graph is None:
+            return f"Frozen({type(self._pending).__name__}, not called yet, max_batch={self._max_batch})"
         inputs = ", ".join(f"{name}: {value}" for name, value in self._graph.inputs.items())
         return f"Frozen({inputs}, {len(self._graph.nodes)} ops, max_batch={self._max_batch})"
 
 
-def _thaw(blob: bytes, max_batch: int) -> Frozen:
-    from quernel.io.checkpoint import graph_from_bytes
+def freeze(net: Module, max_batch: int = 64, input_shape: Any = None) -> Frozen:
+    """See `nn.Module.freeze`."""
+    inputs = inputs_of(net, input_shape)
+    if inputs is None:
+        return Frozen(copy.deepcopy(net), max_batch)
+    return Frozen(trace(net, inputs), max_batch)
 
-    return Frozen(graph_from_bytes(blob), max_batch)
+
+def _thaw(blob: bytes, max_batch: int) -> Frozen:
+    from quernel.io.checkpoint import from_bytes
+
+    return Frozen(from_bytes(blob, "pickled model"), max_batch)
 
 
 def bucket(batch: int, max_batch: int) -> int:
@@ -183,11 +218,14 @@ def _as_array(x: Any, name: str, value: Value) -> Array:
         without = tuple(d for d in value.shape if not isinstance(d, Dim))
         hint = "; add the batch axis: x[None]" if array.shape == without else ""
         raise ShapeError(f"[frozen] input '{name}' must have shape {value}, got {array.shape}{hint}")
-    return np.ascontiguousarray(array, dtype=_numpy_dtype(value))
+    return np.ascontiguousarray(array, dtype=np.dtype(value.dtype))
 
 
-def _numpy_dtype(value: Value) -> np.dtype[Any]:
-    return np.dtype(value.dtype)
+def _input_like(x: npt.ArrayLike, net: Module) -> Input:
+    array = np.asarray(x)
+    if array.ndim == 0:
+        raise ShapeError("[frozen] the input must have a batch axis, got a single number")
+    return Input(array.shape[1:], (net.dtype or "float32") if array.dtype.kind == "f" else array.dtype.name)
 
 
 def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:

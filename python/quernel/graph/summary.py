@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from quernel.errors import ArgumentError
 from quernel.graph.ir import Graph, Node, Value, Weight
+from quernel.graph.trace import inputs_of, trace
+from quernel.nn.module import Module
 
 _CONTRACTIONS = ("linear", "conv2d", "qlinear", "qconv2d")
 
@@ -72,6 +76,17 @@ class Summary:
 
     def __repr__(self) -> str:
         return f"<Summary: {len(self.rows)} ops, {self.parameters:,} parameters, {self.macs:,} MACs, {self.nbytes:,} bytes>"
+
+
+def summary(net: Module, input_shape: Any = None, show: bool = True) -> Summary:
+    """See `nn.Module.summary`."""
+    inputs = inputs_of(net, input_shape)
+    if inputs is None:
+        raise ArgumentError("[summary] pass input_shape= (one sample, without the batch), or call the model once before")
+    result = summarize(trace(net, inputs))
+    if show:
+        print(result)  # noqa: T201  (a summary is for reading, as in Keras)
+    return result
 
 
 def summarize(graph: Graph) -> Summary:

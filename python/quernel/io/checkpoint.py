@@ -95,10 +95,12 @@ def graph_bytes(graph: Graph) -> bytes:
     return _encode({k: v.numpy() for k, v in graph.weights.items()}, {"kind": "Graph", "graph": to_json(graph)})
 
 
-def graph_from_bytes(blob: bytes) -> Graph:
-    """The graph that :func:`graph_bytes` wrote."""
-    arrays, record = _decode(blob, "pickled model")
-    return from_json(record["graph"], {k: tensor(v) for k, v in arrays.items()})
+def from_bytes(blob: bytes, source: str) -> Graph | Module:
+    """What :func:`graph_bytes` or :func:`model_bytes` wrote."""
+    arrays, record = _decode(blob, source)
+    if record.get("kind") == "Graph":
+        return from_json(record["graph"], {k: tensor(v) for k, v in arrays.items()})
+    return _rebuild(arrays, record)
 
 
 def _encode(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> bytes:
@@ -133,6 +135,8 @@ def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
     modules = dict(net.named_modules())
     for name in record["eval"]:
         modules[name].training = False
+    if record["inputs"]:
+        net.__dict__["_first_inputs"] = [((0, *map(int, shape)), str(dtype)) for shape, dtype in record["inputs"]]
     return net
 
 
