@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quernel.errors import ArgumentError, ShapeError, UnsupportedError
-from quernel.graph.passes import fold_batch_norm, for_inference, fuse_activation
+from quernel.graph.passes import drop_dead, fold_batch_norm, for_inference, fuse_activation, separate
 from quernel.graph.trace import Input, inputs_of, trace
 from quernel.nn.module import Module
 from quernel.quant.convert import convert
@@ -54,7 +54,8 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
     if len(expected) != len(data):
         raise ArgumentError(f"[quantize] the model has {len(expected)} inputs, calibration {len(data)}")
     inputs = [Input(tuple(d.shape[1:]), e.dtype, e.name) for d, e in zip(data, expected, strict=True)]
-    graph = fuse_activation(fold_batch_norm(for_inference(trace(net, inputs))), ("relu",))
+    graph = separate(for_inference(trace(net, inputs)), kept=("relu",))
+    graph = drop_dead(fuse_activation(fold_batch_norm(graph), ("relu",)))
     data = [np.asarray(d, e.dtype) for d, e in zip(data, expected, strict=True)]
     quantized = QuantizedModel(convert(graph, calibrate(graph, data, batch_size)))
     if not quantized.int8_ops:

@@ -20,7 +20,8 @@ from quernel.graph.rows import independent_rows
 from quernel.graph.trace import Input, inputs_of, trace
 from quernel.jit import FrozenPlan, record_frozen
 from quernel.nn.module import Module
-from quernel.tensor import Tensor, tensor
+from quernel.ops.create import tensor
+from quernel.tensor import Tensor
 
 Array = npt.NDArray[Any]
 

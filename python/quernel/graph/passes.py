@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from quernel.graph.ir import TRAINING, Arg, Graph, Node, Ref, Weight, transform
-from quernel.tensor import Tensor, tensor
+from quernel.ops.create import tensor
+from quernel.tensor import Tensor
 
 Pass = Callable[[Graph], Graph]
 
@@ -89,7 +90,9 @@ def fold_batch_norm(graph: Graph) -> Graph:
     users = graph.users()
     for norm in graph.nodes:
         before = _only_source(graph, nodes, users, norm, "x") if norm.op == "batch_norm" else None
-        if before is None or norm.args["training"] is not False or not _is_bare(before):
+        if before is None or not _is_bare(before):
+            continue
+        if norm.args["training"] is not False or norm.args["running_mean"] is None:
             continue
         folded = _fold(before, norm, weights)
         if folded is not None:
@@ -129,11 +132,34 @@ def fuse_activation(graph: Graph, allowed: tuple[str, ...] = ACTIVATIONS) -> Gra
     users = graph.users()
     for node in graph.nodes:
         source = _only_source(graph, nodes, users, node, "x") if node.op in allowed else None
-        if source is not None and source.op in CONTRACTIONS and source.args["activation"] in (None, "none"):
+        if source is not None and source.op in CONTRACTIONS and source.args["activation"] is None:
             nodes[source.name] = source.with_args(activation=node.op)
             moved[Ref(node.name)] = Ref(source.name)
             del nodes[node.name]
     return rewire(graph, tuple(nodes.values()), moved)
+
+
+def separate(graph: Graph, kept: tuple[str, ...] = ()) -> Graph:
+    """Undoes fusion: each residual and each activation not in `kept` becomes a node of its own."""
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op not in CONTRACTIONS:
+            nodes.append(node)
+            continue
+        activation, residual = node.args["activation"], node.args["residual"]
+        if residual is None and activation in (None, *kept):
+            nodes.append(node)
+            continue
+        chain = [node.with_args(activation=None, residual=None)]  # the last link keeps the name, for its readers
+        if residual is not None:
+            chain.append(replace(node, op="add", args={"x": None, "other": residual}))
+        if activation is not None:
+            chain.append(replace(node, op=str(activation), args={"x": None}))
+        for i, link in enumerate(chain[:-1]):
+            chain[i] = replace(link, name=f"{node.name}.{link.op}")
+            chain[i + 1] = chain[i + 1].with_args(x=Ref(chain[i].name))
+        nodes += chain
+    return replace(graph, nodes=tuple(nodes))
 
 
 def _ref(node: Node, key: str) -> Ref:
@@ -155,7 +181,7 @@ def _only_source(
 
 def _is_bare(node: Node) -> bool:
     """Whether nothing comes after the contraction and its bias yet."""
-    return node.op in CONTRACTIONS and node.args["activation"] in (None, "none") and node.args["residual"] is None
+    return node.op in CONTRACTIONS and node.args["activation"] is None and node.args["residual"] is None
 
 
 def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
@@ -165,7 +191,7 @@ def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
     w, b, mean, var, gamma, beta = (_float64(a, weights) for a in read)
     assert w is not None and mean is not None and var is not None
     eps = norm.args["eps"]
-    assert isinstance(eps, float)
+    assert isinstance(eps, int | float)
     scale = (1.0 if gamma is None else gamma) / np.sqrt(var + eps)
     shift = ((0.0 if b is None else b) - mean) * scale + (0.0 if beta is None else beta)
     dtype = weights[read[0].name].dtype

@@ -21,7 +21,8 @@ from quernel.errors import ShapeError, StateError, UnsupportedError
 from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight
 from quernel.nn.module import Module
 from quernel.ops.op import Op, Spec, set_tracer
-from quernel.tensor import Tensor, tensor
+from quernel.ops.create import tensor
+from quernel.tensor import Tensor
 
 # Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
 _BATCHES = (11, 17)

@@ -24,7 +24,8 @@ from quernel.io.container import FORMAT_VERSION, decode, encode, write_atomic
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.quant.model import QuantizedModel
-from quernel.tensor import Tensor, tensor
+from quernel.ops.create import tensor
+from quernel.tensor import Tensor
 
 Array = npt.NDArray[Any]
 _GRAPHS: dict[str, type[GraphModule]] = {"GraphModule": GraphModule, "QuantizedModel": QuantizedModel}

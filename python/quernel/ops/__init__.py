@@ -47,6 +47,17 @@ from quernel.ops.matmul import linear, matmul
 from quernel.ops.norm import batch_norm
 from quernel.ops.op import OPS, Op, Spec, Tracer, current_tracer, op, set_tracer
 from quernel.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
+from quernel.ops.quant import (
+    dequantize,
+    qadd,
+    qavg_pool2d,
+    qconv2d,
+    qlinear,
+    qlookup,
+    qmax_pool2d,
+    qmean_hw,
+    quantize,
+)
 from quernel.ops.random import dropout, normal, uniform
 from quernel.ops.reduce import max, mean, min, mse_loss, sum
 from quernel.ops.softmax import cross_entropy, log_softmax, softmax

@@ -22,7 +22,9 @@ from quernel.graph.ir import Arg, Graph, Node, Ref, Value, Weight, transform
 from quernel.graph.passes import drop_dead
 from quernel.quant.observers import MinMax, Scale
 from quernel.quant.regions import Groups, Regions, clamp_additions, find
-from quernel.tensor import Tensor, tensor
+from quernel.ops.create import tensor
+from quernel.ops.shapes import pair
+from quernel.tensor import Tensor
 
 _INT32 = 2**31 - 1
 
@@ -51,9 +53,11 @@ def _scales(graph: Graph, regions: Regions, ranges: Mapping[Ref, MinMax]) -> dic
     members: dict[Ref, list[Ref]] = {}
     for ref in wanted:
         members.setdefault(groups.root(ref), []).append(ref)
-    return {
-        ref: MinMax().union(ranges[r] for r in refs).scale() for refs in members.values() for ref in refs
-    }
+    scales = {}
+    for refs in members.values():
+        lo, hi = min(ranges[r].lo for r in refs), max(ranges[r].hi for r in refs)
+        scales.update(dict.fromkeys(refs, Scale.covering(lo, hi)))
+    return scales
 
 
 class _Emitter:
@@ -131,7 +135,10 @@ class _Emitter:
         relu = node.args["activation"] == "relu"
         args |= {"zero_point": s_y.zero_point, "lo": s_y.zero_point if relu else 0, "hi": 255}
         if node.op == "conv2d":
-            args |= {"x_zero_point": s_x.zero_point, **_geometry(node)}
+            geometry, extra = self._geometry(node)
+            if extra != (0, 0):
+                args["x"] = self._extend(node, args["x"], extra, s_x.zero_point)
+            args |= {"x_zero_point": s_x.zero_point, **geometry}
         name = node.name
         if out_float and relu:  # the int32 sums leave as float32, which no bound clamps
             node = replace(node, name=f"{name}.sum")
@@ -154,6 +161,28 @@ class _Emitter:
             "bias": self._add_weight(f"{node.name}.bias_int32", np.clip(b, -_INT32, _INT32).astype(np.int32)),
             "scale": self._add_weight(f"{node.name}.scale", s_acc / np.float32(s_y.scale)),
         }
+
+    def _geometry(self, node: Node) -> tuple[dict[str, Arg], tuple[int, int]]:
+        """Arguments of qconv2d, and the rows and columns that "same" adds behind the symmetric padding."""
+        stride, dilation = (pair("conv2d", key, node.args[key], 1) for key in ("stride", "dilation"))  # type: ignore[arg-type]
+        padding, extra = node.args["padding"], (0, 0)
+        if padding == "same":
+            weight = self._array(node.args["weight"])
+            assert weight is not None
+            total = [(k - 1) * d for k, d in zip(weight.shape[1:3], dilation, strict=True)]
+            padding, extra = (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
+        elif padding == "valid":
+            padding = (0, 0)
+        padding = pair("conv2d", "padding", padding, 0)  # type: ignore[arg-type]
+        return {"stride": stride, "padding": padding, "dilation": dilation, "groups": node.args["groups"]}, extra
+
+    def _extend(self, node: Node, x: Arg, extra: tuple[int, int], zero_point: int) -> Ref:
+        n, h, w, c = self._graph.value(node.refs[0]).shape
+        assert isinstance(h, int) and isinstance(w, int)
+        args: dict[str, Arg] = {"x": x, "pad_width": ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), "value": zero_point}
+        value = Value((n, h + extra[0], w + extra[1], c), "uint8")
+        self._nodes.append(Node(f"{node.name}.pad", "pad", args, (value,), node.layer))
+        return Ref(f"{node.name}.pad")
 
     def _array(self, arg: Arg) -> npt.NDArray[Any] | None:
         return self._graph.weights[arg.name].numpy() if isinstance(arg, Weight) else None
@@ -187,3 +216,14 @@ class _Emitter:
             self._append(node, "qavg_pool2d", {"x": args["x"], **_window(node), **pad})
         else:
             self._append(node, node.op, dict(args))
+
+
+def _window(node: Node) -> dict[str, Arg]:
+    """Arguments that int8 pooling shares with `node`, all of them pairs."""
+    size, stride, padding = (node.args[key] for key in ("kernel_size", "stride", "padding"))
+    kernel = pair(node.op, "kernel_size", size, 1)  # type: ignore[arg-type]
+    return {
+        "kernel_size": kernel,
+        "stride": kernel if stride is None else pair(node.op, "stride", stride, 1),  # type: ignore[arg-type]
+        "padding": pair(node.op, "padding", padding, 0),  # type: ignore[arg-type]
+    }

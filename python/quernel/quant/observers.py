@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from quernel.autograd import no_grad
 from quernel.errors import ArgumentError
 from quernel.graph.interpret import run
 from quernel.graph.ir import Graph, Ref
-from quernel.tensor import Tensor, tensor
+from quernel.ops.create import tensor
+from quernel.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +60,6 @@ class MinMax:
             if not (np.isfinite(lo) and np.isfinite(hi)):
                 raise ArgumentError(f"not finite: values lie between {lo} and {hi}")
             self.lo, self.hi = min(self.lo, lo), max(self.hi, hi)
-
-    def union(self, others: Iterable[MinMax]) -> MinMax:
-        """The range that covers this one and `others`."""
-        both = MinMax()
-        both.lo = min([self.lo, *(o.lo for o in others)])
-        both.hi = max([self.hi, *(o.hi for o in others)])
-        return both
-
-    def scale(self) -> Scale:
-        """The uint8 scale that covers the range."""
-        return Scale.covering(self.lo, self.hi)
 
 
 def calibrate(graph: Graph, data: Sequence[npt.NDArray[Any]], batch_size: int = 64) -> dict[Ref, MinMax]:

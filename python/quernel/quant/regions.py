@@ -44,7 +44,7 @@ def kind(graph: Graph, node: Node) -> str | None:
         return None
     if node.op in CONTRACTIONS:
         constant = isinstance(node.args["weight"], Weight) and isinstance(node.args["bias"], Weight | None)
-        plain = node.args["activation"] in (None, "none", "relu") and node.args["residual"] is None
+        plain = node.args["activation"] in (None, "relu") and node.args["residual"] is None
         return "contraction" if constant and plain and len(node.refs) == 1 else None
     if node.op == "add":
         return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
