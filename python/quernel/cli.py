@@ -45,17 +45,25 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    info = command("info", _info, "show what the engine uses on this machine: instruction sets, threads, CUDA")
+    info = command(
+        "info", _info, "show what the engine uses on this machine: instruction sets, threads, CUDA"
+    )
     info.add_argument("--kernels", action="store_true", help="also list which level serves each kernel")
 
-    demo = command("demo", _demo, "train a CNN on handwritten digits, quantize it to int8, and compare the two")
-    demo.add_argument("--out", type=Path, default=Path("quernel-demo"), help="folder for models and plot (%(default)s)")
+    demo = command(
+        "demo", _demo, "train a CNN on handwritten digits, quantize it to int8, and compare the two"
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("quernel-demo"), help="folder for models and plot (%(default)s)"
+    )
     demo.add_argument("--epochs", type=_positive, default=None, help="passes over the training images (12)")
     demo.add_argument("--seed", type=int, default=0, help="of shuffling, weights and dropout (%(default)s)")
 
     summary = command("summary", _summary, "show a model's layers, shapes, parameters and cost")
     summary.add_argument("model", type=Path, help="model file")
-    summary.add_argument("--input-shape", type=_shape, help="one sample, such as 28,28,1 (if the file does not tell)")
+    summary.add_argument(
+        "--input-shape", type=_shape, help="one sample, such as 28,28,1 (if the file does not tell)"
+    )
 
     train = command("train", _train, "train a saved model on a data file")
     train.add_argument("model", type=Path, help="model file to start from")
@@ -65,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=_positive, default=64, help="samples per step (%(default)s)")
     train.add_argument("--optimizer", default="adam", help="adam, adamw or sgd (%(default)s)")
     train.add_argument("--loss", default="cross_entropy", help="cross_entropy or mse (%(default)s)")
-    train.add_argument("--validation-split", type=float, default=0.0, help="share of the data held back (%(default)s)")
+    train.add_argument(
+        "--validation-split", type=float, default=0.0, help="share of the data held back (%(default)s)"
+    )
     train.add_argument("--seed", type=int, default=0, help="of shuffling and dropout (%(default)s)")
 
     evaluate = command("eval", _eval, "print loss and accuracy of a saved model on a data file")
@@ -192,7 +202,9 @@ def _arrays(path: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
     with np.load(path, allow_pickle=False) as file:
         missing = [name for name in names if name not in file]
         if missing:
-            raise ValueError(f"{path}: has no array {' and '.join(missing)} (it has {', '.join(file.files) or 'none'})")
+            raise ValueError(
+                f"{path}: has no array {' and '.join(missing)} (it has {', '.join(file.files) or 'none'})"
+            )
         return [file[name] for name in names]
 
 

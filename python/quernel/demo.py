@@ -68,7 +68,9 @@ def train(digits: Split, epochs: int = EPOCHS, seed: int = 0, verbose: str | int
     """Trains the network on `digits`; returns it with its history."""
     qn.seed(seed)
     net = build()
-    net.compile(optimizer=qn.optim.Adam(net.parameters(), lr=2e-3), loss="cross_entropy", metrics=["accuracy"])
+    net.compile(
+        optimizer=qn.optim.Adam(net.parameters(), lr=2e-3), loss="cross_entropy", metrics=["accuracy"]
+    )
     validation = (digits.x_test, digits.y_test)
     history = net.fit(
         digits.x, digits.y, epochs=epochs, batch_size=64, validation_data=validation, verbose=verbose
@@ -98,10 +100,16 @@ def compare(net: Module, quantized: QuantizedModel, digits: Split, out: Path) ->
             scores: Array = net(x).numpy()
         return scores
 
-    runs = {"fp32 eager": eager, "fp32 plan": net.freeze(max_batch=64), "int8 plan": quantized.freeze(max_batch=64)}
+    runs = {
+        "fp32 eager": eager,
+        "fp32 plan": net.freeze(max_batch=64),
+        "int8 plan": quantized.freeze(max_batch=64),
+    }
     latency = measure(runs, digits.x_test, batches=(1, 64))
     sizes = {kind: path.stat().st_size for kind, path in files.items()}
-    return [Variant(name, accuracy(run, digits), sizes[name[:4]], latency[name]) for name, run in runs.items()]
+    return [
+        Variant(name, accuracy(run, digits), sizes[name[:4]], latency[name]) for name, run in runs.items()
+    ]
 
 
 def measure(
@@ -120,7 +128,9 @@ def measure(
                 for _ in range(repeats):
                     run(sample)
                 seconds[name][batch].append((time.perf_counter() - start) / repeats)
-    return {name: {b: float(np.median(times)) for b, times in table.items()} for name, table in seconds.items()}
+    return {
+        name: {b: float(np.median(times)) for b, times in table.items()} for name, table in seconds.items()
+    }
 
 
 def table(variants: Sequence[Variant]) -> str:

@@ -316,6 +316,14 @@ def jit(fn: Callable[P, R] | None = None) -> Jitted[P, R] | Callable[[Callable[P
     return Jitted if fn is None else Jitted(fn)
 
 
+class FrozenMemory:
+    """What the plans of one frozen model share: its packed weights and temporary memory."""
+
+    def __init__(self) -> None:
+        self.constants = _core.DerivedCache()
+        self.arenas = _core.ArenaPool()
+
+
 class FrozenPlan:
     """An inference function for arrays of fixed shapes: one native call, any number of threads."""
 

@@ -59,7 +59,9 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
     data = [np.asarray(d, e.dtype) for d, e in zip(data, expected, strict=True)]
     quantized = QuantizedModel(convert(graph, calibrate(graph, data, batch_size)))
     if not quantized.int8_ops:
-        raise UnsupportedError("[quantize] found no float32 linear or conv2d with constant weights to quantize")
+        raise UnsupportedError(
+            "[quantize] found no float32 linear or conv2d with constant weights to quantize"
+        )
     _log.info("[quantize] %d of %d ops run in int8", len(quantized.int8_ops), len(quantized.graph.nodes))
     return quantized
 

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quernel import _core
 from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from quernel.graph.interpret import batch_size, run
 from quernel.graph.ir import Arg, Dim, Graph, Ref, Value
 from quernel.graph.passes import optimize
 from quernel.graph.rows import independent_rows
 from quernel.graph.trace import Input, inputs_of, trace
-from quernel.jit import FrozenPlan, record_frozen
+from quernel.jit import FrozenMemory, FrozenPlan, record_frozen
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.tensor import Tensor
@@ -68,8 +67,7 @@ class Frozen:
 
     def _reset(self) -> None:
         self._plans: dict[int, FrozenPlan] = {}
-        self._constants = _core.DerivedCache()
-        self._arenas = _core.ArenaPool()
+        self._memory = FrozenMemory()
 
     @property
     def graph(self) -> Graph:
@@ -79,7 +77,9 @@ class Frozen:
             StateError: the shapes of its inputs are not known before the first call.
         """
         if self._graph is None:
-            raise StateError("[frozen] input shapes are unknown until the first call; pass input_shape= to freeze()")
+            raise StateError(
+                "[frozen] input shapes are unknown until the first call; pass input_shape= to freeze()"
+            )
         return self._graph
 
     def _graph_for(self, inputs: Sequence[npt.ArrayLike]) -> Graph:
@@ -110,7 +110,9 @@ class Frozen:
         if len(inputs) != len(graph.inputs):
             names = ", ".join(graph.inputs)
             raise ShapeError(f"[frozen] expected {len(graph.inputs)} inputs ({names}), got {len(inputs)}")
-        arrays = [_as_array(x, name, value) for x, (name, value) in zip(inputs, graph.inputs.items(), strict=True)]
+        arrays = [
+            _as_array(x, name, value) for x, (name, value) in zip(inputs, graph.inputs.items(), strict=True)
+        ]
         batch = batch_size(graph, [a.shape for a in arrays])
         if not self._padded:
             return self._nest(self._plan(batch).replay(arrays))
@@ -158,7 +160,7 @@ class Frozen:
             return flat
 
         examples = [np.zeros(v.at(size), np.dtype(v.dtype)) for v in self.graph.inputs.values()]
-        return record_frozen(outputs, examples, self._constants, self._arenas)
+        return record_frozen(outputs, examples, self._memory.constants, self._memory.arenas)
 
     def _nest(self, flat: list[Array]) -> Any:
         """The outputs as the model returns them."""
@@ -235,5 +237,3 @@ def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:
             _flatten(v, put)
     else:
         put(value)
-
-

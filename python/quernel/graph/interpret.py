@@ -76,7 +76,9 @@ def batch_size(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:
         ShapeError: a shape does not fit the graph's input, or two inputs disagree on N.
     """
     if len(shapes) != len(graph.inputs):
-        raise ShapeError(f"[graph] expected {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), got {len(shapes)}")
+        raise ShapeError(
+            f"[graph] expected {len(graph.inputs)} inputs ({', '.join(graph.inputs)}), got {len(shapes)}"
+        )
     batch: int | None = None
     for (name, value), shape in zip(graph.inputs.items(), shapes, strict=True):
         here = _match(value, shape)
@@ -101,4 +103,3 @@ def _match(value: Value, shape: tuple[int, ...]) -> int | None:
         elif extent != size:
             return None
     return batch
-

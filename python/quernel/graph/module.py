@@ -24,7 +24,9 @@ class GraphModule(Module):
 
     def __init__(self, graph: Graph) -> None:
         self.__dict__["_structure"] = replace(graph, weights={})
-        self.__dict__["_places"] = {name: self._place(name, value, graph) for name, value in graph.weights.items()}
+        self.__dict__["_places"] = {
+            name: self._place(name, value, graph) for name, value in graph.weights.items()
+        }
 
     def _place(self, path: str, value: Tensor, graph: Graph) -> tuple[Module, str]:
         """Registers a weight under its dotted name and says where it is."""

@@ -12,7 +12,6 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from quernel.graph.ir import TRAINING, Arg, Graph, Node, Ref, Weight, transform
 from quernel.ops.create import tensor
@@ -31,7 +30,10 @@ def optimize(graph: Graph) -> Graph:
 
 
 def rewire(
-    graph: Graph, nodes: tuple[Node, ...], moved: Mapping[Ref, Ref], weights: Mapping[str, Tensor] | None = None
+    graph: Graph,
+    nodes: tuple[Node, ...],
+    moved: Mapping[Ref, Ref],
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Graph:
     """`graph` with other nodes, in which each value of `moved` is read from elsewhere."""
 
@@ -113,7 +115,9 @@ def fuse_residual(graph: Graph) -> Graph:
             continue
         if graph.value(_ref(add, "x")) != graph.value(_ref(add, "other")):
             continue
-        found = [(s, k) for k in ("x", "other") if (s := _only_source(graph, nodes, users, add, k)) and _is_bare(s)]
+        found = [
+            (s, k) for k in ("x", "other") if (s := _only_source(graph, nodes, users, add, k)) and _is_bare(s)
+        ]
         if not found:
             continue
         # Of two candidates the later one fuses, so that the other's result is there by then.
@@ -150,7 +154,9 @@ def separate(graph: Graph, kept: tuple[str, ...] = ()) -> Graph:
         if residual is None and activation in (None, *kept):
             nodes.append(node)
             continue
-        chain = [node.with_args(activation=None, residual=None)]  # the last link keeps the name, for its readers
+        chain = [
+            node.with_args(activation=None, residual=None)
+        ]  # the last link keeps the name, for its readers
         if residual is not None:
             chain.append(replace(node, op="add", args={"x": None, "other": residual}))
         if activation is not None:
@@ -188,12 +194,10 @@ def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
     read = [node.args["weight"], node.args["bias"], *(norm.args[k] for k in _NORM)]
     if not isinstance(read[0], Weight) or not all(a is None or isinstance(a, Weight) for a in read):
         return None
-    w, b, mean, var, gamma, beta = (_float64(a, weights) for a in read)
-    assert w is not None and mean is not None and var is not None
-    eps = norm.args["eps"]
-    assert isinstance(eps, int | float)
-    scale = (1.0 if gamma is None else gamma) / np.sqrt(var + eps)
-    shift = ((0.0 if b is None else b) - mean) * scale + (0.0 if beta is None else beta)
+    w, b, mean, var, gamma, beta = (0.0 if a is None else _float64(a, weights) for a in read)
+    eps: Any = norm.args["eps"]
+    scale = (1.0 if norm.args["weight"] is None else gamma) / np.sqrt(var + eps)
+    shift = (b - mean) * scale + beta
     dtype = weights[read[0].name].dtype
     names = {key: _fresh(f"{node.name}.{key}.folded", weights) for key in ("weight", "bias")}
     weights[names["weight"]] = tensor((w * scale.reshape(-1, *[1] * (w.ndim - 1))).astype(dtype))
@@ -204,8 +208,8 @@ def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
 _NORM = ("running_mean", "running_var", "weight", "bias")
 
 
-def _float64(arg: Any, weights: Mapping[str, Tensor]) -> npt.NDArray[np.float64] | None:
-    return None if arg is None else weights[arg.name].numpy().astype(np.float64)
+def _float64(arg: Any, weights: Mapping[str, Tensor]) -> Any:
+    return weights[arg.name].numpy().astype(np.float64)
 
 
 def _fresh(name: str, taken: Mapping[str, Any]) -> str:
@@ -215,4 +219,3 @@ def _fresh(name: str, taken: Mapping[str, Any]) -> str:
         count += 1
         candidate = f"{name}_{count}"
     return candidate
-

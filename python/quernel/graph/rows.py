@@ -9,7 +9,16 @@ _N = Dim()
 # Ops whose output row r depends on row r of their inputs, whatever their other arguments are; images and rows of
 # features have the batch in front and work along other axes.
 _BY_ROW = {
-    *("linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "batch_norm", "dropout", "flatten"),
+    *(
+        "linear",
+        "conv2d",
+        "max_pool2d",
+        "avg_pool2d",
+        "global_avg_pool2d",
+        "batch_norm",
+        "dropout",
+        "flatten",
+    ),
     *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
     *("quantize", "dequantize", "qlookup", "qadd"),
 }
@@ -45,7 +54,9 @@ def _fixed(value: Value) -> bool:
 
 def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
     if all(_fixed(v) for v in reads):  # made of weights alone
-        return all(_fixed(v) for v in node.outputs) and not (node.op == "batch_norm" and node.args["training"])
+        return all(_fixed(v) for v in node.outputs) and not (
+            node.op == "batch_norm" and node.args["training"]
+        )
     if not all(_leads_with_batch(v) for v in node.outputs):
         return False
     rank = len(node.outputs[0].shape)

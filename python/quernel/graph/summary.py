@@ -82,7 +82,9 @@ def summary(net: Module, input_shape: Any = None, show: bool = True) -> Summary:
     """See `nn.Module.summary`."""
     inputs = inputs_of(net, input_shape)
     if inputs is None:
-        raise ArgumentError("[summary] pass input_shape= (one sample, without the batch), or call the model once before")
+        raise ArgumentError(
+            "[summary] pass input_shape= (one sample, without the batch), or call the model once before"
+        )
     result = summarize(trace(net, inputs))
     if show:
         print(result)  # noqa: T201  (a summary is for reading, as in Keras)
@@ -130,7 +132,9 @@ def align(rows: Sequence[Sequence[str]], left: int) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = (c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        cells = (
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
         lines.append("  ".join(cells).rstrip())
     rule = "-" * max(len(line) for line in lines)
     return "\n".join([lines[0], rule, *lines[1:], rule])

@@ -20,8 +20,8 @@ import numpy as np
 from quernel.errors import ShapeError, StateError, UnsupportedError
 from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight
 from quernel.nn.module import Module
-from quernel.ops.op import Op, Spec, set_tracer
 from quernel.ops.create import tensor
+from quernel.ops.op import Op, Spec, set_tracer
 from quernel.tensor import Tensor
 
 # Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
@@ -113,7 +113,9 @@ class _Tracer:
             return value
         if value.__class__.__name__ == "Generator":
             return None  # a saved graph draws from the default stream
-        raise UnsupportedError(f"[{op}] a graph cannot hold the argument '{key}' of type {type(value).__name__}")
+        raise UnsupportedError(
+            f"[{op}] a graph cannot hold the argument '{key}' of type {type(value).__name__}"
+        )
 
     def _stand_in(self, spec: Spec, ref: Ref) -> Tensor:
         value = Tensor.traced(spec)
@@ -238,10 +240,12 @@ def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str)
         if isinstance(a, Slice) and isinstance(b, Slice):
             return Slice(both(a.start, b.start), both(a.stop, b.stop), both(a.step, b.step))  # type: ignore[arg-type]
         if isinstance(a, Weight) and isinstance(b, Weight):
-            if one.weights[a.name] is two.weights[b.name] or _same_constant(one.weights[a.name], two.weights[b.name]):
+            if one.weights[a.name] is two.weights[b.name] or _same_constant(
+                one.weights[a.name], two.weights[b.name]
+            ):
                 return a
             raise _Mismatch
-        if type(a) is type(b) and (a == b or a is b or (a != a and b != b)):
+        if type(a) is type(b) and (a == b or repr(a) == repr(b)):  # nan equals nan here
             return a
         return differ(a, b)
 
@@ -275,7 +279,11 @@ def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str)
 
 def _same_constant(a: Tensor, b: Tensor) -> bool:
     """Whether both runs made the same constant in forward, which is no parameter of the model."""
-    return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a.numpy(), b.numpy(), equal_nan=True))
+    return (
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and bool(np.array_equal(a.numpy(), b.numpy(), equal_nan=True))
+    )
 
 
 def _merge_modes(node: Node, marked: Node) -> Node:
@@ -320,7 +328,10 @@ def inputs_of(net: Module, input_shape: Any = None) -> list[Input] | None:
         return [Input(shape, net.dtype or "float32") for shape in _input_shapes(input_shape)]
     graph = getattr(net, "graph", None)
     if isinstance(graph, Graph):
-        return [Input(tuple(d for d in v.shape if isinstance(d, int)), v.dtype, k) for k, v in graph.inputs.items()]
+        return [
+            Input(tuple(d for d in v.shape if isinstance(d, int)), v.dtype, k)
+            for k, v in graph.inputs.items()
+        ]
     seen = net.__dict__.get("_first_inputs")
     return None if seen is None else [Input(tuple(shape[1:]), dtype) for shape, dtype in seen]
 

@@ -12,7 +12,16 @@ from quernel.nn.parameter import Parameter
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias"),
-    "Conv2d": ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
+    "Conv2d": (
+        "in_channels",
+        "out_channels",
+        "kernel_size",
+        "stride",
+        "padding",
+        "dilation",
+        "groups",
+        "bias",
+    ),
     "BatchNorm2d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
     "Dropout": ("p",),
     "MaxPool2d": ("kernel_size", "stride", "padding"),
@@ -48,7 +57,9 @@ def build(data: Any) -> Module:
     try:
         return _build(data, "", {})
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ArgumentError(f"[load] the architecture is incomplete ({type(error).__name__}: {error})") from None
+        raise ArgumentError(
+            f"[load] the architecture is incomplete ({type(error).__name__}: {error})"
+        ) from None
 
 
 def tied(net: Module) -> dict[str, str]:

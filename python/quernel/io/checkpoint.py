@@ -23,8 +23,8 @@ from quernel.io import architecture
 from quernel.io.container import FORMAT_VERSION, decode, encode, write_atomic
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
-from quernel.quant.model import QuantizedModel
 from quernel.ops.create import tensor
+from quernel.quant.model import QuantizedModel
 from quernel.tensor import Tensor
 
 Array = npt.NDArray[Any]
@@ -72,12 +72,18 @@ def model_bytes(net: Module, input_shape: Any = None) -> bytes:
         record |= {"kind": "layers", "root": layers, "dtype": net.dtype, "tied": architecture.tied(net)}
         weights = net.state_dict()
     else:
-        graph = net.graph if isinstance(net, GraphModule) else trace(net, _needed(net, input_shape), training=True)
+        graph = (
+            net.graph
+            if isinstance(net, GraphModule)
+            else trace(net, _needed(net, input_shape), training=True)
+        )
         kind = "QuantizedModel" if isinstance(net, QuantizedModel) else "GraphModule"
         record |= {"kind": kind, "graph": to_json(graph)}
         weights = graph.weights
     record["frozen"] = [name for name, p in net.named_parameters() if not p.requires_grad and name in weights]
-    record["eval"] = [name for name, m in net.named_modules() if not m.training and (layers is not None or not name)]
+    record["eval"] = [
+        name for name, m in net.named_modules() if not m.training and (layers is not None or not name)
+    ]
     return _encode({k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}, record)
 
 
@@ -93,7 +99,9 @@ def model_from_bytes(blob: bytes, source: str) -> Module:
 
 def graph_bytes(graph: Graph) -> bytes:
     """A graph with its weights as the bytes of a file."""
-    return _encode({k: v.numpy() for k, v in graph.weights.items()}, {"kind": "Graph", "graph": to_json(graph)})
+    return _encode(
+        {k: v.numpy() for k, v in graph.weights.items()}, {"kind": "Graph", "graph": to_json(graph)}
+    )
 
 
 def from_bytes(blob: bytes, source: str) -> Graph | Module:
@@ -137,7 +145,9 @@ def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
     for name in record["eval"]:
         modules[name].training = False
     if record["inputs"]:
-        net.__dict__["_first_inputs"] = [((0, *map(int, shape)), str(dtype)) for shape, dtype in record["inputs"]]
+        net.__dict__["_first_inputs"] = [
+            ((0, *map(int, shape)), str(dtype)) for shape, dtype in record["inputs"]
+        ]
     return net
 
 
@@ -161,4 +171,3 @@ def _needed(net: Module, input_shape: Any) -> Sequence[Input]:
             "(one sample, without the batch)"
         )
     return inputs
-

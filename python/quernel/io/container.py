@@ -90,9 +90,13 @@ def decode(blob: bytes, source: str) -> tuple[dict[str, npt.NDArray[Any]], dict[
 
 def _verify(blob: bytes, source: str) -> None:
     if len(blob) < _DIGITS.stop:
-        raise CorruptFileError(f"[load] {source}: {len(blob)} bytes are too few for a Quernel model; is it cut short?")
+        raise CorruptFileError(
+            f"[load] {source}: {len(blob)} bytes are too few for a Quernel model; is it cut short?"
+        )
     if blob[8 : _DIGITS.start] != PREFIX:
-        raise CorruptFileError(f"[load] {source}: does not begin as a Quernel model does (damaged, or another format)")
+        raise CorruptFileError(
+            f"[load] {source}: does not begin as a Quernel model does (damaged, or another format)"
+        )
     digest = hashlib.sha256(blob[: _DIGITS.start])
     digest.update(b"0" * 64)
     digest.update(memoryview(blob)[_DIGITS.stop :])
@@ -127,7 +131,7 @@ def write_atomic(path: str | os.PathLike[str], blob: bytes) -> None:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+        temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -151,4 +155,3 @@ def _sweep(target: Path) -> None:
                 left.unlink()
         except OSError:  # another writer swept it, or it is not ours
             continue
-

@@ -66,9 +66,9 @@ from quernel.ops.unary import abs, exp, gelu, log, neg, relu, sigmoid, silu, sqr
 __all__ = [
     "ACTIVATIONS", "DTYPES", "FLOATING", "OPS", "Op", "Spec", "Tracer", "abs", "adaptive_avg_pool2d", "add", "as_tensor",
     "assign_", "avg_pool2d", "batch_norm", "broadcast_to", "cast", "clip", "clone", "concat", "conv2d", "cross_entropy",
-    "current_tracer", "div", "dropout", "eq", "exp", "flatten", "ge", "gelu", "getitem", "global_avg_pool2d", "gt", "le",
+    "current_tracer", "dequantize", "div", "dropout", "eq", "exp", "flatten", "ge", "gelu", "getitem", "global_avg_pool2d", "gt", "le",
     "linear", "log", "log_softmax", "logical_and", "logical_not", "logical_or", "lt", "matmul", "max", "max_pool2d",
     "maximum", "mean", "min", "minimum", "mse_loss", "mul", "ne", "neg", "normal", "op", "pad", "permute", "pow",
-    "promote_types", "relu", "reshape", "set_tracer", "sigmoid", "silu", "softmax", "sqrt", "square", "sub", "sum", "tanh",
+    "promote_types", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw", "quantize", "relu", "reshape", "set_tracer", "sigmoid", "silu", "softmax", "sqrt", "square", "sub", "sum", "tanh",
     "transpose", "uniform", "where",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ instruction set gives the same bytes. ``lo`` = zero_point makes a relu. `quernel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from quernel import _core
 from quernel.errors import ShapeError
@@ -21,14 +21,20 @@ from quernel.tensor import Tensor
 Pair = Sequence[int]
 
 
-def _same_as_x(x: Tensor, *_: object, **__: object) -> Spec:
+def _same_rule(x: Tensor, **_: object) -> Spec:
     return Spec(x.shape, "uint8")
+
+
+def _float_rule(q: Tensor, **_: object) -> Spec:
+    return Spec(q.shape, "float32")
 
 
 def _window(name: str, size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     if span < 0:
-        raise ShapeError(f"[{name}] a window of {dilation * (kernel - 1) + 1} exceeds the padded size {size + 2 * padding}")
+        raise ShapeError(
+            f"[{name}] a window of {dilation * (kernel - 1) + 1} exceeds the padded size {size + 2 * padding}"
+        )
     return span // stride + 1
 
 
@@ -38,7 +44,7 @@ def _images(name: str, x: Tensor) -> tuple[int, ...]:
     return x.shape
 
 
-@op(shape=_same_as_x)
+@op(shape=_same_rule)
 def quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
     """q = clamp(rint_even(x / scale) + zero_point, 0, 255).
 
@@ -53,13 +59,13 @@ def quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
     return Tensor(_core.quantize(x._t, scale, zero_point))
 
 
-@op(shape=lambda q, scale, zero_point: Spec(q.shape, "float32"))
+@op(shape=_float_rule)
 def dequantize(q: Tensor, scale: float, zero_point: int) -> Tensor:
     """scale · (q - zero_point), the float32 that uint8 q stands for."""
     return Tensor(_core.dequantize(q._t, scale, zero_point))
 
 
-def _qlinear_shape(x: Tensor, weight: Tensor, *_: object, out_float: bool = False, **__: object) -> Spec:
+def _qlinear_shape(x: Tensor, weight: Tensor, *, out_float: bool, **_: object) -> Spec:
     if x.ndim < 1 or x.shape[-1] != weight.shape[1]:
         raise ShapeError(f"[qlinear] weight expects {weight.shape[1]} inputs, x is {x.shape}")
     return Spec((*x.shape[:-1], weight.shape[0]), "float32" if out_float else "uint8")
@@ -97,22 +103,20 @@ def qlinear(
 def _qconv2d_shape(
     x: Tensor,
     weight: Tensor,
-    bias: Tensor,
-    scale: Tensor,
-    zero_point: int,
-    lo: int,
-    hi: int,
-    x_zero_point: int,
+    *,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     groups: int,
     out_float: bool,
+    **_: object,
 ) -> Spec:
     n, h, w, c = _images("qconv2d", x)
     o, kh, kw, i = weight.shape
     if c != i * groups:
-        raise ShapeError(f"[qconv2d] weight expects {i * groups} input channels, x has {c} (x: {x.shape}, NHWC)")
+        raise ShapeError(
+            f"[qconv2d] weight expects {i * groups} input channels, x has {c} (x: {x.shape}, NHWC)"
+        )
     oh = _window("qconv2d", h, kh, stride[0], padding[0], dilation[0])
     ow = _window("qconv2d", w, kw, stride[1], padding[1], dilation[1])
     return Spec((n, oh, ow, o), "float32" if out_float else "uint8")
@@ -159,7 +163,7 @@ def qconv2d(
     return Tensor(_core.qconv2d(x._t, weight._t, *requantize, *geometry, out_float))
 
 
-def _qadd_shape(a: Tensor, a_scale: float, a_zero_point: int, b: Tensor, *_: object, **__: object) -> Spec:
+def _qadd_shape(a: Tensor, b: Tensor, **_: object) -> Spec:
     if a.shape != b.shape:
         raise ShapeError(f"[qadd] shapes differ: {a.shape} and {b.shape}")
     return Spec(a.shape, "uint8")
@@ -183,7 +187,7 @@ def qadd(
     return Tensor(_core.qadd(*a_args, b._t, b_scale, b_zero_point, scale, zero_point, lo, hi))
 
 
-@op(shape=_same_as_x)
+@op(shape=_same_rule)
 def qlookup(x: Tensor, table: Tensor) -> Tensor:
     """y = table[x]: any function of one uint8, or another scale.
 
@@ -194,20 +198,23 @@ def qlookup(x: Tensor, table: Tensor) -> Tensor:
     return Tensor(_core.qlookup(x._t, table._t))
 
 
-def _pooled(name: str, x: Tensor, kernel_size: Pair, stride: Pair, padding: Pair) -> Spec:
-    n, h, w, c = _images(name, x)
-    oh = _window(name, h, kernel_size[0], stride[0], padding[0])
-    ow = _window(name, w, kernel_size[1], stride[1], padding[1])
-    return Spec((n, oh, ow, c), "uint8")
+def _pool_rule(name: str) -> Callable[..., Spec]:
+    def rule(x: Tensor, kernel_size: Pair, stride: Pair, padding: Pair, **_: object) -> Spec:
+        n, h, w, c = _images(name, x)
+        oh = _window(name, h, kernel_size[0], stride[0], padding[0])
+        ow = _window(name, w, kernel_size[1], stride[1], padding[1])
+        return Spec((n, oh, ow, c), "uint8")
+
+    return rule
 
 
-@op(shape=lambda x, kernel_size, stride, padding: _pooled("qmax_pool2d", x, kernel_size, stride, padding))
+@op(shape=_pool_rule("qmax_pool2d"))
 def qmax_pool2d(x: Tensor, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0)) -> Tensor:
     """`max_pool2d` on uint8 (N, H, W, C); the scale stays."""
     return Tensor(_core.qmax_pool2d(x._t, tuple(kernel_size), tuple(stride), tuple(padding)))
 
 
-@op(shape=lambda x, kernel_size, stride, padding, *_: _pooled("qavg_pool2d", x, kernel_size, stride, padding))
+@op(shape=_pool_rule("qavg_pool2d"))
 def qavg_pool2d(
     x: Tensor,
     kernel_size: Pair,

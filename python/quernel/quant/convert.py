@@ -20,10 +20,10 @@ import numpy.typing as npt
 from quernel.graph.interpret import call
 from quernel.graph.ir import Arg, Graph, Node, Ref, Value, Weight, transform
 from quernel.graph.passes import drop_dead
-from quernel.quant.observers import MinMax, Scale
-from quernel.quant.regions import Groups, Regions, clamp_additions, find
 from quernel.ops.create import tensor
 from quernel.ops.shapes import pair
+from quernel.quant.observers import MinMax, Scale
+from quernel.quant.regions import Groups, Regions, clamp_additions, find
 from quernel.tensor import Tensor
 
 _INT32 = 2**31 - 1
@@ -63,7 +63,9 @@ def _scales(graph: Graph, regions: Regions, ranges: Mapping[Ref, MinMax]) -> dic
 class _Emitter:
     """Builds the int8 graph node by node."""
 
-    def __init__(self, graph: Graph, regions: Regions, scales: Mapping[Ref, Scale], clamped: set[str]) -> None:
+    def __init__(
+        self, graph: Graph, regions: Regions, scales: Mapping[Ref, Scale], clamped: set[str]
+    ) -> None:
         self._graph = graph
         self._regions = regions
         self._scales = scales
@@ -89,7 +91,9 @@ class _Emitter:
 
     def result(self) -> Graph:
         outputs = transform(self._graph.outputs, self._as_float)
-        built = Graph(self._graph.inputs, tuple(self._nodes), outputs, self._weights, frozenset(self._buffers))
+        built = Graph(
+            self._graph.inputs, tuple(self._nodes), outputs, self._weights, frozenset(self._buffers)
+        )
         return drop_dead(built)
 
     # ---- values ------------------------------------------------------------------------------------------------------
@@ -142,7 +146,9 @@ class _Emitter:
         name = node.name
         if out_float and relu:  # the int32 sums leave as float32, which no bound clamps
             node = replace(node, name=f"{name}.sum")
-        self._append(node, f"q{node.op}", args | {"out_float": out_float}, "float32" if out_float else "uint8")
+        self._append(
+            node, f"q{node.op}", args | {"out_float": out_float}, "float32" if out_float else "uint8"
+        )
         if out_float and relu:
             self._nodes.append(Node(name, "relu", {"x": Ref(node.name)}, node.outputs, node.layer))
 
@@ -174,12 +180,22 @@ class _Emitter:
         elif padding == "valid":
             padding = (0, 0)
         padding = pair("conv2d", "padding", padding, 0)  # type: ignore[arg-type]
-        return {"stride": stride, "padding": padding, "dilation": dilation, "groups": node.args["groups"]}, extra
+        return {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": node.args["groups"],
+        }, extra
 
     def _extend(self, node: Node, x: Arg, extra: tuple[int, int], zero_point: int) -> Ref:
         n, h, w, c = self._graph.value(node.refs[0]).shape
-        assert isinstance(h, int) and isinstance(w, int)
-        args: dict[str, Arg] = {"x": x, "pad_width": ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)), "value": zero_point}
+        assert isinstance(h, int)
+        assert isinstance(w, int)
+        args: dict[str, Arg] = {
+            "x": x,
+            "pad_width": ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)),
+            "value": zero_point,
+        }
         value = Value((n, h + extra[0], w + extra[1], c), "uint8")
         self._nodes.append(Node(f"{node.name}.pad", "pad", args, (value,), node.layer))
         return Ref(f"{node.name}.pad")
@@ -200,12 +216,17 @@ class _Emitter:
     def _unary(self, node: Node) -> None:
         s_x, s_y = self._scales[node.refs[0]], self._scales[Ref(node.name)]
         every = s_x.dequantize(np.arange(256, dtype=np.uint8))
-        value = call(node, {key: tensor(every) if isinstance(arg, Ref) else arg for key, arg in node.args.items()})
+        value = call(
+            node, {key: tensor(every) if isinstance(arg, Ref) else arg for key, arg in node.args.items()}
+        )
         table = self._add_weight(f"{node.name}.table", s_y.quantize(value.numpy()))
         self._append(node, "qlookup", {"x": self._as_uint8(node.refs[0]), "table": table})
 
     def _move(self, node: Node) -> None:
-        args = {key: transform(arg, lambda a: self._as_uint8(a) if isinstance(a, Ref) else a) for key, arg in node.args.items()}
+        args = {
+            key: transform(arg, lambda a: self._as_uint8(a) if isinstance(a, Ref) else a)
+            for key, arg in node.args.items()
+        }
         if node.op == "global_avg_pool2d":
             self._append(node, "qmean_hw", {"x": args["x"]})
         elif node.op == "max_pool2d":

@@ -25,7 +25,9 @@ class QuantizedModel(GraphModule):
     @property
     def int8_ops(self) -> list[str]:
         """Names of the nodes that compute in int8."""
-        return [node.name for node in self.graph.nodes if node.outputs[0].dtype == "uint8" or node.op in _SUMS]
+        return [
+            node.name for node in self.graph.nodes if node.outputs[0].dtype == "uint8" or node.op in _SUMS
+        ]
 
 
 _SUMS = ("qlinear", "qconv2d")

@@ -71,7 +71,9 @@ def calibrate(graph: Graph, data: Sequence[npt.NDArray[Any]], batch_size: int = 
     samples = len(data[0]) if data and data[0].ndim else 0
     if samples == 0 or any(len(d) != samples for d in data):
         lengths = ", ".join(str(len(d)) for d in data)
-        raise ArgumentError(f"[quantize] calibration needs samples, as many for every input; got {lengths or 'none'}")
+        raise ArgumentError(
+            f"[quantize] calibration needs samples, as many for every input; got {lengths or 'none'}"
+        )
     ranges: dict[Ref, MinMax] = {}
 
     def observe(ref: Ref, value: Tensor) -> None:
@@ -79,7 +81,9 @@ def calibrate(graph: Graph, data: Sequence[npt.NDArray[Any]], batch_size: int = 
             try:
                 ranges.setdefault(ref, MinMax()).update(value.numpy())
             except ArgumentError as error:
-                raise ArgumentError(f"[quantize] calibration: '{ref.node}' is {error}; check the data") from None
+                raise ArgumentError(
+                    f"[quantize] calibration: '{ref.node}' is {error}; check the data"
+                ) from None
 
     with no_grad():
         for start in range(0, samples, batch_size):

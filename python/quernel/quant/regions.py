@@ -31,7 +31,12 @@ def clamp_additions(graph: Graph) -> tuple[Graph, dict[str, Ref]]:
     for node in graph.nodes:
         ref = Ref(node.name)
         readers = users.get(ref, [])
-        if kind(graph, node) == "addition" and len(readers) == 1 and readers[0].op == "relu" and ref not in graph.results:
+        if (
+            kind(graph, node) == "addition"
+            and len(readers) == 1
+            and readers[0].op == "relu"
+            and ref not in graph.results
+        ):
             clamped[node.name] = Ref(readers[0].name)
             moved[Ref(readers[0].name)] = ref
     return drop_dead(rewire(graph, graph.nodes, moved)), clamped
@@ -107,4 +112,3 @@ class Groups:
         for ref in rest:
             if self.root(ref) != self.root(first):
                 self._parent[self.root(ref)] = self.root(first)
-
