@@ -1,3 +1,4 @@
+#include <array>
 #include <cstring>
 
 #include "bindings/bindings.h"
@@ -10,12 +11,33 @@
 namespace quernel {
 namespace {
 
-py::dtype numpy_dtype(DType dtype) {
-  // ml_dtypes' bfloat16 is looked up only when such a tensor meets NumPy.
-  if (dtype == DType::kBFloat16) {
-    return py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"));
+// NumPy's type objects, looked up once each: making one from its name costs a microsecond.
+const py::dtype& numpy_dtype(DType dtype) {
+  static std::array<PyObject*, 8> known{};
+  PyObject*& object = known[static_cast<size_t>(dtype)];
+  if (!object) {
+    // ml_dtypes' bfloat16 is imported only when such a tensor meets NumPy.
+    object = (dtype == DType::kBFloat16 ? py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"))
+                                        : py::dtype(name(dtype)))
+                 .release()
+                 .ptr();
   }
-  return py::dtype(name(dtype));
+  return *reinterpret_cast<const py::dtype*>(&object);
+}
+
+DType to_dtype(const py::dtype& dtype) {
+  switch (dtype.num()) {
+    case py::dtype::num_of<float>():
+      return DType::kFloat32;
+    case py::dtype::num_of<double>():
+      return DType::kFloat64;
+    case py::dtype::num_of<int64_t>():
+      return DType::kInt64;
+    case py::dtype::num_of<uint8_t>():
+      return DType::kUInt8;
+    default:
+      return dtype_from_name(dtype.attr("name").cast<std::string>().c_str());
+  }
 }
 
 py::tuple shape_tuple(const Shape& shape) {
@@ -45,18 +67,20 @@ py::array to_numpy(const Tensor& t, bool writable) {
   const py::capsule keep(owner, [](void* p) { delete static_cast<std::shared_ptr<Storage>*>(p); });
   const std::vector<py::ssize_t> dims(t.shape().begin(), t.shape().end());
   py::array array(numpy_dtype(t.dtype()), dims, t.data(), keep);
-  if (!writable) array.attr("setflags")(py::arg("write") = false);
+  if (!writable) py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
   return array;
 }
 
 // Borrows C-contiguous native-endian memory if asked to, else copies.
 Tensor from_numpy(const py::array& given, bool copy) {
-  const py::object dtype_name = given.dtype().attr("name");
-  const DType dtype = dtype_from_name(dtype_name.cast<std::string>().c_str());
-  const bool plain = (given.flags() & py::array::c_style) && given.dtype().attr("isnative").cast<bool>();
-  py::array array = plain ? given
-                          : py::array(py::module_::import("numpy").attr("ascontiguousarray")(
-                                given, given.dtype().attr("newbyteorder")("=")));
+  const py::dtype given_dtype = given.dtype();
+  const DType dtype = to_dtype(given_dtype);
+  constexpr int kPlain = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
+  const bool is_native = given_dtype.byteorder() == '=' || given_dtype.byteorder() == '|';
+  py::array array = given;
+  if ((given.flags() & kPlain) != kPlain || !is_native) {
+    array = py::module_::import("numpy").attr("require")(given, given_dtype.attr("newbyteorder")("="), "CA");
+  }
   const Shape shape(std::span<const int64_t>(array.shape(), static_cast<size_t>(given.ndim())));
   const auto nbytes = static_cast<size_t>(array.nbytes());
   if (copy) {

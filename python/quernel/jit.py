@@ -30,6 +30,7 @@ R = TypeVar("R")
 
 _log = logging.getLogger("quernel.jit")
 _PLAIN = (int, float, str, bool, bytes, type(None), tuple, frozenset)
+_SEQUENCES = (list, tuple)
 _MAX_SIGNATURES = 64
 _MAX_PLANS = 8  # per signature
 _MAX_ATTEMPTS = 3
@@ -184,7 +185,7 @@ class _Call:
                 return value
             self._add("t", value._t)
             return value
-        if isinstance(value, np.ndarray):
+        if isinstance(value, np.ndarray):  # borrowed: kernels read the caller's memory
             native = _core.from_numpy(value, copy=False)
             self._add("t", native)
             return Tensor(native)
@@ -192,7 +193,7 @@ class _Call:
             native = _core.from_numpy(np.float64(value).reshape(()), copy=True)
             self._add("f", native)
             return Tensor(native)
-        if isinstance(value, list | tuple):
+        if isinstance(value, _SEQUENCES):
             self.key.append((type(value), len(value)))
             items = [self.take(item) for item in value]
             if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -256,7 +257,7 @@ def _flatten(value: Any, natives: list[_core.Tensor]) -> Any:
     if isinstance(value, Tensor):
         natives.append(_core.fresh_copy(value._t))
         return _Slot(len(natives) - 1)
-    if isinstance(value, list | tuple):
+    if isinstance(value, _SEQUENCES):
         items = [_flatten(item, natives) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
@@ -270,7 +271,7 @@ def _flatten(value: Any, natives: list[_core.Tensor]) -> Any:
 def _rebuild(structure: Any, tensors: Sequence[Tensor]) -> Any:
     if isinstance(structure, _Slot):
         return tensors[structure.index]
-    if isinstance(structure, list | tuple):
+    if isinstance(structure, _SEQUENCES):
         items = [_rebuild(item, tensors) for item in structure]
         return type(structure)(*items) if hasattr(structure, "_fields") else type(structure)(items)
     if isinstance(structure, dict):
