@@ -1,0 +1,39 @@
+"""Layers and containers. Images are (N, H, W, C), sequences (N, T, C)."""
+
+from __future__ import annotations
+
+from quernel.nn import init
+from quernel.nn.activation import GELU, ReLU, Sigmoid, SiLU, Softmax, Tanh
+from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
+from quernel.nn.conv import Conv2d
+from quernel.nn.dropout import Dropout
+from quernel.nn.linear import Flatten, Identity, Linear
+from quernel.nn.module import Module
+from quernel.nn.norm import BatchNorm2d
+from quernel.nn.parameter import Parameter
+from quernel.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+
+__all__ = [
+    "GELU",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "Dropout",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "Identity",
+    "Linear",
+    "MaxPool2d",
+    "Module",
+    "ModuleDict",
+    "ModuleList",
+    "Parameter",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+    "init",
+]

@@ -1,0 +1,37 @@
+"""Checks of layers' arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from quernel.errors import ArgumentError
+
+Size2 = int | Sequence[int]
+Pair = tuple[int, int]
+Padding = Size2 | Literal["same"]
+
+
+def positive(layer: str, name: str, value: int) -> int:
+    """`value`, if it is an integer above 0."""
+    if isinstance(value, bool) or not hasattr(value, "__index__") or int(value) < 1:
+        raise ArgumentError(f"[{layer}] {name} is a positive integer, got {value!r}")
+    return int(value)
+
+
+def pair(layer: str, name: str, value: Size2, least: int = 1) -> Pair:
+    """`value` for height and width: an integer stands for both."""
+    values = tuple(value) if isinstance(value, Sequence) else (value, value)
+    for v in values:
+        if isinstance(v, bool) or not hasattr(v, "__index__") or int(v) < least:
+            raise ArgumentError(f"[{layer}] {name} holds integers from {least} on, got {value!r}")
+    if len(values) != 2:
+        raise ArgumentError(f"[{layer}] {name} is one integer or a pair (height, width), got {value!r}")
+    return int(values[0]), int(values[1])
+
+
+def in_unit_interval(layer: str, name: str, value: float) -> float:
+    """`value`, if it lies in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ArgumentError(f"[{layer}] {name} lies between 0 and 1, got {value!r}")
+    return float(value)

@@ -1,0 +1,331 @@
+"""The base class of layers and models.
+
+Attributes live where Python puts them, in the instance's ``__dict__``, so reading one costs what it always costs;
+``__setattr__`` keeps three registries (parameters, buffers, submodules) beside it. Every change of an attribute counts
+``_version`` up: a plan recorded from a module remembers the count, and records anew after a change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+import numpy as np
+
+from quernel import ops, recording
+from quernel.nn.parameter import Parameter
+from quernel.nn.verbs import Verbs
+from quernel.tensor import Tensor
+
+_Member = TypeVar("_Member")
+
+
+class Module(Verbs):
+    """A piece of a network: parameters, buffers, submodules, and a ``forward`` that uses them.
+
+    Assigning a `Parameter` or a module to an attribute registers it. Calling the module casts floating-point inputs
+    (NumPy arrays too) to the dtype of its parameters and runs ``forward``.
+
+    Example:
+        >>> class Twice(nn.Module):
+        ...     def __init__(self, features):
+        ...         self.linear = nn.Linear(features, features)
+        ...     def forward(self, x):
+        ...         return self.linear(self.linear(x))
+        >>> sorted(name for name, _ in Twice(3).named_parameters())
+        ['linear.bias', 'linear.weight']
+    """
+
+    _parameters: dict[str, Parameter]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Module]
+    _version: int
+    _unsaved: set[str]
+    _session: dict[str, Any]  # what compile and predict have made; no part of the model
+    _float: str = "float32"  # dtype of buffers made later
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
+        # Here rather than in __init__, so that a subclass need not call super().__init__().
+        self = super().__new__(cls)
+        self.__dict__.update(
+            _parameters={}, _buffers={}, _modules={}, _unsaved=set(), _version=0, _training=True, _session={}
+        )
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Computes the output; every subclass defines it."""
+        raise NotImplementedError(f"[module] {type(self).__name__} defines no forward(self, x)")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        recording.guard(self, "_version", self.__dict__["_version"])
+        args = tuple([self._as_input(arg) for arg in args])
+        if "_first_inputs" not in self.__dict__:
+            self._note_inputs(args)
+        return self.forward(*args, **kwargs)
+
+    def _note_inputs(self, args: tuple[Any, ...]) -> None:
+        """Remembers the first inputs, from which `summary`, `freeze` and `save` take shapes when not given any."""
+        if args and all(isinstance(arg, Tensor) and not arg.is_traced for arg in args):
+            self.__dict__["_first_inputs"] = [(arg.shape, arg.dtype) for arg in args]
+
+    def _as_input(self, value: Any) -> Any:
+        """Arrays become tensors; floating-point ones get the dtype of the parameters."""
+        if not isinstance(value, Tensor):
+            if not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
+                return value
+            value = ops.as_tensor(value)
+        dtype = value.dtype
+        if dtype not in ("float32", "float64"):
+            return value
+        wanted = self.dtype
+        return value if wanted is None or wanted == dtype else value.astype(wanted)
+
+    # ---- attributes -------------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "training":
+            object.__setattr__(self, name, value)
+            return
+        self._changed(name)
+        registry: dict[str, Any] | None = None
+        if isinstance(value, Parameter):
+            registry = self._parameters
+        elif isinstance(value, Module):
+            registry = self._modules
+        elif name in self._buffers and (value is None or isinstance(value, Tensor)):
+            registry = self._buffers
+        for other in (self._parameters, self._buffers, self._modules):
+            if other is not registry:
+                other.pop(name, None)
+        if registry is not None:
+            registry[name] = value
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        self._changed(name)
+        for registry in (self._parameters, self._buffers, self._modules):
+            registry.pop(name, None)
+        object.__delattr__(self, name)
+
+    def _changed(self, name: str) -> None:
+        recording.host_write(f"{type(self).__name__}.{name}")
+        self.__dict__["_version"] += 1
+
+    def register_buffer(self, name: str, value: Tensor | None, persistent: bool = True) -> None:
+        """Adds a tensor that belongs to the module's state but is not trained (BatchNorm's running mean).
+
+        Args:
+            name: attribute under which it is read.
+            value: the tensor, or None until its size is known.
+            persistent: whether ``state_dict`` contains it.
+        """
+        self._buffers[name] = value
+        if not persistent:
+            self.__dict__["_unsaved"].add(name)
+        setattr(self, name, value)
+
+    def register_parameter(self, name: str, value: Parameter | None) -> None:
+        """Same as assigning to the attribute `name`."""
+        setattr(self, name, value)
+
+    def add_module(self, name: str, module: Module) -> None:
+        """Same as assigning to the attribute `name`; a container's names need not be identifiers."""
+        setattr(self, name, module)
+
+    # ---- traversal --------------------------------------------------------------------------------------------------
+
+    def children(self) -> Iterator[Module]:
+        """Direct submodules."""
+        return iter(self._modules.values())
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Direct submodules with their attribute names."""
+        return iter(self._modules.items())
+
+    def named_modules(self, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """This module (named `prefix`) and all below it, parents first, with dotted names."""
+        return self._walk(prefix, set() if remove_duplicate else None)
+
+    def _walk(self, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, Module]]:
+        if seen is not None:
+            if id(self) in seen:
+                return
+            seen.add(id(self))
+        yield prefix, self
+        for name, child in self._modules.items():
+            yield from child._walk(f"{prefix}.{name}" if prefix else name, seen)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def _members(
+        self,
+        registry: Callable[[Module], Mapping[str, _Member | None]],
+        prefix: str,
+        recurse: bool,
+        unique: bool,
+    ) -> Iterator[tuple[str, _Member]]:
+        seen: set[int] = set()
+        for path, module in self._walk(prefix, set() if unique else None) if recurse else [(prefix, self)]:
+            for name, member in registry(module).items():
+                if member is None or (unique and id(member) in seen):
+                    continue
+                seen.add(id(member))
+                yield f"{path}.{name}" if path else name, member
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Parameter]]:
+        """Parameters with dotted names; a shared one appears once, under its first name."""
+        return self._members(lambda module: module._parameters, prefix, recurse, remove_duplicate)
+
+    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
+        """Parameters of this module and of all below it, each once."""
+        return (parameter for _, parameter in self.named_parameters(recurse=recurse))
+
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Buffers with dotted names."""
+        return self._members(lambda module: module._buffers, prefix, recurse, remove_duplicate)
+
+    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
+        """Buffers of this module and of all below it, each once."""
+        return (buffer for _, buffer in self.named_buffers(recurse=recurse))
+
+    def get_submodule(self, path: str) -> Module:
+        """The module with a dotted name; ``""`` is this one."""
+        module = self
+        for name in path.split(".") if path else []:
+            if name not in module._modules:
+                raise AttributeError(
+                    f"[module] {type(module).__name__} has no submodule {name!r} (of {path!r})"
+                )
+            module = module._modules[name]
+        return module
+
+    def get_parameter(self, path: str) -> Parameter:
+        """The parameter with a dotted name."""
+        parent, _, name = path.rpartition(".")
+        module = self.get_submodule(parent)
+        if name not in module._parameters:
+            raise AttributeError(f"[module] {type(module).__name__} has no parameter {name!r} (of {path!r})")
+        return module._parameters[name]
+
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Calls `function` on every module below this one, children first, then on this one; returns self."""
+        for child in self._modules.values():
+            child.apply(function)
+        function(self)
+        return self
+
+    # ---- state ------------------------------------------------------------------------------------------------------
+
+    @property
+    def training(self) -> bool:
+        """Whether BatchNorm, Dropout and the like behave as in training; set by ``train`` and ``eval``."""
+        value: bool = self.__dict__["_training"]
+        recording.guard(self, "training", value)
+        return value
+
+    @training.setter
+    def training(self, value: bool) -> None:
+        recording.host_write(f"{type(self).__name__}.training")
+        self.__dict__["_training"] = bool(value)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode here and below; returns self."""
+        for module in self.modules():
+            if module.__dict__["_training"] != mode:
+                module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Sets evaluation mode here and below; returns self."""
+        return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Freezes (False) or unfreezes every parameter here and below; returns self."""
+        for parameter in self.parameters():
+            parameter.requires_grad_(requires_grad)
+        return self
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of all parameters; the next backward stores instead of adding."""
+        for parameter in self.parameters():
+            if not parameter.is_unsized:
+                parameter.grad = None
+
+    @property
+    def dtype(self) -> str | None:
+        """Element type of the first parameter; None without parameters."""
+        for parameter in self._parameters.values():
+            return parameter.dtype
+        for child in self._modules.values():
+            if (dtype := child.dtype) is not None:
+                return dtype
+        return None
+
+    def to(self, *args: str, device: str | None = None, dtype: str | None = None) -> Self:
+        """Moves parameters and buffers to a device or a floating-point dtype, in place; returns self.
+
+        Args:
+            args: a device (``"cpu"``) or a dtype (``"float64"``), in any order.
+            device: ``"cpu"``; ``"cuda"`` raises with the reason if there is none.
+            dtype: ``"float32"`` or ``"float64"``.
+
+        Example:
+            >>> nn.Linear(2, 3).to("float64").weight.dtype
+            'float64'
+        """
+        from quernel.nn import state
+
+        state.move(self, args, device, dtype)
+        return self
+
+    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
+        """Parameters and persistent buffers by dotted name, sharing their memory (copy with ``.numpy().copy()``).
+
+        A shared parameter appears under each of its names.
+        """
+        from quernel.nn import state
+
+        return state.state_dict(self, prefix)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True
+    ) -> tuple[list[str], list[str]]:
+        """Copies values into parameters and buffers; sizes left ``None`` are taken from the values.
+
+        Args:
+            state_dict: tensors or arrays by dotted name.
+            strict: whether missing or unexpected names are an error.
+
+        Returns:
+            The missing and the unexpected names.
+
+        Raises:
+            ArgumentError: names differ and `strict`. Nothing has been written.
+            ShapeError: shapes differ. Nothing has been written.
+        """
+        from quernel.nn import state
+
+        return state.load_state_dict(self, state_dict, strict)
+
+    # ---- copies and text --------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_session": {}}  # compiled steps belong to this object alone
+
+    def extra_repr(self) -> str:
+        """What stands between the parentheses of ``repr``."""
+        return ""
+
+    def __repr__(self) -> str:
+        name, extra = type(self).__name__, self.extra_repr()
+        if not self._modules:
+            return f"{name}({extra})"
+        lines = [extra] if extra else []
+        lines += [f"({key}): {child!r}".replace("\n", "\n  ") for key, child in self._modules.items()]
+        return f"{name}(\n" + "\n".join(f"  {line}" for line in lines) + "\n)"

@@ -1,0 +1,104 @@
+"""Reading and writing a module's state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from quernel.autograd import no_grad
+from quernel.errors import ArgumentError, ShapeError
+from quernel.nn.module import Module
+from quernel.nn.sized import SizedByInput
+from quernel.ops import optim as native
+from quernel.runtime import check_device
+from quernel.tensor import Tensor
+
+
+def entries(module: Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and persistent buffers under every name they have."""
+    for path, owner in module.named_modules(prefix, remove_duplicate=False):
+        for name, parameter in owner._parameters.items():
+            yield f"{path}.{name}" if path else name, parameter
+        for name, buffer in owner._buffers.items():
+            if buffer is not None and name not in owner._unsaved:
+                yield f"{path}.{name}" if path else name, buffer
+
+
+def state_dict(module: Module, prefix: str) -> dict[str, Tensor]:
+    """See `Module.state_dict`."""
+    return {name: value.detach() for name, value in entries(module, prefix.rstrip("."))}
+
+
+def load_state_dict(module: Module, given: Mapping[str, Any], strict: bool) -> tuple[list[str], list[str]]:
+    """See `Module.load_state_dict`."""
+    arrays = {
+        name: np.asarray(value.detach() if hasattr(value, "detach") else value)
+        for name, value in given.items()
+    }
+    sized = _size_layers(module, arrays)
+    try:
+        targets = dict(entries(module))
+        missing = [name for name in targets if name not in arrays]
+        unexpected = [
+            name for name in arrays if name not in targets and not name.endswith("num_batches_tracked")
+        ]
+        if strict and (missing or unexpected):
+            raise ArgumentError(
+                f"[load_state_dict] missing: {missing or 'none'}; unexpected: {unexpected or 'none'}"
+            )
+        for name, target in targets.items():
+            if name in arrays and arrays[name].shape != target.shape:
+                raise ShapeError(
+                    f"[load_state_dict] {name} has shape {target.shape}, the state {arrays[name].shape}"
+                )
+    except BaseException:
+        for layer in sized:
+            layer._unsize()
+        raise
+    with no_grad():
+        for name, target in targets.items():
+            if name in arrays:
+                target[...] = arrays[name]
+    return missing, unexpected
+
+
+def _size_layers(module: Module, arrays: Mapping[str, np.ndarray[Any, Any]]) -> list[SizedByInput]:
+    """Sizes the layers whose sizes the state tells; returns them."""
+    sized = []
+    for path, layer in module.named_modules():
+        if not isinstance(layer, SizedByInput) or layer.is_sized:
+            continue
+        prefix = f"{path}." if path else ""
+        shapes = {name.removeprefix(prefix): a.shape for name, a in arrays.items() if name.startswith(prefix)}
+        try:
+            channels = layer._channels_of(shapes)
+        except (KeyError, IndexError):
+            continue
+        layer._ensure(channels)
+        sized.append(layer)
+    return sized
+
+
+def move(module: Module, args: tuple[str, ...], device: str | None, dtype: str | None) -> None:
+    """See `Module.to`."""
+    for arg in args:
+        if arg in ("float32", "float64"):
+            dtype = arg
+        else:
+            device = arg
+    if device is not None:
+        check_device(device)
+    if dtype is None:
+        return
+    if dtype not in ("float32", "float64"):
+        raise ArgumentError(f"[to] modules are float32 or float64, got {dtype!r}")
+    for owner in module.modules():
+        owner._float = dtype
+        for parameter in owner._parameters.values():
+            parameter.become(dtype)
+        for name, buffer in owner._buffers.items():
+            if buffer is not None and buffer.dtype in ("float32", "float64"):
+                setattr(owner, name, buffer.detach().astype(dtype))
+    native.moved()
