@@ -1,0 +1,125 @@
+// Register tiles. A row of A is broadcast element by element, so A may have any strides and is never copied; B is
+// read in rows of whole vectors. AVX-512 keeps 6 x 64 floats in 24 of 32 registers and reads B once for six rows;
+// AVX2 and the baseline have 16 registers, so tall tiles are 6 x 16 (4 x 8) and cover the panel in several passes,
+// while one or two rows take more columns, to have enough independent chains to hide the latency.
+//
+// Every output is a single chain over k whatever the tile: which tile computes it changes no bit.
+#include "kernels/gemm_tile.h"
+
+#include <array>
+#include <utility>
+
+#include "kernels/args.h"
+#include "kernels/simd/vec.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+// Vectors across a tile of `rows` rows.
+template <class V>
+constexpr int tile_vecs(int rows) {
+  constexpr bool kManyRegisters = sizeof(V) == 64;
+  const int vecs = kManyRegisters ? (rows <= 3 ? 8 : 4) : (rows == 1 ? 8 : rows <= 3 ? 4 : 2);
+  const int most = static_cast<int>(kPanel) / V::kWidth;
+  return vecs < most ? vecs : most;
+}
+
+template <class V>
+constexpr int kMostVecs = tile_vecs<V>(1);
+
+template <class V, bool kTail>
+inline V load(const typename V::Scalar* p, [[maybe_unused]] int lanes) {
+  if constexpr (kTail)
+    return V::load(p, lanes);
+  else
+    return V::load(p);
+}
+
+template <class V, bool kTail>
+inline void store(V v, typename V::Scalar* p, [[maybe_unused]] int lanes) {
+  if constexpr (kTail)
+    v.store(p, lanes);
+  else
+    v.store(p);
+}
+
+// kRows x kVecs vectors from column `col`; with kTail the last vector has only `lanes` lanes.
+template <class V, int kRows, int kVecs, bool kTail>
+void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
+  using T = typename V::Scalar;
+  V acc[kRows][kVecs];
+  if (tile.accumulate) {
+    for (int i = 0; i < kRows; ++i) {
+      for (int j = 0; j < kVecs - 1; ++j) acc[i][j] = V::load(tile.c[i] + col + j * V::kWidth);
+      acc[i][kVecs - 1] = load<V, kTail>(tile.c[i] + col + (kVecs - 1) * V::kWidth, lanes);
+    }
+  } else {
+    for (int i = 0; i < kRows; ++i)
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = V::zero();
+  }
+  const int64_t a_step = tile.a_step, ldb = tile.ldb;
+  for (int64_t tap = 0; tap < tile.taps; ++tap) {
+    const T* a[kRows];
+    for (int i = 0; i < kRows; ++i) a[i] = tile.a[tap * kRows + i];
+    const T* b = tile.b[tap] + col;
+    for (int64_t k = 0, at = 0; k < tile.depth; ++k, at += a_step, b += ldb) {
+      V row[kVecs];
+      for (int j = 0; j < kVecs - 1; ++j) row[j] = V::load(b + j * V::kWidth);
+      row[kVecs - 1] = load<V, kTail>(b + (kVecs - 1) * V::kWidth, lanes);
+      for (int i = 0; i < kRows; ++i) {
+        const V x = V::set(a[i][at]);
+        for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
+      }
+    }
+  }
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kVecs - 1; ++j) acc[i][j].store(tile.c[i] + col + j * V::kWidth);
+    store<V, kTail>(acc[i][kVecs - 1], tile.c[i] + col + (kVecs - 1) * V::kWidth, lanes);
+  }
+}
+
+template <class V>
+using Multiply = void (*)(const Tile<typename V::Scalar>&, int64_t, int);
+
+template <class V, int kRows, int kVecs>
+constexpr std::array<Multiply<V>, 2> variants() {
+  if constexpr (kVecs <= tile_vecs<V>(kRows))
+    return {multiply<V, kRows, kVecs, false>, multiply<V, kRows, kVecs, true>};
+  else
+    return {};
+}
+
+template <class V>
+using Table = std::array<std::array<std::array<Multiply<V>, 2>, kMostVecs<V>>, kTileRows>;
+
+template <class V, size_t... kRow>
+constexpr Table<V> make_table(std::index_sequence<kRow...>) {
+  const auto row = []<int kRows, size_t... kVec>(std::integral_constant<int, kRows>, std::index_sequence<kVec...>) {
+    return std::array<std::array<Multiply<V>, 2>, kMostVecs<V>>{variants<V, kRows, kVec + 1>()...};
+  };
+  return {row(std::integral_constant<int, kRow + 1>{}, std::make_index_sequence<kMostVecs<V>>{})...};
+}
+
+// [rows - 1][vectors - 1][tail]
+template <class V>
+constexpr Table<V> kTable = make_table<V>(std::make_index_sequence<kTileRows>{});
+
+template <class V>
+inline void dispatch(const Tile<typename V::Scalar>& tile) {
+  constexpr int kWidth = V::kWidth;
+  const int most = tile_vecs<V>(tile.rows);
+  for (int col = 0; col < tile.cols; col += most * kWidth) {
+    const int left = tile.cols - col;
+    const int vecs = left >= most * kWidth ? most : (left + kWidth - 1) / kWidth;
+    const int lanes = left - (vecs - 1) * kWidth;
+    const bool tail = lanes < kWidth;
+    kTable<V>[tile.rows - 1][vecs - 1][tail](tile, col, lanes);
+  }
+}
+
+}  // namespace
+
+void multiply_tile(const Tile<float>& tile) { dispatch<VecF32>(tile); }
+void multiply_tile(const Tile<double>& tile) { dispatch<VecF64>(tile); }
+
+}  // namespace quernel::QUERNEL_ISA
