@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_plan(m);
   quernel::register_elementwise(m);
   quernel::register_layout(m);
+  quernel::register_matmul(m);
   quernel::register_quant(m);
 }

@@ -48,14 +48,15 @@ template <class V, int kRows, int kVecs, bool kTail>
 void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
   using T = typename V::Scalar;
   V acc[kRows][kVecs];
+  for (int i = 0; i < kRows; ++i)
+    for (int j = 0; j < kVecs; ++j) acc[i][j] = V::zero();
   if (tile.accumulate) {
+#pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
       for (int j = 0; j < kVecs - 1; ++j) acc[i][j] = V::load(tile.c[i] + col + j * V::kWidth);
       acc[i][kVecs - 1] = load<V, kTail>(tile.c[i] + col + (kVecs - 1) * V::kWidth, lanes);
     }
-  } else {
-    for (int i = 0; i < kRows; ++i)
-      for (int j = 0; j < kVecs; ++j) acc[i][j] = V::zero();
   }
   const int64_t a_step = tile.a_step, ldb = tile.ldb;
   for (int64_t tap = 0; tap < tile.taps; ++tap) {

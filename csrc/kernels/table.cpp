@@ -3,6 +3,10 @@
 
 namespace quernel::QUERNEL_ISA {
 
+// matmul
+Fn<GemmArgs> gemm_f32, gemm_f64;
+Fn<PackArgs> pack_f32, pack_f64;
+
 // elementwise
 Fn<UnaryArgs> unary;
 Fn<BinaryArgs> binary;
@@ -30,6 +34,11 @@ extern constinit const Level level{
     .features = kRequiredFeatures,
     .table =
         {
+            // matmul
+            .gemm_f32 = entry<gemm_f32>,
+            .gemm_f64 = entry<gemm_f64>,
+            .pack_f32 = entry<pack_f32>,
+            .pack_f64 = entry<pack_f64>,
             // elementwise
             .unary = entry<unary>,
             .binary = entry<binary>,

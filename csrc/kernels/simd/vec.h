@@ -11,6 +11,7 @@
 //   first_lanes<V>(n)   the mask of the first n lanes
 //   scale_pow2(x, n)    x 2^n for integral n, rounded once if |x| is in [2^-30, 2^30]
 //   exponent(x), mantissa(x)   x = mantissa 2^exponent with mantissa in [1, 2), for positive finite x
+//   zip_lo(a, b), zip_hi(a, b)  lanes of a and b in turn, from their lower or upper halves
 //   load_bool(p, n), store_bool(mask, p, n)   bytes 0 and 1
 //
 // At the scalar level fma rounds twice (there is no such instruction); elsewhere it is one rounding.
@@ -61,6 +62,20 @@ inline typename V::Scalar reduce_max(V v) {
   for (int i = 1; i < V::kWidth; ++i)
     if (lanes[i] > best || lanes[i] != lanes[i]) best = lanes[i];
   return best;
+}
+
+// Transposes the square of lanes. One round of zips rotates the bits of an element's index (row, lane) by one.
+template <class V>
+inline void transpose(V (&v)[V::kWidth]) {
+  constexpr int kHalf = V::kWidth / 2;
+  for (int round = 1; round < V::kWidth; round *= 2) {
+    V in[V::kWidth];
+    for (int i = 0; i < V::kWidth; ++i) in[i] = v[i];
+    for (int i = 0; i < kHalf; ++i) {
+      v[2 * i] = zip_lo(in[i], in[i + kHalf]);
+      v[2 * i + 1] = zip_hi(in[i], in[i + kHalf]);
+    }
+  }
 }
 
 }  // namespace

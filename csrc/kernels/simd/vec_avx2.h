@@ -156,6 +156,19 @@ inline VecF64 mantissa(VecF64 x) {
   return {_mm256_or_pd(fraction, _mm256_set1_pd(1.0))};
 }
 
+inline VecF32 zip_lo(VecF32 a, VecF32 b) {
+  return {_mm256_permute2f128_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v), 0x20)};
+}
+inline VecF32 zip_hi(VecF32 a, VecF32 b) {
+  return {_mm256_permute2f128_ps(_mm256_unpacklo_ps(a.v, b.v), _mm256_unpackhi_ps(a.v, b.v), 0x31)};
+}
+inline VecF64 zip_lo(VecF64 a, VecF64 b) {
+  return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.v, b.v), _mm256_unpackhi_pd(a.v, b.v), 0x20)};
+}
+inline VecF64 zip_hi(VecF64 a, VecF64 b) {
+  return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.v, b.v), _mm256_unpackhi_pd(a.v, b.v), 0x31)};
+}
+
 template <class V>
 inline typename V::Mask first_lanes(int n) {
   if constexpr (V::kWidth == 8)

@@ -118,6 +118,21 @@ inline VecF64 scale_pow2(VecF64 x, VecF64 n) { return {_mm512_scalef_pd(x.v, n.v
 inline VecF64 exponent(VecF64 x) { return {_mm512_getexp_pd(x.v)}; }
 inline VecF64 mantissa(VecF64 x) { return {_mm512_getmant_pd(x.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)}; }
 
+inline VecF32 zip_lo(VecF32 a, VecF32 b) {
+  const __m512i at = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  return {_mm512_permutex2var_ps(a.v, at, b.v)};
+}
+inline VecF32 zip_hi(VecF32 a, VecF32 b) {
+  const __m512i at = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  return {_mm512_permutex2var_ps(a.v, at, b.v)};
+}
+inline VecF64 zip_lo(VecF64 a, VecF64 b) {
+  return {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), b.v)};
+}
+inline VecF64 zip_hi(VecF64 a, VecF64 b) {
+  return {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b.v)};
+}
+
 template <class V>
 inline typename V::Mask first_lanes(int n) {
   if constexpr (V::kWidth == 16)

@@ -71,6 +71,8 @@ struct VecOf {
   friend VecOf abs(VecOf a) {
     return {reinterpret_cast<Lanes>(reinterpret_cast<Bits>(a.v) & ~reinterpret_cast<Bits>(set(T(-0.0)).v))};
   }
+  friend VecOf zip_lo(VecOf a, VecOf b) { return zip(a, b, 0); }
+  friend VecOf zip_hi(VecOf a, VecOf b) { return zip(a, b, kLanes / 2); }
   friend VecOf sqrt(VecOf a) {
     return a.map([](T x) { return std::sqrt(x); });
   }
@@ -92,6 +94,11 @@ struct VecOf {
   }
 
  private:
+  static VecOf zip(VecOf a, VecOf b, int from) {
+    VecOf r;
+    for (int i = 0; i < kLanes; ++i) r.v[i] = (i % 2 ? b : a).v[from + i / 2];
+    return r;
+  }
   template <class F>
   VecOf map(F f) const {
     VecOf r;

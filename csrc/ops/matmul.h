@@ -1,0 +1,20 @@
+// Matrix products: check, find the strides, pack B where that pays, launch.
+#pragma once
+#include "ops/epilogue.h"
+
+namespace quernel::ops {
+
+// NumPy's matmul over the last two dimensions, the others broadcast; `transpose_*` swaps an operand's last two (no
+// effect on 1-D operands).
+Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
+
+// x (..., I), weight (O, I) -> activation(x weight^T + bias + residual), (..., O).
+OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue);
+
+// The time of so many multiply-adds on one thread.
+double mac_ns(DType dtype, double macs);
+
+// B of `batch` matrices (k, n), each `k · n` elements, stored (n, k) if `transposed` -> [batch][n/64][k][64].
+Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool transposed);
+
+}  // namespace quernel::ops
