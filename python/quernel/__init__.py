@@ -16,7 +16,20 @@ from quernel.runtime import show_config
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
-    from quernel import callbacks, compress, data, errors, graph, io, losses, metrics, nn, optim, quant, random
+    from quernel import (
+        callbacks,
+        compress,
+        data,
+        errors,
+        graph,
+        io,
+        losses,
+        metrics,
+        nn,
+        optim,
+        quant,
+        random,
+    )
     from quernel.io import load
     from quernel.jit import jit
     from quernel.random import seed
@@ -26,7 +39,20 @@ __version__: str = _core.__version__
 _core.active_isa()  # a bad QUERNEL_ISA is reported here, not at the first op
 
 _LAZY_MODULES = frozenset(
-    ["callbacks", "compress", "data", "errors", "graph", "io", "losses", "metrics", "nn", "optim", "quant", "random"]
+    [
+        "callbacks",
+        "compress",
+        "data",
+        "errors",
+        "graph",
+        "io",
+        "losses",
+        "metrics",
+        "nn",
+        "optim",
+        "quant",
+        "random",
+    ]
 )
 _LAZY_NAMES = {"jit": "quernel.jit", "load": "quernel.io", "seed": "quernel.random"}
 

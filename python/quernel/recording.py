@@ -28,7 +28,9 @@ _PACKAGE = str(Path(__file__).parent)
 class Guard:
     """`owner.name` had `value` when it was read."""
 
-    owner: weakref.ref[Any]  # a temporary tensor must not be kept alive; without owner there is nothing to guard
+    owner: weakref.ref[
+        Any
+    ]  # a temporary tensor must not be kept alive; without owner there is nothing to guard
     name: str
     value: Any
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -79,21 +80,29 @@ def check_device(device: str) -> str:
     if device in ("cpu", "auto"):
         return "cpu"
     if device == "cuda" or device.startswith("cuda:"):
-        raise DeviceError(f"[device] {device!r} cannot be used: {cuda_unavailable_reason()}; pass device='cpu' or 'auto'")
+        raise DeviceError(
+            f"[device] {device!r} cannot be used: {cuda_unavailable_reason()}; pass device='cpu' or 'auto'"
+        )
     raise DeviceError(f"[device] unknown device {device!r}; there are 'cpu' and 'auto'")
 
 
-def show_config() -> str:
-    """Returns a description of the engine on this machine, one fact a line: ``print(qn.show_config())``."""
+def config() -> dict[str, str]:
+    """Returns what `show_config` prints, by name."""
     threads, reason = _core.default_thread_count()
-    features = _core.cpu_features()
     absent = [name for name in compiled_isas() if name not in supported_isas()]
-    lines = {
+    levels = f"supported: {', '.join(supported_isas())}"
+    if absent:
+        levels += f"; compiled, but not for this CPU: {', '.join(absent)}"
+    return {
         "quernel": _core.__version__,
-        "cpu": f"{_core.cpu_model()} ({features})",
-        "isa": f"{active_isa()} (supported: {', '.join(supported_isas())}"
-        + (f"; compiled, but absent from this CPU: {', '.join(absent)})" if absent else ")"),
+        "cpu": f"{_core.cpu_model()} ({_core.cpu_features()})",
+        "isa": f"{active_isa()} ({levels})",
         "threads": f"{num_threads()} (default {threads}: {reason})",
         "cuda": f"no: {cuda_unavailable_reason()}",
     }
-    return "\n".join(f"{name + ':':<9}{value}" for name, value in lines.items())
+
+
+def show_config() -> None:
+    """Prints version, CPU, instruction set, threads, and whether CUDA can be used, with the reason."""
+    for name, value in config().items():
+        sys.stdout.write(f"{name + ':':<9}{value}\n")

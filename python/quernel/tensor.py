@@ -2,6 +2,8 @@
 
 Tensors are C-contiguous. `reshape` shares memory; transposing, slicing and broadcasting copy. Arithmetic broadcasts as in
 NumPy and promotes dtypes as in PyTorch: a Python number never widens a tensor of its own kind. Images are (N, H, W, C).
+
+Longer than 400 lines, because Python wants all of a class's operators inside the class; each is one call of an op.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Tensor:
     # How often a tensor that had never been asked for gradients was: plans do not watch each of those on its own.
     first_requests: ClassVar[int] = 0
 
-    def __init__(self, native: _core.Tensor, requires_grad: bool | None = None, node: Node | None = None) -> None:
+    def __init__(
+        self, native: _core.Tensor, requires_grad: bool | None = None, node: Node | None = None
+    ) -> None:
         """Wraps a native tensor. `qn.tensor` makes one from data."""
         self._t = native
         self._requires_grad = requires_grad  # None: nobody has asked so far
@@ -113,7 +117,9 @@ class Tensor:
         if self._node is not None and not value:
             raise StateError("[requires_grad] this tensor was computed from others; use detach()")
         if value and self.dtype not in ops.FLOATING:
-            raise DTypeError(f"[requires_grad] only floating tensors have gradients, this one is {self.dtype}")
+            raise DTypeError(
+                f"[requires_grad] only floating tensors have gradients, this one is {self.dtype}"
+            )
         if bool(value) != bool(self._requires_grad):
             recording.host_write("Tensor.requires_grad")
             if self._requires_grad is None:
@@ -132,12 +138,15 @@ class Tensor:
         """What `backward` has accumulated into this leaf, or None. It is shared memory: the next backward adds to it."""
         if self._spec is not None or not self._t.has_grad:
             return None
-        return Tensor(self._t.grad)
+        gradient = self._t.grad
+        return None if gradient is None else Tensor(gradient)
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
         if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
-            raise ShapeError(f"[grad] a {self.dtype} tensor of shape {self.shape} got a {value.dtype} gradient of {value.shape}")
+            raise ShapeError(
+                f"[grad] a {self.dtype} tensor of shape {self.shape} got a {value.dtype} gradient of {value.shape}"
+            )
         _core.zero_grads_([self._t])
         if value is not None:
             _core.accumulate_grad_(self._t, value._t)
@@ -159,7 +168,9 @@ class Tensor:
             raise StateError("[backward] this tensor does not depend on any tensor with requires_grad=True")
         if gradient is None:
             if self.size != 1:
-                raise ShapeError(f"[backward] a tensor of shape {self.shape} needs a gradient argument; only one element may go without")
+                raise ShapeError(
+                    f"[backward] a tensor of shape {self.shape} needs a gradient argument; only one element may go without"
+                )
             weights = Tensor(_core.full(self.shape, 1.0, self.dtype))
         else:
             weights = ops.as_tensor(gradient).astype(self.dtype)
@@ -178,7 +189,9 @@ class Tensor:
 
     def _host(self, what: str) -> _core.Tensor:
         if self._spec is not None:
-            raise StateError(f"[{what}] a traced tensor has a shape and a dtype but no values; branch on shapes only")
+            raise StateError(
+                f"[{what}] a traced tensor has a shape and a dtype but no values; branch on shapes only"
+            )
         recording.host_read(what)
         return self._t
 
@@ -195,7 +208,9 @@ class Tensor:
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None, **options: Any) -> Any:
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: tuple[int, int] | None = None, **options: Any
+    ) -> Any:
         """Exports without a copy to consumers that understand read-only data (DLPack 1.0), else a copy."""
         array: NDArray[Any] = self._host("Tensor.__dlpack__()").numpy()
         if max_version is None or max_version < (1, 0):
@@ -209,7 +224,9 @@ class Tensor:
         """Returns the value of a tensor of one element as a Python number."""
         value = self._host("Tensor.item()")
         if self.size != 1:
-            raise ShapeError(f"[item] only a tensor of one element has an item, this one has shape {self.shape}")
+            raise ShapeError(
+                f"[item] only a tensor of one element has an item, this one has shape {self.shape}"
+            )
         number: bool | int | float = value.numpy().item()
         return number
 
@@ -219,7 +236,9 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.size != 1:
-            raise ValueError(f"the truth value of a tensor of shape {self.shape} is ambiguous; use .numpy().any() or .all()")
+            raise ValueError(
+                f"the truth value of a tensor of shape {self.shape} is ambiguous; use .numpy().any() or .all()"
+            )
         return bool(self.item())
 
     def __float__(self) -> float:
@@ -273,7 +292,7 @@ class Tensor:
     def __radd__(self, other: TensorLike) -> Tensor:
         return ops.add(other, self)
 
-    def __iadd__(self, other: TensorLike) -> Tensor:
+    def __iadd__(self, other: TensorLike) -> Tensor:  # noqa: PYI034 - see _store
         return self._store(ops.add(self._check_in_place("+="), other))
 
     def __sub__(self, other: TensorLike) -> Tensor:
@@ -282,7 +301,7 @@ class Tensor:
     def __rsub__(self, other: TensorLike) -> Tensor:
         return ops.sub(other, self)
 
-    def __isub__(self, other: TensorLike) -> Tensor:
+    def __isub__(self, other: TensorLike) -> Tensor:  # noqa: PYI034 - see _store
         return self._store(ops.sub(self._check_in_place("-="), other))
 
     def __mul__(self, other: TensorLike) -> Tensor:
@@ -291,7 +310,7 @@ class Tensor:
     def __rmul__(self, other: TensorLike) -> Tensor:
         return ops.mul(other, self)
 
-    def __imul__(self, other: TensorLike) -> Tensor:
+    def __imul__(self, other: TensorLike) -> Tensor:  # noqa: PYI034 - see _store
         return self._store(ops.mul(self._check_in_place("*="), other))
 
     def __truediv__(self, other: TensorLike) -> Tensor:
@@ -300,7 +319,7 @@ class Tensor:
     def __rtruediv__(self, other: TensorLike) -> Tensor:
         return ops.div(other, self)
 
-    def __itruediv__(self, other: TensorLike) -> Tensor:
+    def __itruediv__(self, other: TensorLike) -> Tensor:  # noqa: PYI034 - see _store
         return self._store(ops.div(self._check_in_place("/="), other))
 
     def __pow__(self, exponent: TensorLike) -> Tensor:
@@ -329,10 +348,10 @@ class Tensor:
 
     # Comparisons, element by element.
 
-    def __eq__(self, other: object) -> Any:
+    def __eq__(self, other: Any) -> Any:
         return NotImplemented if other is None or isinstance(other, str) else ops.eq(self, other)
 
-    def __ne__(self, other: object) -> Any:
+    def __ne__(self, other: Any) -> Any:
         return NotImplemented if other is None or isinstance(other, str) else ops.ne(self, other)
 
     def __lt__(self, other: TensorLike) -> Tensor:
@@ -377,7 +396,7 @@ class Tensor:
     permute = transpose
 
     @property
-    def T(self) -> Tensor:  # noqa: N802
+    def T(self) -> Tensor:
         """The tensor with its dimensions reversed."""
         return ops.transpose(self)
 
@@ -434,7 +453,7 @@ class Tensor:
 
 def _one_tuple(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
     if len(values) == 1 and not isinstance(values[0], int):
-        return tuple(values[0])  # type: ignore[arg-type]
+        return tuple(values[0])
     return values  # type: ignore[return-value]
 
 

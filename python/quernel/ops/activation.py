@@ -15,7 +15,9 @@ ACTIVATIONS = (*_FROM_OUTPUT, *_FROM_INPUT)
 def check_activation(op: str, activation: str | None) -> None:
     """Raises unless there is such an activation."""
     if activation is not None and activation not in ACTIVATIONS:
-        raise ArgumentError(f"[{op}] unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)} and None")
+        raise ArgumentError(
+            f"[{op}] unknown activation {activation!r}; there are {', '.join(ACTIVATIONS)} and None"
+        )
 
 
 def needs_input(activation: str | None) -> bool:

@@ -37,7 +37,9 @@ def _padding(padding: Padding, kernel: Pair, stride: Pair, dilation: Pair) -> tu
     if padding != "same":
         raise ArgumentError(f"[conv2d] padding must be a size, 'same' or 'valid', got {padding!r}")
     if stride != (1, 1):
-        raise ArgumentError(f"[conv2d] padding='same' needs stride 1, got {stride}; give the padding as numbers")
+        raise ArgumentError(
+            f"[conv2d] padding='same' needs stride 1, got {stride}; give the padding as numbers"
+        )
     (kh, kw), (dh, dw) = kernel, dilation
     total_h, total_w = (kh - 1) * dh, (kw - 1) * dw
     return (total_h // 2, total_w // 2), (total_h % 2, total_w % 2)
@@ -131,7 +133,9 @@ def conv2d(
     a, w = as_tensor(x), as_tensor(weight)
     b = None if bias is None else as_tensor(bias)
     r = None if residual is None else as_tensor(residual)
-    stride, padding, extra, dilation, shape = _geometry(spec_of(a), spec_of(w), stride, padding, dilation, groups)
+    stride, padding, extra, dilation, shape = _geometry(
+        spec_of(a), spec_of(w), stride, padding, dilation, groups
+    )
     check_addends("conv2d", a.dtype, shape, b, r)
     image = a._t
     if extra != (0, 0):

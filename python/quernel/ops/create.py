@@ -9,7 +9,7 @@ import numpy as np
 
 from quernel import _core, recording
 from quernel.errors import DTypeError
-from quernel.ops.dtypes import DTYPES, FLOATING, dtype_name
+from quernel.ops.dtypes import DTYPES, FLOATING, dtype_name, scalar_dtype
 from quernel.runtime import check_device
 from quernel.tensor import Tensor
 
@@ -49,7 +49,9 @@ def tensor(
     else:
         native = _core.copy(native)
     if requires_grad and native.dtype not in FLOATING:
-        raise DTypeError(f"[tensor] only floating tensors have gradients, this one is {native.dtype}; pass dtype='float32'")
+        raise DTypeError(
+            f"[tensor] only floating tensors have gradients, this one is {native.dtype}; pass dtype='float32'"
+        )
     return Tensor(native, requires_grad or None)
 
 
@@ -69,13 +71,18 @@ def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
         from quernel import ops
 
         return ops.cast(data, dtype)
+    if isinstance(data, int | float) and abs(data) < 2**53:  # no array: a plan may well contain numbers
+        return Tensor(_core.full((), data, scalar_dtype(data) if dtype is None else dtype_name(dtype)))
     array = _array(data, dtype)
     recording.host_read("array constant")
     return Tensor(_core.from_numpy(array, False))
 
 
 def full(
-    shape: int | Sequence[int], fill_value: bool | int | float, dtype: DTypeLike = "float32", requires_grad: bool = False
+    shape: int | Sequence[int],
+    fill_value: bool | float,
+    dtype: DTypeLike = "float32",
+    requires_grad: bool = False,
 ) -> Tensor:
     """Returns a new tensor with all elements equal to ``fill_value``.
 
@@ -121,8 +128,10 @@ def _array(data: Any, dtype: DTypeLike | None) -> NDArray[Any]:
         if dtype is None and array.dtype == np.float64:
             dtype = "float32"
     name = array.dtype.name if dtype is None else dtype_name(dtype)
-    if name not in DTYPES or array.dtype.kind in "OSUV" and name != "bfloat16":
-        raise DTypeError(f"[tensor] tensors cannot hold {array.dtype}; convert to one of {', '.join(DTYPES)} first")
+    if name not in DTYPES or (array.dtype.kind in "OSUV" and name != "bfloat16"):
+        raise DTypeError(
+            f"[tensor] tensors cannot hold {array.dtype}; convert to one of {', '.join(DTYPES)} first"
+        )
     if array.dtype.name != name or not array.dtype.isnative:
         array = array.astype(_numpy_dtype(name))
     return np.ascontiguousarray(array) if array.ndim else array
@@ -130,7 +139,8 @@ def _array(data: Any, dtype: DTypeLike | None) -> NDArray[Any]:
 
 def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
-        import ml_dtypes
+        from ml_dtypes import bfloat16
 
-        return np.dtype(ml_dtypes.bfloat16)
+        bf16: np.dtype[Any] = np.dtype(bfloat16)
+        return bf16
     return np.dtype(name)

@@ -51,7 +51,7 @@ def promote_types(a: str, b: str) -> str:
     return max(a, b, key=_RANK.__getitem__)
 
 
-def scalar_dtype(value: bool | int | float) -> str:
+def scalar_dtype(value: bool | float) -> str:
     """The dtype of a Python number on its own."""
     return "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
 

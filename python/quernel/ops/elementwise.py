@@ -6,6 +6,7 @@ dimensions along which it was repeated.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core
@@ -36,10 +37,13 @@ Operand = Tensor | float
 
 def _promoted(x: TensorLike, other: TensorLike, floating: bool = False) -> tuple[Operand, Operand]:
     """Two operands of one dtype. A Python number stays one, unless both are."""
-    if type(x) is Tensor and type(other) is Tensor:
+    if isinstance(x, Tensor):  # the usual cases first
         dtype = x._t.dtype
-        if dtype == other._t.dtype and not (floating and dtype not in FLOATING):
-            return x, other
+        if isinstance(other, Tensor):
+            if dtype == other._t.dtype and not (floating and dtype not in FLOATING):
+                return x, other
+        elif dtype in FLOATING and isinstance(other, int | float):
+            return x, float(other)
     dtype = result_type(x, other)
     if floating and dtype not in FLOATING:
         dtype = "float32"
@@ -80,7 +84,11 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return put_on_tape(out, (a, b), lambda g: (None if sa is None else unbroadcast(g, sa), None if sb is None else unbroadcast(g, sb)))
+
+    def backward(g: Tensor) -> Gradients:
+        return None if sa is None else unbroadcast(g, sa), None if sb is None else unbroadcast(g, sb)
+
+    return put_on_tape(out, (a, b), backward)
 
 
 @op(shape=arithmetic("sub"))
@@ -91,7 +99,9 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return put_on_tape(out, (a, b), lambda g: (unbroadcast(g, sa), None if sb is None else unbroadcast(neg(g), sb)))
+    return put_on_tape(
+        out, (a, b), lambda g: (unbroadcast(g, sa), None if sb is None else unbroadcast(neg(g), sb))
+    )
 
 
 @op(shape=arithmetic("mul"))
@@ -104,10 +114,10 @@ def mul(x: TensorLike, other: TensorLike) -> Tensor:
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
 
-    def backward(g: Tensor, a: Operand | None, b: Operand | None) -> Gradients:
+    def backward(g: Tensor, a: Any, b: Any) -> Gradients:
         return (
-            None if b is None else unbroadcast(mul(g, b), sa),
-            None if a is None else unbroadcast(mul(g, a), sb),
+            None if sa is None else unbroadcast(mul(g, b), sa),
+            None if sb is None else unbroadcast(mul(g, a), sb),
         )
 
     return put_on_tape(out, (a, b), backward, (None if sb is None else ta, None if sa is None else tb))
@@ -133,9 +143,12 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
 
-    def backward(g: Tensor, b: Operand, out: Tensor | None) -> Gradients:
+    def backward(g: Tensor, b: Operand, out: Any) -> Gradients:
         ga = div(g, b)
-        return unbroadcast(ga, sa), None if out is None else unbroadcast(neg(mul(ga, out)), sb)
+        return (
+            None if sa is None else unbroadcast(ga, sa),
+            None if sb is None else unbroadcast(neg(mul(ga, out)), sb),
+        )
 
     return put_on_tape(out, (a, b), backward, (tb, None if sb is None else out))
 
@@ -151,24 +164,43 @@ def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
     """
     a, b = _promoted(x, exponent)
     if not isinstance(b, Tensor) and b < 0 and spec_of(a).dtype not in FLOATING:
-        raise ArgumentError(f"[pow] an integer tensor cannot have the exponent {exponent}; use x.astype('float32')")
+        raise ArgumentError(
+            f"[pow] an integer tensor cannot have the exponent {b:g}; use x.astype('float32')"
+        )
     ta, tb = _raw(a), _raw(b)
     out = _core.pow(ta, tb)
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
 
-    def backward(g: Tensor, a: Operand, b: Operand, out: Tensor | None) -> Gradients:
+    def backward(g: Tensor, a: Operand, b: Operand, out: Any) -> Gradients:
         ga = gb = None
         if sa is not None:
-            slope = mul(pow(a, sub(b, 1.0) if isinstance(b, Tensor) else b - 1.0), b)
-            ga = where(ne(b, 0.0), mul(g, slope), 0.0) if isinstance(b, Tensor) else mul(mul(g, slope), float(b != 0))
+            slope = (
+                where(eq(b, 0.0), 0.0, mul(b, pow(a, sub(b, 1.0))))
+                if isinstance(b, Tensor)
+                else _power_slope(a, b)
+            )
+            ga = unbroadcast(mul(g, slope), sa)
         if sb is not None:
-            slope = mul(out, log(as_tensor(a, g.dtype)))
-            gb = where(logical_and(eq(a, 0.0), ge(b, 0.0)), 0.0, mul(g, slope))
-        return unbroadcast(ga, sa) if ga is not None else None, unbroadcast(gb, sb) if gb is not None else None
+            gb = unbroadcast(mul(g, _exponent_slope(a, b, out)), sb)
+        return ga, gb
 
     return put_on_tape(out, (a, b), backward, (ta, tb, None if sb is None else out))
+
+
+def _power_slope(a: Operand, b: float) -> Tensor:
+    """The derivative of a ** b for a number b."""
+    return mul(pow(a, b - 1.0), b) if b != 0.0 else mul(a, 0.0)
+
+
+def _exponent_slope(a: Operand, b: Operand, out: Tensor) -> Tensor:
+    """The derivative of a ** b for b; 0 where 0 ** b is constant."""
+    if isinstance(a, Tensor):
+        return where(logical_and(eq(a, 0.0), ge(b, 0.0)), 0.0, mul(out, log(a)))
+    if a == 0:
+        return where(ge(b, 0.0), 0.0, mul(out, -math.inf))
+    return mul(out, math.log(a) if a > 0 else math.nan)
 
 
 @op(shape=arithmetic("maximum"))

@@ -5,7 +5,6 @@ Reshaping shares memory; everything else copies, because tensors are contiguous.
 
 from __future__ import annotations
 
-import builtins
 import math
 import operator
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ def _full_shape(have: Shape, wanted: int | Sequence[int]) -> Shape:
         known = math.prod(n for n in sizes if n != -1)
         if known > 0 and volume % known == 0:
             sizes[sizes.index(-1)] = volume // known
-    if builtins.any(n < 0 for n in sizes) or math.prod(sizes) != volume:
+    if any(n < 0 for n in sizes) or math.prod(sizes) != volume:
         raise ShapeError(f"[reshape] {volume} elements of shape {have} do not fit shape {wanted}")
     return tuple(sizes)
 
@@ -66,7 +65,7 @@ def _reshaped(a: Tensor, shape: int | Sequence[int]) -> Tensor:
 
 
 def _flat_shape(shape: Shape, start_dim: int, end_dim: int) -> Shape:
-    rank = builtins.max(len(shape), 1)
+    rank = max(len(shape), 1)
     shape = shape or (1,)
     first, last = normalize_axis("flatten", start_dim, rank), normalize_axis("flatten", end_dim, rank)
     if first > last:
@@ -127,14 +126,16 @@ def _concat_rule(tensors: Sequence[Any], axis: int = 0) -> Spec:
     at = normalize_axis("concat", axis, len(first))
     dtype = specs[0].dtype
     for i, spec in enumerate(specs):
-        if len(spec.shape) != len(first) or builtins.any(
+        if len(spec.shape) != len(first) or any(
             m != n for k, (m, n) in enumerate(zip(spec.shape, first, strict=True)) if k != at
         ):
-            raise ShapeError(f"[concat] tensor {i} has shape {spec.shape}, the first {first}; only axis {at} may differ")
+            raise ShapeError(
+                f"[concat] tensor {i} has shape {spec.shape}, the first {first}; only axis {at} may differ"
+            )
         dtype = promote_types(dtype, spec.dtype)
     if not first:
         raise ShapeError("[concat] tensors without dimensions cannot be joined; reshape them to (1,)")
-    return Spec((*first[:at], builtins.sum(s.shape[at] for s in specs), *first[at + 1 :]), dtype)
+    return Spec((*first[:at], sum(s.shape[at] for s in specs), *first[at + 1 :]), dtype)
 
 
 @op(shape=_concat_rule)
@@ -163,9 +164,9 @@ def concat(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     return put_on_tape(out, inputs, backward)
 
 
-def _pad_rule(x: Any, pad_width: Sequence[tuple[int, int]], value: float = 0.0) -> Spec:  # noqa: ARG001
+def _pad_rule(x: Any, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Spec:  # noqa: ARG001
     spec = spec_of(x)
-    if len(pad_width) != len(spec.shape) or builtins.any(len(p) != 2 or builtins.min(p) < 0 for p in pad_width):
+    if [len(p) for p in pad_width] != [2] * len(spec.shape) or any(min(p) < 0 for p in pad_width):
         raise ArgumentError(
             f"[pad] pad_width must give (before, after) >= 0 for each of the dimensions of {spec.shape}, got {pad_width}"
         )
@@ -173,7 +174,7 @@ def _pad_rule(x: Any, pad_width: Sequence[tuple[int, int]], value: float = 0.0) 
 
 
 @op(shape=_pad_rule)
-def pad(x: TensorLike, pad_width: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+def pad(x: TensorLike, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Tensor:
     """Surrounds ``x`` with a constant.
 
     Args:
@@ -198,7 +199,7 @@ def _broadcast_rule(x: Any, shape: Sequence[int]) -> Spec:
     spec = spec_of(x)
     wanted = tuple(operator.index(n) for n in shape)
     lead = len(wanted) - len(spec.shape)
-    if lead < 0 or builtins.any(m not in (1, n) for m, n in zip(spec.shape, wanted[lead:], strict=True)):
+    if lead < 0 or any(m not in (1, n) for m, n in zip(spec.shape, wanted[lead:], strict=True)):
         raise ShapeError(f"[broadcast_to] shape {spec.shape} does not broadcast to {wanted}")
     return Spec(wanted, spec.dtype)
 
@@ -221,8 +222,8 @@ class _Selection:
         self.sizes: list[int] = []
         result: list[int] = []
         items = index if isinstance(index, tuple) else (index,)
-        used = builtins.sum(item is not None and item is not Ellipsis for item in items)
-        dots = builtins.sum(item is Ellipsis for item in items)
+        used = sum(item is not None and item is not Ellipsis for item in items)
+        dots = sum(item is Ellipsis for item in items)
         if used > len(shape) or dots > 1:
             raise ShapeError(f"[{name}] index {index!r} does not fit a tensor of shape {shape}")
         whole: list[Any] = [slice(None)] * (len(shape) - used)
@@ -233,7 +234,7 @@ class _Selection:
             else:
                 self._take(name, shape, item, result)
         self.shape = tuple(result)
-        self.is_all = tuple(self.sizes) == shape and builtins.all(s == 1 for s in self.steps)
+        self.is_all = tuple(self.sizes) == shape and all(s == 1 for s in self.steps)
 
     def _take(self, name: str, shape: Shape, item: Any, result: list[int]) -> None:
         axis = len(self.starts)
@@ -250,7 +251,7 @@ class _Selection:
 
 
 def _position(name: str, item: Any, size: int, axis: int) -> int:
-    if isinstance(item, bool) or not hasattr(item, "__index__") or getattr(item, "ndim", 0):
+    if isinstance(item, bool) or not hasattr(item, "__index__") or getattr(item, "ndim", 0) > 0:
         raise UnsupportedError(
             f"[{name}] indices are whole numbers, slices, None and ...; for masks and lists of positions index x.numpy()"
         )
@@ -299,28 +300,40 @@ def assign_(x: Tensor, index: Index, value: TensorLike) -> None:
         StateError: The write would make a gradient wrong, or ``x`` borrows a read-only array.
     """
     if x.is_traced:
-        raise StateError("[setitem] a traced tensor cannot be written to; combine tensors with where() or concat()")
+        raise StateError(
+            "[setitem] a traced tensor cannot be written to; combine tensors with where() or concat()"
+        )
     if is_grad_enabled():
         if x._node is not None:
-            raise StateError("[setitem] this tensor is on the tape and cannot be written to; use detach() or where()")
+            raise StateError(
+                "[setitem] this tensor is on the tape and cannot be written to; use detach() or where()"
+            )
         if isinstance(value, Tensor) and value._requires_grad:
-            raise StateError("[setitem] the value needs a gradient, which a write in place would lose; use value.detach()")
+            raise StateError(
+                "[setitem] the value needs a gradient, which a write in place would lose; use value.detach()"
+            )
     if x._t.readonly:
         raise StateError("[setitem] this tensor borrows a read-only array; write to x.clone()")
     source = as_tensor(value)
-    if x.dtype != source.dtype and promote_types(x.dtype, source.dtype) != x.dtype and isinstance(value, Tensor):
-        raise DTypeError(f"[setitem] a {source.dtype} value does not fit a {x.dtype} tensor; cast it with .astype()")
+    if (
+        x.dtype != source.dtype
+        and promote_types(x.dtype, source.dtype) != x.dtype
+        and isinstance(value, Tensor)
+    ):
+        raise DTypeError(
+            f"[setitem] a {source.dtype} value does not fit a {x.dtype} tensor; cast it with .astype()"
+        )
     box = _Selection("setitem", x._t.shape, index)
     have = source.shape
     lead = len(have) - len(box.shape)
-    fits = builtins.all(m in (1, n) for m, n in zip(have[builtins.max(lead, 0) :], box.shape[builtins.max(-lead, 0) :], strict=True))
-    if not fits or builtins.any(n != 1 for n in have[: builtins.max(lead, 0)]):
+    fits = all(m in (1, n) for m, n in zip(have[max(lead, 0) :], box.shape[max(-lead, 0) :], strict=True))
+    if not fits or any(n != 1 for n in have[: max(lead, 0)]):
         raise ShapeError(f"[setitem] a value of shape {have} does not broadcast to {box.shape}")
     if 0 in box.sizes:
         return
     native = cast(source.detach(), x.dtype)._t
     if have != box.shape:
-        native = _core.broadcast_to(native.reshape(have[builtins.max(lead, 0) :]), box.shape)
+        native = _core.broadcast_to(native.reshape(have[max(lead, 0) :]), box.shape)
     if box.is_all:
         _core.copy_into_(x._t, native.reshape(x._t.shape))
     else:

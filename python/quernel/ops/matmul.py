@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 def _matmul_rule(x: Any, other: Any) -> Spec:
     a, b = spec_of(x), spec_of(other)
     if not a.shape or not b.shape:
-        raise ShapeError(f"[matmul] both operands need dimensions, got {a.shape} and {b.shape}; use * for numbers")
+        raise ShapeError(
+            f"[matmul] both operands need dimensions, got {a.shape} and {b.shape}; use * for numbers"
+        )
     check_floating("matmul", "x", a.dtype)
     check_same_dtype("matmul", "x", a.dtype, "other", b.dtype)
     inner = b.shape[-2] if len(b.shape) > 1 else b.shape[0]
     if a.shape[-1] != inner:
-        raise ShapeError(f"[matmul] x has {a.shape[-1]} columns, other {inner} rows (x: {a.shape}, other: {b.shape})")
+        raise ShapeError(
+            f"[matmul] x has {a.shape[-1]} columns, other {inner} rows (x: {a.shape}, other: {b.shape})"
+        )
     batch = broadcast_shapes("matmul", a.shape[:-2], b.shape[:-2])
     rows = a.shape[-2:-1] if len(a.shape) > 1 else ()
     columns = b.shape[-1:] if len(b.shape) > 1 else ()
@@ -80,7 +84,9 @@ def matmul(x: TensorLike, other: TensorLike) -> Tensor:
             gb = unbroadcast(Tensor(_core.matmul(ta._t, gm, transpose_a=True)), smb).reshape(sb)
         return ga, gb
 
-    return put_on_tape(out, (a, b), backward, (ta if b._requires_grad else None, tb if a._requires_grad else None))
+    return put_on_tape(
+        out, (a, b), backward, (ta if b._requires_grad else None, tb if a._requires_grad else None)
+    )
 
 
 def _linear_rule(
@@ -135,7 +141,9 @@ def linear(
     flat = ta.reshape((rows, features))
     tr = None if r is None else r._t.reshape((rows, shape[-1]))
     taped = needs_grad(a, w, b, r)
-    y, pre = _core.linear(flat, tw, None if b is None else b._t, tr, activation or "none", taped and needs_input(activation))
+    y, pre = _core.linear(
+        flat, tw, None if b is None else b._t, tr, activation or "none", taped and needs_input(activation)
+    )
     out = y.reshape(shape)
     if not taped:
         return Tensor(out)

@@ -33,22 +33,30 @@ def _rule(
     spec = spec_of(x)
     check_floating("batch_norm", "x", spec.dtype)
     if len(spec.shape) < 2:
-        raise ShapeError(f"[batch_norm] x must have at least 2 dimensions (N, ..., C), got shape {spec.shape}")
+        raise ShapeError(
+            f"[batch_norm] x must have at least 2 dimensions (N, ..., C), got shape {spec.shape}"
+        )
     channels = spec.shape[-1:]
     operands = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, operand in operands.items():
         if operand is not None:
             have = spec_of(operand)
             if have.shape != channels:
-                raise ShapeError(f"[batch_norm] {name} must have shape {channels}, got {have.shape} (x: {spec.shape})")
+                raise ShapeError(
+                    f"[batch_norm] {name} must have shape {channels}, got {have.shape} (x: {spec.shape})"
+                )
             check_same_dtype("batch_norm", "x", spec.dtype, name, have.dtype)
     if (running_mean is None) != (running_var is None):
         raise ArgumentError("[batch_norm] running_mean and running_var come together, or neither does")
     if not eps > 0 or not 0 <= momentum <= 1:
-        raise ArgumentError(f"[batch_norm] eps must be positive and momentum in [0, 1], got eps={eps}, momentum={momentum}")
+        raise ArgumentError(
+            f"[batch_norm] eps must be positive and momentum in [0, 1], got eps={eps}, momentum={momentum}"
+        )
     rows = math.prod(spec.shape[:-1])
     if training and rows < 2:
-        raise ArgumentError(f"[batch_norm] training needs at least 2 values per channel, got {rows} (x: {spec.shape})")
+        raise ArgumentError(
+            f"[batch_norm] training needs at least 2 values per channel, got {rows} (x: {spec.shape})"
+        )
     return spec
 
 
@@ -87,11 +95,11 @@ def batch_norm(
     w = None if weight is None else as_tensor(weight)
     b = None if bias is None else as_tensor(bias)
     _rule(a, running_mean, running_var, w, b, training, momentum, eps)
-    own = training or running_mean is None or running_var is None
-    if own:
+    if training or running_mean is None or running_var is None:
+        gradient = _batch_gradient
         mean, var = _core.batch_norm_stats(a._t)
     else:
-        assert running_mean is not None and running_var is not None
+        gradient = _running_gradient
         mean, var = as_tensor(running_mean)._t, as_tensor(running_var)._t
     y = _core.batch_norm(a._t, mean, var, None if w is None else w._t, None if b is None else b._t, eps)
     if training and running_mean is not None and running_var is not None:
@@ -100,22 +108,27 @@ def batch_norm(
     if not needs_grad(a, w, b):
         return Tensor(y)
     saved = (a._t, mean, var, None if w is None else w._t)
-    gradient = _batch_gradient if own else _running_gradient
     wanted = [t is not None and bool(t._requires_grad) for t in (a, w, b)]
 
     def backward(g: Tensor, a: Tensor, mean: Tensor, var: Tensor, w: Tensor | None) -> Gradients:
-        return [dt if want else None for dt, want in zip(gradient(g, a, mean, var, w, eps), wanted, strict=True)]
+        return [
+            dt if want else None for dt, want in zip(gradient(g, a, mean, var, w, eps), wanted, strict=True)
+        ]
 
     return put_on_tape(y, (a, w, b), backward, saved)
 
 
-def _batch_gradient(g: Tensor, a: Tensor, mean: Tensor, var: Tensor, w: Tensor | None, eps: float) -> Gradients:
+def _batch_gradient(
+    g: Tensor, a: Tensor, mean: Tensor, var: Tensor, w: Tensor | None, eps: float
+) -> Gradients:
     """The statistics are functions of x."""
     weight = None if w is None else w._t
     return [Tensor(t) for t in _core.batch_norm_grad(a._t, g._t, mean._t, var._t, weight, eps)]
 
 
-def _running_gradient(g: Tensor, a: Tensor, mean: Tensor, var: Tensor, w: Tensor | None, eps: float) -> Gradients:
+def _running_gradient(
+    g: Tensor, a: Tensor, mean: Tensor, var: Tensor, w: Tensor | None, eps: float
+) -> Gradients:
     """The statistics are constants."""
     deviation = sqrt(add(var, eps))
     rows = list(range(a.ndim - 1))

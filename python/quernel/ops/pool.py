@@ -21,7 +21,9 @@ Pair = tuple[int, int]
 Size = int | Sequence[int]
 
 
-def _geometry(op: str, x: Spec, kernel_size: Size, stride: Size | None, padding: Size) -> tuple[Pair, Pair, Pair, Spec]:
+def _geometry(
+    op: str, x: Spec, kernel_size: Size, stride: Size | None, padding: Size
+) -> tuple[Pair, Pair, Pair, Spec]:
     check_rank(op, "x", x.shape, 4, "(N, H, W, C)")
     check_floating(op, "x", x.dtype)
     n, h, w, channels = x.shape
@@ -31,7 +33,9 @@ def _geometry(op: str, x: Spec, kernel_size: Size, stride: Size | None, padding:
     if 2 * ph > kh or 2 * pw > kw:
         raise ArgumentError(f"[{op}] padding must be at most half the kernel size {kernel}, got {pad}")
     if h + 2 * ph < kh or w + 2 * pw < kw:
-        raise ShapeError(f"[{op}] kernel_size {kernel} exceeds the padded image {h + 2 * ph} x {w + 2 * pw} (x: {x.shape}, NHWC)")
+        raise ShapeError(
+            f"[{op}] kernel_size {kernel} exceeds the padded image {h + 2 * ph} x {w + 2 * pw} (x: {x.shape}, NHWC)"
+        )
     out = (n, (h + 2 * ph - kh) // sh + 1, (w + 2 * pw - kw) // sw + 1, channels)
     return kernel, steps, pad, Spec(out, x.dtype)
 
@@ -81,7 +85,11 @@ def _avg_rule(
 
 @op(shape=_avg_rule)
 def avg_pool2d(
-    x: TensorLike, kernel_size: Size, stride: Size | None = None, padding: Size = 0, count_include_pad: bool = True
+    x: TensorLike,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    count_include_pad: bool = True,
 ) -> Tensor:
     """Returns the mean of each window.
 
@@ -139,6 +147,12 @@ def adaptive_avg_pool2d(x: TensorLike, output_size: Size) -> Tensor:
         UnsupportedError: Any ``output_size`` but 1.
     """
     if pair("adaptive_avg_pool2d", "output_size", output_size, 1) != (1, 1):
-        raise UnsupportedError(f"[adaptive_avg_pool2d] only output_size=1 is supported, got {output_size}; use avg_pool2d")
+        raise UnsupportedError(
+            f"[adaptive_avg_pool2d] only output_size=1 is supported, got {output_size}; use avg_pool2d"
+        )
     pooled = global_avg_pool2d(x)
-    return reshape(pooled, (-1, 1, 1, pooled.shape[-1])) if pooled.shape[0] else reshape(pooled, (0, 1, 1, pooled.shape[-1]))
+    return (
+        reshape(pooled, (-1, 1, 1, pooled.shape[-1]))
+        if pooled.shape[0]
+        else reshape(pooled, (0, 1, 1, pooled.shape[-1]))
+    )

@@ -51,7 +51,7 @@ def broadcast_shapes(op: str, a: Sequence[int], b: Sequence[int]) -> tuple[int, 
     rank = max(len(a), len(b))
     sizes = []
     for m, n in zip((1,) * (rank - len(a)) + tuple(a), (1,) * (rank - len(b)) + tuple(b), strict=True):
-        if m != n and m != 1 and n != 1:
+        if m != n and 1 not in (m, n):
             raise ShapeError(f"[{op}] shapes {tuple(a)} and {tuple(b)} do not broadcast")
         sizes.append(n if m == 1 else m)
     return tuple(sizes)

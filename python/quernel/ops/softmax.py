@@ -69,7 +69,9 @@ def _cross_entropy_rule(logits: Any, labels: Any, reduction: str = "mean") -> Sp
     scores, wanted = spec_of(logits), spec_of(labels)
     check_floating("cross_entropy", "logits", scores.dtype)
     if wanted.dtype not in INTEGER:
-        raise DTypeError(f"[cross_entropy] labels are class numbers, whole numbers, got {wanted.dtype}; cast with .astype('int64')")
+        raise DTypeError(
+            f"[cross_entropy] labels are class numbers, whole numbers, got {wanted.dtype}; cast with .astype('int64')"
+        )
     if len(scores.shape) < 2 or scores.shape[:-1] != wanted.shape:
         raise ShapeError(
             f"[cross_entropy] logits (..., classes) of shape {scores.shape} need labels of shape {scores.shape[:-1]}, "
