@@ -348,10 +348,10 @@ class Tensor:
 
     # Comparisons, element by element.
 
-    def __eq__(self, other: Any) -> Any:
+    def __eq__(self, other: Any) -> Any:  # noqa: PYI032 - anything an op takes
         return NotImplemented if other is None or isinstance(other, str) else ops.eq(self, other)
 
-    def __ne__(self, other: Any) -> Any:
+    def __ne__(self, other: Any) -> Any:  # noqa: PYI032 - anything an op takes
         return NotImplemented if other is None or isinstance(other, str) else ops.ne(self, other)
 
     def __lt__(self, other: TensorLike) -> Tensor:

@@ -99,9 +99,11 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = _wanted(a), _wanted(b)
-    return put_on_tape(
-        out, (a, b), lambda g: (unbroadcast(g, sa), None if sb is None else unbroadcast(neg(g), sb))
-    )
+
+    def backward(g: Tensor) -> Gradients:
+        return None if sa is None else unbroadcast(g, sa), None if sb is None else unbroadcast(neg(g), sb)
+
+    return put_on_tape(out, (a, b), backward)
 
 
 @op(shape=arithmetic("mul"))
