@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from quernel import _core, ops, recording, runtime
 from quernel.autograd import is_grad_enabled, no_grad
 from quernel.errors import QuernelError
+from quernel.jit import jit  # now: importing the module later would put it in the function's place
 from quernel.ops.create import as_tensor, full, ones, ones_like, tensor, zeros, zeros_like
 from quernel.runtime import show_config
 from quernel.tensor import Tensor
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
         random,
     )
     from quernel.io import load
-    from quernel.jit import jit
     from quernel.random import seed
 
 __version__: str = _core.__version__
@@ -54,7 +54,7 @@ _LAZY_MODULES = frozenset(
         "random",
     ]
 )
-_LAZY_NAMES = {"jit": "quernel.jit", "load": "quernel.io", "seed": "quernel.random"}
+_LAZY_NAMES = {"load": "quernel.io", "seed": "quernel.random"}
 
 __all__ = [
     "QuernelError", "Tensor", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
