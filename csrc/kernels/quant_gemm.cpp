@@ -27,7 +27,7 @@ using PanelDot = TileDot;
 using PanelDot = RegisterDot;
 #endif
 
-// Bias and scale of one panel's columns, padded so that the epilogue always runs over whole vectors.
+// Bias and scale of one panel's columns, padded so that the epilogue may read whole vectors.
 struct Columns {
   alignas(64) int32_t bias[kPanel] = {};
   alignas(64) float scale[kPanel] = {};
@@ -39,45 +39,33 @@ struct Columns {
   }
 };
 
-// float(acc + bias) * scale of 16 columns.
-inline void dequantize_16(const Columns& cols, int j0, const int32_t* acc, float* y) {
-  for (int j = 0; j < 16; ++j) {
-    const uint32_t sum = static_cast<uint32_t>(acc[j]) + static_cast<uint32_t>(cols.bias[j0 + j]);  // wraps
-    y[j] = static_cast<float>(static_cast<int32_t>(sum)) * cols.scale[j0 + j];
+inline void requantize_row(const Requantizer& requantize, const Columns& cols, const int32_t* acc, uint8_t* y) {
+  constexpr int kWidth = Requantizer::kWidth;
+  int j = 0;
+  for (; j + kWidth <= cols.count; j += kWidth) requantize(acc + j, cols.bias + j, cols.scale + j, y + j);
+  if (j < cols.count) {
+    uint8_t last[kPanel];
+    requantize(acc + j, cols.bias + j, cols.scale + j, last);
+    copy_bytes(y + j, last, cols.count - j);
   }
-}
-
-inline void requantize_row(const Requantize& p, const Columns& cols, const int32_t* acc, uint8_t* y) {
-  constexpr float kRound = 0x1.8p23f;  // adding and taking away rounds to the nearest integer, ties to even
-  const float lo = static_cast<float>(p.lo - p.zero_point), hi = static_cast<float>(p.hi - p.zero_point);
-  uint8_t row[kPanel];
-  for (int j0 = 0; j0 < cols.count; j0 += 16) {
-    float value[16];
-    dequantize_16(cols, j0, acc + j0, value);
-    for (int j = 0; j < 16; ++j) {
-      float v = value[j];
-      v = v > lo ? v : lo;
-      v = v < hi ? v : hi;
-      row[j0 + j] = static_cast<uint8_t>(static_cast<int32_t>((v + kRound) - kRound) + p.zero_point);
-    }
-  }
-  copy_bytes(y, row, cols.count);
 }
 
 inline void dequantize_row(const Columns& cols, const int32_t* acc, float* y) {
-  float row[kPanel];
-  for (int j0 = 0; j0 < cols.count; j0 += 16) dequantize_16(cols, j0, acc + j0, row + j0);
-  __builtin_memcpy(y, row, static_cast<size_t>(cols.count) * sizeof(float));
+  for (int j = 0; j < cols.count; ++j) {
+    const uint32_t sum = static_cast<uint32_t>(acc[j]) + static_cast<uint32_t>(cols.bias[j]);  // wraps
+    y[j] = static_cast<float>(static_cast<int32_t>(sum)) * cols.scale[j];
+  }
 }
 
 // Writes a strip of sums to rows of ldc elements from element `first` of the output on.
 void epilogue(const Requantize& p, bool y_float, const Columns& cols, const int32_t* acc, int rows, void* c,
               int64_t first, int64_t ldc) {
+  const Requantizer requantize(p);
   for (int r = 0; r < rows; ++r, acc += kPanel, first += ldc) {
     if (y_float)
       dequantize_row(cols, acc, static_cast<float*>(c) + first);
     else
-      requantize_row(p, cols, acc, static_cast<uint8_t*>(c) + first);
+      requantize_row(requantize, cols, acc, static_cast<uint8_t*>(c) + first);
   }
 }
 

@@ -19,6 +19,7 @@ class TileDot {
   // acc[rows][64] = A[rows, K] · panel in at least the first `columns` columns; rows <= 32, acc has 32 rows.
   void operator()(const uint8_t* a, int64_t lda, int rows, const int8_t* b, int64_t k, int columns, int32_t* acc) {
     if (rows < kFewestRows || k < kTileK) return registers_(a, lda, rows, b, k, columns, acc);
+    tiles_.configure();
     const int64_t body = k / kTileK * kTileK;
     if (body < k) pad_last_k(a + body, lda, rows, b + body * kPanel, k - body);
     if (rows > 16) {

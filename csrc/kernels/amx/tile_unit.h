@@ -1,6 +1,6 @@
 // Eight tiles of 16 rows x 64 bytes behind one interface, TileUnit:
-//   TileUnit(keep)          configures the tiles; `keep` leaves them configured (a worker of our pool), otherwise the
-//                           destructor restores what the calling thread had
+//   configure()             before the first use, and cheap to repeat: all tiles 16 x 64. TileUnit(keep) leaves it so
+//                           (on workers of our pool), otherwise the destructor restores what the thread had
 //   zero<T>, load<T>(rows, stride), store<T>(rows, stride)    always all 16 rows of 64 bytes, stride in bytes
 //   dot_u8s8<C, A, B>       C (16 x 16 int32) += A (16 rows x 64 u8) · B (16 k-groups x 16 columns x 4 s8)
 // At the amx level the bodies are instructions. At amx_emulated they are plain C++, so that everything built on tiles

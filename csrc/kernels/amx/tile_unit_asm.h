@@ -27,18 +27,22 @@ constexpr TileConfig kFullTiles{
 
 class TileUnit {
  public:
-  explicit TileUnit(bool keep) {
-    asm volatile("sttilecfg %0" : "=m"(before_));
-    const bool configured = __builtin_memcmp(&before_, &kFullTiles, sizeof(TileConfig)) == 0;
-    restore_ = !configured && !keep;
-    if (!configured) asm volatile("ldtilecfg %0" ::"m"(kFullTiles) : "memory");
-  }
-  // An unused unit stores as palette 0, and loading that releases the tiles again.
+  explicit TileUnit(bool keep) : keep_(keep) {}
+  // A thread without a configuration stores palette 0; loading that releases the tiles again.
   ~TileUnit() {
     if (restore_) asm volatile("ldtilecfg %0" ::"m"(before_) : "memory");
   }
   TileUnit(const TileUnit&) = delete;
   TileUnit& operator=(const TileUnit&) = delete;
+
+  void configure() {
+    if (configured_) return;
+    configured_ = true;
+    asm volatile("sttilecfg %0" : "=m"(before_));
+    if (__builtin_memcmp(&before_, &kFullTiles, sizeof(TileConfig)) == 0) return;
+    restore_ = !keep_;
+    asm volatile("ldtilecfg %0" ::"m"(kFullTiles) : "memory");
+  }
 
   template <int T>
   void zero() {
@@ -59,7 +63,7 @@ class TileUnit {
 
  private:
   TileConfig before_;
-  bool restore_;
+  bool keep_, configured_ = false, restore_ = false;
 };
 
 }  // namespace

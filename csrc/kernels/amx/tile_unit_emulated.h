@@ -1,5 +1,5 @@
-// TileUnit in plain C++: the tiles are an array, the dot product three loops. Tiles start with garbage (0x80), as a
-// kernel must zero or load them.
+// TileUnit in plain C++: the tiles are an array, the dot product three loops. configure() fills the tiles with
+// garbage, since a kernel must zero or load them.
 #pragma once
 #include <cstdint>
 
@@ -8,7 +8,8 @@ namespace {
 
 class TileUnit {
  public:
-  explicit TileUnit(bool) { __builtin_memset(tiles_, 0x80, sizeof(tiles_)); }
+  explicit TileUnit(bool) {}
+  void configure() { __builtin_memset(tiles_, 0x80, sizeof(tiles_)); }
 
   template <int T>
   void zero() {

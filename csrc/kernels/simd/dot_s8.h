@@ -3,8 +3,9 @@
 //   kRows x kVectors  register tile that fits the register file
 //   Weights load(b)   kWidth columns x 4 k from a packed panel
 //   Inputs spread(x)  four u8 of one row, k in memory order, for every column
-//   Sum dot(s, x, w)  s + sum over the four k, exact: products and sums stay below int16 / int32 saturation
-// Selected by the compiler's own macros, so that the flags of a level decide.
+//   Sum dot(s, x, w)  s + sum over the four k, exact: nothing saturates, sums wrap
+// and Requantizer, which turns sums into uint8. Selected by the compiler's own macros, so that the flags of a level
+// decide.
 #pragma once
 #include "kernels/isa.h"
 

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/args.h"
+
 namespace quernel::QUERNEL_ISA {
 namespace {
 
@@ -34,6 +36,30 @@ struct DotS8 {
     return _mm256_add_epi32(s, _mm256_madd_epi16(x.odd, w.odd));
   }
   static void store(Sum s, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), s); }
+};
+
+// Requantizes kWidth columns: see Requantize in args.h.
+class Requantizer {
+ public:
+  static constexpr int kWidth = 8;
+  explicit Requantizer(const Requantize& p)
+      : lo_(_mm256_set1_ps(static_cast<float>(p.lo - p.zero_point))),
+        hi_(_mm256_set1_ps(static_cast<float>(p.hi - p.zero_point))),
+        zero_point_(_mm256_set1_epi32(p.zero_point)) {}
+
+  void operator()(const int32_t* acc, const int32_t* bias, const float* scale, uint8_t* y) const {
+    const __m256i sum = _mm256_add_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(acc)),
+                                         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias)));
+    __m256 v = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps(scale));
+    v = _mm256_min_ps(_mm256_max_ps(v, lo_), hi_);
+    const __m256i q = _mm256_add_epi32(_mm256_cvtps_epi32(v), zero_point_);  // rounds half to even
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(y), _mm_packus_epi16(words, words));
+  }
+
+ private:
+  __m256 lo_, hi_;
+  __m256i zero_point_;
 };
 
 }  // namespace

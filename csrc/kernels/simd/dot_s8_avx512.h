@@ -1,9 +1,16 @@
 // DotS8 on AVX-512: vpdpbusd (which wraps; vpdpbusds would saturate) at the vnni level, else the AVX2 scheme at twice
 // the width.
 #pragma once
+// GCC 12 warns of the deliberately undefined operands in its own header (its bug 105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
+#pragma GCC diagnostic pop
 
 #include <cstdint>
+
+#include "kernels/args.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -57,6 +64,28 @@ struct DotS8 {
 };
 
 #endif
+
+// Requantizes kWidth columns: see Requantize in args.h.
+class Requantizer {
+ public:
+  static constexpr int kWidth = 16;
+  explicit Requantizer(const Requantize& p)
+      : lo_(_mm512_set1_ps(static_cast<float>(p.lo - p.zero_point))),
+        hi_(_mm512_set1_ps(static_cast<float>(p.hi - p.zero_point))),
+        zero_point_(_mm512_set1_epi32(p.zero_point)) {}
+
+  void operator()(const int32_t* acc, const int32_t* bias, const float* scale, uint8_t* y) const {
+    const __m512i sum = _mm512_add_epi32(_mm512_loadu_si512(acc), _mm512_loadu_si512(bias));
+    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scale));
+    v = _mm512_min_ps(_mm512_max_ps(v, lo_), hi_);
+    const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), zero_point_);  // rounds half to even
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_cvtepi32_epi8(q));
+  }
+
+ private:
+  __m512 lo_, hi_;
+  __m512i zero_point_;
+};
 
 }  // namespace
 }  // namespace quernel::QUERNEL_ISA
