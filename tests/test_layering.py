@@ -30,9 +30,10 @@ INCLUDES = {
 }
 # Kernel objects are compiled per ISA: a template of the C++ library instantiated there could be kept for everyone.
 # Headers of constants and compile-time templates are harmless; test_isa_objects.py has the last word.
-KERNEL_STD = set(
-    "array bit cfloat climits cmath cstddef cstdint cstdlib cstring limits type_traits utility".split()
-)
+KERNEL_STD = {
+    "array", "bit", "cfloat", "climits", "cmath", "cstddef", "cstdint", "cstdlib", "cstring", "limits", "type_traits",
+    "utility",
+}  # fmt: skip
 INTRINSICS = re.compile(r"\b(immintrin|x86intrin|arm_neon|amxintrin)\.h|\b_mm\d*_\w+\(|\b__m(128|256|512)")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
