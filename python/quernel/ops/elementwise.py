@@ -155,7 +155,11 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
     return put_on_tape(out, (a, b), backward, (tb, None if sb is None else out))
 
 
-@op(shape=arithmetic("pow"))
+def _pow_rule(x: Any, exponent: Any) -> Spec:
+    return arithmetic("pow")(x, exponent)
+
+
+@op(shape=_pow_rule)
 def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
     """Returns ``x ** exponent``.
 

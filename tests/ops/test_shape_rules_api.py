@@ -1,0 +1,145 @@
+"""The shape rule of every op says what the op returns, from shapes and dtypes alone; and the op hook itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import quernel as qn
+from quernel import ops
+from quernel.ops import OPS, Op, Spec
+
+F = np.float32
+
+
+def f(*shape: int, dtype: Any = F) -> qn.Tensor:
+    return qn.tensor(np.linspace(0.1, 1, int(np.prod(shape))).reshape(shape).astype(dtype))
+
+
+def i(*shape: int) -> qn.Tensor:
+    return qn.tensor(np.arange(int(np.prod(shape))).reshape(shape) % 3)
+
+
+# Several argument lists for each op; tensors anywhere in them are replaced by traced stand-ins.
+CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
+    **{
+        name: [((f(2, 3), f(3)), {}), ((f(2, 1), 2), {}), ((i(3), 0.5), {}), ((True, i(2)), {}), ((f(2), i(2)), {})]
+        for name in ("add", "sub", "mul", "div", "maximum", "minimum", "eq", "ne", "lt", "le", "gt", "ge")
+    },
+    "pow": [((f(2, 3), 2), {}), ((2.0, f(3)), {}), ((i(2), 3), {})],
+    "logical_and": [((i(2, 3), f(3)), {})],
+    "logical_or": [((i(2, 3), f(3) > 0.5), {})],
+    "logical_not": [((i(2, 3),), {})],
+    **{name: [((f(2, 3),), {}), ((i(4),), {})] for name in ("neg", "abs", "square", "relu", "clone")},
+    **{
+        name: [((f(2, 3),), {}), ((i(4),), {}), ((f(2, dtype="f8"),), {})]
+        for name in ("sqrt", "exp", "log", "tanh", "sigmoid", "gelu", "silu")
+    },
+    "where": [((f(2, 3) > 0.5, f(3), 1), {}), ((i(2, 1) > 0, 0.0, i(3)), {}), ((i(2) > 0, 1.0, 0.0), {})],
+    "clip": [((f(2, 3), 0.2, 0.5), {}), ((f(2, 3),), {"max": f(4, 1, 3)}), ((i(3), 0.5), {}), ((f(2), None, 1), {})],
+    "cast": [((f(2, 3), "int32"), {}), ((i(2), np.float64), {}), ((f(2), "float32"), {})],
+    "matmul": [((f(2, 3), f(3, 4)), {}), ((f(3), f(3)), {}), ((f(3), f(5, 3, 2)), {}), ((f(2, 1, 2, 3), f(4, 3, 1)), {})],
+    "linear": [((f(2, 3), f(4, 3), f(4)), {}), ((f(3), f(4, 3)), {}), ((f(2, 5, 3), f(4, 3)), {"activation": "gelu"})],
+    "conv2d": [
+        ((f(1, 5, 6, 4), f(2, 3, 3, 4), f(2)), {"stride": 2, "padding": (1, 0), "activation": "relu"}),
+        ((f(1, 5, 6, 4), f(6, 2, 3, 2)), {"padding": "same", "groups": 2, "dilation": (1, 2)}),
+        ((f(1, 5, 6, 4), f(2, 3, 3, 4)), {"residual": f(1, 3, 4, 2), "padding": "valid"}),
+    ],
+    "max_pool2d": [((f(2, 5, 6, 3), 2), {}), ((f(2, 5, 6, 3), (3, 2), 1, 1), {})],
+    "avg_pool2d": [((f(2, 5, 6, 3), 2), {}), ((f(2, 5, 6, 3), 3, (1, 2), 1, False), {})],
+    "global_avg_pool2d": [((f(2, 5, 6, 3),), {})],
+    **{name: [((f(2, 3, 4),), {}), ((f(2, 3, 4), (0, -1)), {}), ((f(2, 3, 4), 1, True), {})] for name in ("mean", "max", "min")},
+    "sum": [((f(2, 3), 0), {}), ((i(2, 3),), {}), ((i(2) > 0,), {}), ((f(2, 3), (0, 1)), {"keepdims": True})],
+    "softmax": [((f(2, 3),), {}), ((f(2, 3, 4), 0), {})],
+    "log_softmax": [((f(2, 3), 1), {}), ((f(3, dtype="f8"),), {})],
+    "cross_entropy": [((f(4, 3), i(4)), {}), ((f(2, 2, 3), i(2, 2), "none"), {}), ((f(4, 3), i(4)), {"reduction": "sum"})],
+    "reshape": [((f(2, 6), (3, -1)), {}), ((f(2, 6), 12), {}), ((f(), (1, 1)), {})],
+    "flatten": [((f(2, 3, 4),), {}), ((f(2, 3, 4), 1), {}), ((f(2, 3, 4), 0, 1), {}), ((f(),), {})],
+    "transpose": [((f(2, 3, 4),), {}), ((f(2, 3, 4), (1, 0, -1)), {})],
+    "concat": [(([f(2, 3), f(1, 3)],), {}), (([f(2, 3), i(2, 1)], -1), {})],
+    "pad": [((f(2, 3), [(1, 0), (0, 2)], 5.0), {})],
+    "broadcast_to": [((f(3, 1), (2, 3, 4)), {})],
+    "getitem": [((f(4, 5), (slice(None, None, -2), None, 1)), {}), ((f(4, 5), ...), {}), ((f(4, 5), (..., slice(9, 2))), {})],
+    "batch_norm": [
+        ((f(4, 3), f(3), f(3), f(3), f(3)), {}),
+        ((f(2, 3, 3, 2), None, None), {"training": True}),
+    ],
+    "dropout": [((f(2, 3), 0.5), {}), ((f(2, 3), 0.5, False), {}), ((f(2, 3), 1.0), {})],
+}  # fmt: skip
+
+
+def traced(value: Any) -> Any:
+    """The same arguments without values."""
+    if isinstance(value, qn.Tensor):
+        return qn.Tensor.traced(Spec(value.shape, value.dtype))
+    if isinstance(value, list) and value and isinstance(value[0], qn.Tensor):
+        return [traced(v) for v in value]
+    return value
+
+
+# The int8 ops have tests of their own.
+@pytest.mark.parametrize("name", [n for n, op in OPS.items() if op.function.__module__ != "quernel.ops.quant"])
+def test_rule_agrees_with_the_op(name: str) -> None:
+    op = OPS[name]
+    for args, kwargs in CASES[name]:
+        result = op(*args, **kwargs)
+        arguments = op.bind(args, kwargs)
+        expected = Spec(result.shape, result.dtype)
+        assert op.specs(arguments) == expected
+        assert op.specs({k: traced(v) for k, v in arguments.items()}) == expected
+
+
+class Recorder:
+    """A tracer that only looks."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def call(self, op: Op, arguments: dict[str, Any]) -> Any:
+        self.calls.append((op.name, arguments))
+        spec = op.specs(arguments)
+        assert isinstance(spec, Spec)
+        return qn.Tensor.traced(spec)
+
+
+def test_a_tracer_sees_ops_instead_of_their_running() -> None:
+    recorder = Recorder()
+    before = ops.set_tracer(recorder)
+    try:
+        x = qn.Tensor.traced(Spec((2, 8, 8, 3), "float32"))
+        y = ops.conv2d(x, f(4, 3, 3, 3), padding="same")
+        z = (ops.relu(y) + 1.0)[:, ::2].flatten(1)
+    finally:
+        ops.set_tracer(before)
+    assert before is None and ops.current_tracer() is None
+    assert [name for name, _ in recorder.calls] == ["conv2d", "relu", "add", "getitem", "flatten"]
+    first = recorder.calls[0][1]
+    assert (
+        list(first)[:4] == ["x", "weight", "bias", "stride"]
+        and first["padding"] == "same"
+        and first["groups"] == 1
+    )
+    assert z.shape == (2, 4 * 8 * 4) and z.is_traced and not z.requires_grad
+    assert repr(z) == "tensor(<traced>, shape=(2, 128), dtype=float32)"
+    for look in (z.numpy, z.item, z.tolist, lambda: np.asarray(z), lambda: bool(y.sum() > 0)):
+        ops.set_tracer(recorder)
+        try:
+            with pytest.raises((qn.errors.StateError, ValueError)):
+                look()
+        finally:
+            ops.set_tracer(None)
+    with pytest.raises(qn.errors.StateError, match="cannot be written to"):
+        z[0] = 1
+
+
+def test_rules_raise_the_ops_errors() -> None:
+    x = qn.Tensor.traced(Spec((1, 8, 8, 3), "float32"))
+    weight = qn.Tensor.traced(Spec((4, 3, 3, 5), "float32"))
+    message = r"\[conv2d\] weight expects 5 input channels, x has 3"
+    arguments = OPS["conv2d"].bind((x, weight), {})
+    with pytest.raises(qn.errors.ShapeError, match=message):
+        OPS["conv2d"].specs(arguments)
+    with pytest.raises(qn.errors.ShapeError, match=message):
+        ops.conv2d(np.zeros((1, 8, 8, 3), F), np.zeros((4, 3, 3, 5), F))
