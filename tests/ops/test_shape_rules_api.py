@@ -80,7 +80,9 @@ def traced(value: Any) -> Any:
 
 
 # The int8 ops have tests of their own.
-@pytest.mark.parametrize("name", [n for n, op in OPS.items() if op.function.__module__ != "quernel.ops.quant"])
+@pytest.mark.parametrize(
+    "name", [n for n, op in OPS.items() if op.function.__module__ != "quernel.ops.quant"]
+)
 def test_rule_agrees_with_the_op(name: str) -> None:
     op = OPS[name]
     for args, kwargs in CASES[name]:

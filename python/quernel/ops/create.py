@@ -71,7 +71,9 @@ def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
         from quernel import ops
 
         return ops.cast(data, dtype)
-    if type(data) is float or (isinstance(data, int) and abs(data) < 2**53):  # numbers may well be part of a plan
+    if type(data) is float or (
+        isinstance(data, int) and abs(data) < 2**53
+    ):  # numbers may well be part of a plan
         return Tensor(_core.full((), data, scalar_dtype(data) if dtype is None else dtype_name(dtype)))
     array = _array(data, dtype)
     recording.host_read("array constant")
