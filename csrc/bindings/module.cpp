@@ -9,6 +9,8 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_plan(m);
   quernel::register_elementwise(m);
   quernel::register_layout(m);
+  quernel::register_reduce(m);
+  quernel::register_softmax(m);
   quernel::register_matmul(m);
   quernel::register_quant(m);
 }

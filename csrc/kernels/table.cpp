@@ -18,6 +18,14 @@ Fn<FillArgs> fill;
 // layout
 Fn<StridedCopyArgs> strided_copy;
 
+// reduce
+Fn<ReduceArgs> reduce;
+
+// softmax
+Fn<SoftmaxArgs> softmax, softmax_grad;
+Fn<CheckLabelsArgs> check_labels;
+Fn<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
+
 // quant
 Fn<QGemmArgs> gemm_u8s8;
 Fn<PackArgs> pack_s8;
@@ -48,6 +56,14 @@ extern constinit const Level level{
             .fill = entry<fill>,
             // layout
             .strided_copy = entry<strided_copy>,
+            // reduce
+            .reduce = entry<reduce>,
+            // softmax
+            .softmax = entry<softmax>,
+            .softmax_grad = entry<softmax_grad>,
+            .check_labels = entry<check_labels>,
+            .cross_entropy = entry<cross_entropy>,
+            .cross_entropy_grad = entry<cross_entropy_grad>,
             // quant
             .gemm_u8s8 = entry<gemm_u8s8>,
             .pack_s8 = entry<pack_s8>,
