@@ -118,6 +118,11 @@ Item locate(const ReduceArgs& a, int64_t item) {
 template <class Op, class T>
 void reduce_floating(const ReduceArgs& a, Range r) {
   const T divisor = static_cast<T>(a.divisor);
+  if (a.inner == 1 && a.reduced <= a.block) {  // short rows: locate() would cost more than the sum
+    for (int64_t row = r.begin; row < r.end; ++row)
+      static_cast<T*>(a.y)[row] = contiguous<Op>(static_cast<const T*>(a.x) + row * a.reduced, a.reduced) / divisor;
+    return;
+  }
   for (int64_t item = r.begin; item < r.end; ++item) {
     const Item i = locate(a, item);
     const T* x = static_cast<const T*>(a.x) + i.x;

@@ -26,7 +26,7 @@ void swap_dims(StridedCopyArgs& args, int a, int b) {
 
 // Where src is contiguous in another dimension than dst, and both are long enough: walk the two in tiles.
 void choose_tiles(StridedCopyArgs& args) {
-  constexpr int64_t kShortest = 4;
+  constexpr int64_t kShortest = 2;
   const int last = args.shape.rank - 1;
   if (args.dst_strides[last] != 1 || args.src_strides[last] <= 1 || args.shape.dims[last] < kShortest) return;
   for (int d = last - 1; d >= 0; --d) {

@@ -58,10 +58,12 @@ template <class V>
 inline typename V::Scalar reduce_max(V v) {
   typename V::Scalar lanes[V::kWidth];
   v.store(lanes);
-  typename V::Scalar best = lanes[0];
-  for (int i = 1; i < V::kWidth; ++i)
-    if (lanes[i] > best || lanes[i] != lanes[i]) best = lanes[i];
-  return best;
+  for (int half = V::kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) {
+      const auto a = lanes[i], b = lanes[i + half];
+      lanes[i] = (a > b) | (a != a) ? a : b;
+    }
+  return lanes[0];
 }
 
 // Transposes the square of lanes. One round of zips rotates the bits of an element's index (row, lane) by one.
