@@ -1,6 +1,7 @@
 // Arguments of kernels: one trivially copyable struct per kernel. Pointers are `const void*` (read) or `void*`
 // (written); ops/ fills them through runtime/launch.h, a plan patches them at each replay. Sizes and strides count
 // elements unless a name says otherwise. This header declares data only: it is included by every ISA's objects.
+// Longer than 400 lines: one struct per kernel of the engine, in one place to read and to mirror on a device.
 // Longer than 400 lines, so that every kernel's contract is found in one place.
 #pragma once
 #include <cstdint>
