@@ -28,7 +28,7 @@ from quernel.progress import Progress, progress
 from quernel.runtime import check_device
 from quernel.suggest import suggestion
 from quernel.tensor import Tensor
-from quernel.training_data import Samples, checked_inputs, checked_samples
+from quernel.training_data import Samples, checked_inputs, checked_samples, unchanged_on_error
 
 if TYPE_CHECKING:
     from quernel.callbacks import Callback
@@ -182,14 +182,10 @@ def fit(
         if not _is_count(value):
             raise ArgumentError(f"[fit] {name} is a positive integer, got {value!r}")
     display = progress(verbose, epochs)
-    if seed is not None:
-        random.seed(seed)
-    samples = checked_samples("fit", net, trainer.loss, x, y)
-    validation: Samples | None
-    if validation_data is not None:
-        validation = checked_samples("fit: validation_data", net, trainer.loss, *validation_data)
-    else:
-        samples, validation = samples.split(validation_split)
+    with unchanged_on_error(net):
+        if seed is not None:
+            random.seed(seed)
+        samples, validation = _split(net, trainer.loss, x, y, validation_data, validation_split)
     trainer.stop_training = False
     names = ("loss", *trainer.metrics)
     trainer.monitors = names + tuple(f"val_{name}" for name in names if validation)
@@ -201,6 +197,16 @@ def fit(
         return _epochs(trainer, samples, validation, batch_size, epochs, shuffle, callbacks, display)
     finally:
         display.close()
+
+
+def _split(
+    net: Module, loss: Loss, x: Any, y: Any, validation_data: tuple[Any, Any] | None, validation_split: float
+) -> tuple[Samples, Samples | None]:
+    """Checked samples to train on, and to validate on."""
+    samples = checked_samples("fit", net, loss, x, y)
+    if validation_data is None:
+        return samples.split(validation_split)
+    return samples, checked_samples("fit: validation_data", net, loss, *validation_data)
 
 
 def _is_count(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +75,10 @@ def checked_samples(verb: str, net: Module, loss: Loss, x: Any, y: Any) -> Sampl
         _check_labels(verb, target)
     if target.dtype.kind in "biu":
         target = target.astype(np.int64)
-    output = _probe(net, loss, inputs, target)
-    if loss is losses.cross_entropy:
-        _check_range(verb, target, output.shape[-1])
+    with unchanged_on_error(net):
+        output = _probe(net, loss, inputs, target)
+        if loss is losses.cross_entropy:
+            _check_range(verb, target, output.shape[-1])
     return Samples((*inputs, target))
 
 
@@ -113,27 +116,33 @@ def _check_range(verb: str, target: Array, classes: int) -> None:
         )
 
 
-def _probe(net: Module, loss: Loss, inputs: tuple[Array, ...], target: Array) -> Tensor:
-    """What the model makes of the first sample, without a trace: it also infers sizes left None, if all goes well."""
+@contextmanager
+def unchanged_on_error(net: Module) -> Iterator[None]:
+    """If the block raises, sizes that it has inferred are open again and the random stream is where it was."""
     generator = random.default_generator()
-    state = generator.seed, generator.base
-    unsized = [m for m in net.modules() if isinstance(m, SizedByInput) and not m.is_sized]
+    stream = generator.seed, generator.base
+    unsized = [module for module in net.modules() if isinstance(module, SizedByInput) and not module.is_sized]
+    try:
+        yield
+    except BaseException:
+        for layer in unsized:
+            if layer.is_sized:
+                layer._unsize()
+        generator.set(*stream)
+        raise
+
+
+def _probe(net: Module, loss: Loss, inputs: tuple[Array, ...], target: Array) -> Tensor:
+    """What the model makes of the first sample, in evaluation mode. It also infers sizes left None."""
     changed = [module for module in net.modules() if module.__dict__["_training"]]
     for module in changed:
         module.training = False
     try:
         with no_grad():
-            output = net(*[array[:1] for array in inputs])
+            output: Tensor = net(*[array[:1] for array in inputs])
             if loss is losses.mse:
                 loss(output, as_tensor(np.ascontiguousarray(target[:1])).astype(output.dtype))
-    except BaseException:
-        for layer in unsized:
-            if layer.is_sized:
-                layer._unsize()
-        generator.set(*state)
-        raise
+            return output
     finally:
         for module in changed:
             module.training = True
-    result: Tensor = output
-    return result

@@ -6,6 +6,7 @@ They are implemented above this package, in modules that it knows by name only, 
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import ModuleType
@@ -125,15 +126,20 @@ class Verbs:
         outputs: NDArray[Any] = _above("training").predict(self, x, batch_size)
         return outputs
 
-    def summary(self, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None) -> Summary:
-        """Layers, shapes and sizes; ``print`` it.
+    def summary(
+        self, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None, show: bool = True
+    ) -> Summary:
+        """Layers, shapes and sizes, as a table.
 
         Args:
             input_shape: shape of one sample, or one shape per input; sizes left None are inferred from it. A model
                 that has been called knows it.
+            show: whether to write the table to standard output.
         """
         graph = _above("graph")
         summary: Summary = graph.summarize(graph.trace(self, self._inputs("summary", input_shape)))
+        if show:
+            sys.stdout.write(f"{summary}\n")
         return summary
 
     def freeze(

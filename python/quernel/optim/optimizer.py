@@ -257,7 +257,9 @@ class Optimizer:
 
     def _loaded(self, p: Tensor, entry: Mapping[str, Any]) -> Saved:
         arrays = {
-            name: np.array(value) for name, value in entry.items() if name != "step" and value is not None
+            name: np.asarray(value).copy()
+            for name, value in entry.items()
+            if name != "step" and value is not None
         }
         for name, array in arrays.items():
             if _memory(p) is not None and array.shape != p.shape:

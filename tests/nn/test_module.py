@@ -1,0 +1,239 @@
+"""Registration, traversal, state and modes of modules."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import quernel as qn
+from quernel import nn, recording
+from quernel.errors import ArgumentError, DeviceError, ShapeError, StateError
+
+
+class Tied(nn.Module):
+    """Without super().__init__(), with a list, a tied weight, a buffer and a plain attribute."""
+
+    def __init__(self) -> None:
+        self.first = nn.Linear(4, 4)
+        self.second = nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+        self.rest = nn.ModuleList([nn.ReLU(), nn.Linear(4, 2)])
+        self.scale = nn.Parameter([2.0])
+        self.register_buffer("count", qn.tensor([0.0]))
+        self.register_buffer("scratch", qn.tensor([0.0]), persistent=False)
+        self.note = "plain"
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y = self.second(self.first(x))
+        for layer in self.rest:
+            y = layer(y)
+        return y * self.scale
+
+
+def test_attributes_register_and_unregister() -> None:
+    net = Tied()
+    names = [name for name, _ in net.named_parameters()]
+    assert names == ["scale", "first.weight", "first.bias", "rest.1.weight", "rest.1.bias"]
+    assert [name for name, _ in net.named_modules()] == ["", "first", "second", "rest", "rest.0", "rest.1"]
+    assert [name for name, _ in net.named_children()] == ["first", "second", "rest"]
+    assert [name for name, _ in net.named_buffers()] == ["count", "scratch"]
+    net.first = "gone"  # type: ignore[assignment]
+    assert [name for name, _ in net.named_children()] == ["second", "rest"]
+    del net.rest
+    assert [name for name, _ in net.named_parameters()] == ["scale", "second.weight"]
+    net.scale = None  # type: ignore[assignment]
+    assert [name for name, _ in net.named_parameters()] == ["second.weight"]
+
+
+def test_every_change_of_structure_counts_and_mode_does_not() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    before = net._version
+    net.eval().train()
+    assert net._version == before
+    net.append(nn.ReLU())
+    net.anything = 3
+    del net.anything
+    assert net._version == before + 3
+    assert recording.current() is None
+
+
+def test_paths_lead_to_modules_and_parameters() -> None:
+    net = Tied()
+    assert net.get_submodule("rest.1") is net.rest[1]
+    assert net.get_submodule("") is net
+    assert net.get_parameter("rest.1.weight") is net.rest[1].weight
+    with pytest.raises(AttributeError, match="ModuleList has no submodule '7'"):
+        net.get_submodule("rest.7")
+    with pytest.raises(AttributeError, match="no parameter 'mean'"):
+        net.get_parameter("first.mean")
+
+
+def test_modes_and_freezing_reach_everything_below() -> None:
+    net = Tied()
+    assert net.eval() is net
+    assert not any(module.training for module in net.modules())
+    net.rest.train()
+    assert [module.training for module in net.modules()] == [False, False, False, True, True, True]
+    net.requires_grad_(False)
+    assert not any(parameter.requires_grad for parameter in net.parameters())
+    seen: list[nn.Module] = []
+    net.apply(seen.append)
+    assert seen[-1] is net and len(seen) == 6
+
+
+def test_state_dict_shares_memory_and_loads_all_or_nothing() -> None:
+    net, other = Tied(), Tied()
+    state = net.state_dict()
+    assert list(state) == [
+        "scale",
+        "count",
+        "first.weight",
+        "first.bias",
+        "second.weight",
+        "rest.1.weight",
+        "rest.1.bias",
+    ]
+    arrays = {name: value.numpy().copy() for name, value in state.items()}
+    assert other.load_state_dict(arrays) == ([], [])
+    for name, value in other.state_dict().items():
+        assert np.array_equal(value.numpy(), arrays[name])
+    with qn.no_grad():
+        net.scale[...] = 5
+    assert state["scale"].item() == 5
+
+    before = other.first.weight.numpy().copy()
+    wrong = arrays | {"first.weight": np.ones((4, 4)), "rest.1.weight": np.ones((3, 3))}
+    with pytest.raises(ShapeError, match=r"rest\.1\.weight has shape \(2, 4\), the state \(3, 3\)"):
+        other.load_state_dict(wrong)
+    without = {name: value for name, value in arrays.items() if name != "scale"} | {"extra": np.ones(1)}
+    with pytest.raises(ArgumentError, match=r"missing: \['scale'\]; unexpected: \['extra'\]"):
+        other.load_state_dict(without)
+    assert np.array_equal(other.first.weight.numpy(), before)
+    assert other.load_state_dict(without, strict=False) == (["scale"], ["extra"])
+
+
+def test_inputs_become_tensors_of_the_parameters_dtype() -> None:
+    net = nn.Linear(3, 2)
+    x = np.arange(6.0).reshape(2, 3)
+    assert net(x).dtype == "float32"
+    assert net(qn.tensor(x)).dtype == "float32"
+    net.to("float64")
+    assert net.dtype == "float64" and net(x.astype(np.float32)).dtype == "float64"
+    assert np.array_equal(net(x).numpy(), net(x[:, :].copy(order="F")).numpy())
+    assert nn.ReLU()(x).dtype == "float64"  # without parameters nothing is cast
+
+
+def test_to_moves_parameters_and_buffers() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(None, affine=False)).to("cpu", "float64")
+    assert net(np.ones((2, 5, 5, 1))).dtype == "float64"
+    assert {t.dtype for t in net.state_dict().values()} == {"float64"}
+    net.to(dtype="float32")
+    assert {t.dtype for t in net.state_dict().values()} == {"float32"}
+    assert net(np.ones((2, 5, 5, 1))).dtype == "float32"
+    with pytest.raises(DeviceError, match="cuda"):
+        net.to("cuda")
+    with pytest.raises(ArgumentError, match="float32 or float64"):
+        net.to(dtype="int8")
+
+
+def test_copies_and_pickles_are_independent() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(None, 3))
+    x = np.ones((2, 4), np.float32)
+    net.compile()
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert twin[2].weight.is_unsized and not twin[0].weight.is_unsized
+        assert all(isinstance(parameter, nn.Parameter) for parameter in twin.parameters())
+    net(x)
+    twin = copy.deepcopy(net)
+    assert np.array_equal(twin(x).numpy(), net(x).numpy())
+    with qn.no_grad():
+        twin[0].weight[...] = 0
+    assert net[0].weight.numpy().any()
+    tied = copy.deepcopy(Tied())
+    assert tied.second.weight is tied.first.weight
+
+
+def test_sizes_left_none_come_from_the_first_input_or_the_state() -> None:
+    def make() -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(None, 4, 3, groups=2),
+            nn.BatchNorm2d(),
+            nn.Flatten(),
+            nn.Linear(None, 5),
+        )
+
+    net = make()
+    weight = net[3].weight
+    assert weight.is_unsized and weight.grad is None
+    with pytest.raises(StateError, match="size is inferred at first use"):
+        _ = weight.shape
+    net.zero_grad()
+    assert net(np.ones((2, 5, 5, 6))).shape == (2, 5)
+    assert net[3].weight is weight and weight.shape == (5, 36)
+    assert (net[0].in_channels, net[1].num_features, net[3].in_features) == (6, 4, 36)
+    loaded = make()
+    loaded.load_state_dict(net.state_dict())
+    assert (loaded[0].in_channels, loaded[1].num_features, loaded[3].in_features) == (6, 4, 36)
+    net.eval(), loaded.eval()
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 6))
+    assert np.array_equal(net(x).numpy(), loaded(x).numpy())
+    unchanged = make()
+    with pytest.raises(ArgumentError, match="unexpected"):
+        unchanged.load_state_dict({**net.state_dict(), "more": np.ones(1)})
+    assert all(parameter.is_unsized for parameter in unchanged.parameters())
+
+
+def test_tied_unsized_layers_must_agree() -> None:
+    a, b = nn.Linear(None, 3, bias=False), nn.Linear(None, 3, bias=False)
+    b.weight = a.weight
+    a(np.ones((1, 4)))
+    assert np.array_equal(a(np.ones((1, 4))).numpy(), b(np.ones((1, 4))).numpy())
+    c = nn.Linear(None, 3, bias=False)
+    c.weight = a.weight
+    with pytest.raises(ShapeError, match=r"shared between layers that need shapes \(3, 4\) and \(3, 5\)"):
+        c(np.ones((1, 5)))
+
+
+def test_containers_behave_like_lists_and_dictionaries() -> None:
+    net = nn.Sequential({"a": nn.Linear(2, 3), "b": nn.ReLU()})
+    assert [name for name, _ in net.named_parameters()] == ["a.weight", "a.bias"]
+    assert len(net) == 2 and net[-1] is net.get_submodule("b") and len(net[:1]) == 1
+    net[1] = nn.Tanh()
+    assert isinstance(net[1], nn.Tanh)
+    table = nn.ModuleDict({"x": nn.Linear(1, 1)})
+    table["y"] = nn.ReLU()
+    assert list(table) == ["x", "y"] and "y" in table and len(table) == 2
+    assert dict(table.items())["y"] is table["y"]
+    with pytest.raises(TypeError, match=r"\[sequential\] expects modules, got int"):
+        nn.Sequential(3)  # type: ignore[arg-type]
+
+
+def test_repr_shows_the_tree() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 4, 3, padding="same"), nn.Residual(nn.Linear(None, 4, bias=False)))
+    assert repr(net) == (
+        "Sequential(\n"
+        "  (0): Conv2d(1, 4, kernel_size=(3, 3), padding='same')\n"
+        "  (1): Residual(\n"
+        "    (body): Linear(None, 4, bias=False)\n"
+        "    (shortcut): Identity()\n"
+        "  )\n"
+        ")"
+    )
+
+
+def walk(module: nn.Module) -> Iterator[str]:
+    for name, _ in module.named_parameters(remove_duplicate=False):
+        yield name
+
+
+def test_duplicates_can_be_listed() -> None:
+    assert "second.weight" in set(walk(Tied()))
+
+
+def test_a_module_without_forward_says_so() -> None:
+    with pytest.raises(NotImplementedError, match=r"ModuleList defines no forward"):
+        nn.ModuleList()(1)
