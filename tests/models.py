@@ -18,7 +18,12 @@ def plain() -> nn.Module:
     """A chain: convolutions with BatchNorm, both poolings, dropout, linear layers."""
     return nn.Sequential(
         *(nn.Conv2d(3, 8, 3, padding="same"), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(12), nn.ReLU(), nn.AvgPool2d(2)),
+        *(
+            nn.Conv2d(8, 12, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(12),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+        ),
         *(nn.Flatten(), nn.Dropout(0.4), nn.Linear(None, 16), nn.Tanh(), nn.Linear(16, 5)),
     )
 

@@ -141,17 +141,18 @@ def _demo(args: argparse.Namespace) -> None:
     digits = demo.split(seed=args.seed)
     print(f"digits: {len(digits.x)} images of 8 x 8 pixels to train on, {len(digits.x_test)} to test on\n")
     net = demo.build()
-    print(net.summary(input_shape=(8, 8, 1), show=False), end="\n\n")
+    net.summary(input_shape=(8, 8, 1))
+    print()
     net, history = demo.train(digits, args.epochs or demo.EPOCHS, args.seed, verbose="auto")
     variants = demo.compare(net, demo.quantize(net, digits), digits, args.out)
     print("\n" + demo.table(variants))
-    demo.plot(history.history, args.out / "training.png")
+    history.plot(args.out / "training.png")
     written = ", ".join(sorted(path.name for path in args.out.iterdir()))
     print(f"\nwrote to {args.out}: {written}\n{time.perf_counter() - start:.0f} s in total")
 
 
 def _summary(args: argparse.Namespace) -> None:
-    print(_load(args.model).summary(input_shape=args.input_shape, show=False))
+    _load(args.model).summary(input_shape=args.input_shape)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -170,7 +171,7 @@ def _train(args: argparse.Namespace) -> None:
 def _eval(args: argparse.Namespace) -> None:
     net, (x, y) = _load(args.model), _samples(args.data)
     net.compile(loss=args.loss, metrics=["accuracy"] if args.loss == "cross_entropy" else [])
-    for name, value in net.evaluate(x, y, verbose=0).items():
+    for name, value in net.evaluate(x, y).items():
         print(f"{name}: {value:.6g}")
 
 

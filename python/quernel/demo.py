@@ -17,6 +17,7 @@ import numpy.typing as npt
 import quernel as qn
 from quernel import compress, data, nn
 from quernel.graph.summary import align
+from quernel.history import History
 from quernel.nn.module import Module
 from quernel.quant.model import QuantizedModel
 
@@ -48,9 +49,7 @@ class Variant:
 def split(fold: int = 0, seed: int = 0) -> Split:
     """Shuffles the digits by `seed` and holds fold `fold` of five back."""
     x, y = data.load_digits()
-    order = np.random.default_rng(seed).permutation(len(x))
-    test = np.array_split(order, FOLDS)[fold]
-    train = np.setdiff1d(order, test)
+    train, test = list(data.k_folds(len(x), FOLDS, seed, stratify=y))[fold]
     return Split(x[train], y[train], x[test], y[test])
 
 
@@ -64,7 +63,9 @@ def build() -> nn.Sequential:
     )
 
 
-def train(digits: Split, epochs: int = EPOCHS, seed: int = 0, verbose: str | int = 0) -> tuple[Module, Any]:
+def train(
+    digits: Split, epochs: int = EPOCHS, seed: int = 0, verbose: str | int = 0
+) -> tuple[Module, History]:
     """Trains the network on `digits`; returns it with its history."""
     qn.seed(seed)
     net = build()
@@ -140,28 +141,3 @@ def table(variants: Sequence[Variant]) -> str:
         times = (f"{v.latency[b] * 1e6:,.0f} us" for b in (1, 64))
         rows.append((v.name, f"{v.accuracy:.2%}", f"{v.nbytes / 1024:,.1f} KiB", *times))  # type: ignore[arg-type]
     return align(rows, left=1)
-
-
-def plot(history: Mapping[str, Sequence[float]], path: Path) -> None:
-    """Draws loss and accuracy over the epochs into a PNG.
-
-    Raises:
-        ImportError: matplotlib is missing.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    epochs = np.arange(1, len(history["loss"]) + 1)
-    axes = figure.subplots(1, 2)
-    for ax, key, label in zip(axes, ("loss", "accuracy"), ("cross-entropy", "accuracy"), strict=True):
-        ax.plot(epochs, history[key], marker="o", markersize=3, label="training")
-        ax.plot(epochs, history[f"val_{key}"], marker="s", markersize=3, label="test")
-        ax.set(xlabel="epoch", ylabel=label)
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(alpha=0.3)
-        ax.legend(frameon=False)
-    axes[0].set_yscale("log")
-    figure.suptitle("Handwritten digits: training a CNN")
-    figure.savefig(path, dpi=120)

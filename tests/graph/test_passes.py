@@ -39,9 +39,10 @@ def outputs(graph: Graph, x: np.ndarray) -> np.ndarray:
     return y
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("rewrite", EXACT)
-def test_bits_stay(name: str, rewrite: Callable[[Graph], Graph], isa: str) -> None:
+def test_bits_stay(name: str, rewrite: Callable[[Graph], Graph]) -> None:
     graph = traced(name)
     before = str(graph)
     x = images(3)
@@ -49,8 +50,9 @@ def test_bits_stay(name: str, rewrite: Callable[[Graph], Graph], isa: str) -> No
     assert str(graph) == before
 
 
+@pytest.mark.usefixtures("isa", "threads")
 @pytest.mark.parametrize("name", MODELS)
-def test_the_fused_graph_equals_the_folded_one(name: str, isa: str, threads: int) -> None:
+def test_the_fused_graph_equals_the_folded_one(name: str) -> None:
     graph = fold_batch_norm(for_inference(traced(name)))
     x = images(5)
     np.testing.assert_array_equal(outputs(optimize(graph), x), outputs(graph, x))
@@ -63,7 +65,13 @@ def test_what_fuses() -> None:
     graph = optimize(traced("residual"))
     assert graph.node("1.body.3").args["residual"] is not None
     assert graph.node("1.body.3").args["activation"] == "relu"
-    assert [n.args["activation"] for n in graph.nodes if n.op == "conv2d"] == [None, "relu", "relu", None, "gelu"]
+    assert [n.args["activation"] for n in graph.nodes if n.op == "conv2d"] == [
+        None,
+        "relu",
+        "relu",
+        None,
+        "gelu",
+    ]
     assert "dropout" not in ops_of["branches"]
     assert set(ops_of["fused"]) == {"conv2d", "flatten", "linear"}
     assert not any("norm" in name or name.startswith("1.") for name in optimize(traced("plain")).weights)
@@ -125,7 +133,9 @@ def test_dead_code_and_its_weights_go() -> None:
     st.booleans(),
     st.sampled_from([1, 5, 17]),
 )
-def test_folding_stays_within_its_bound(seed: int, kind: str, bias: bool, affine: bool, channels: int) -> None:
+def test_folding_stays_within_its_bound(
+    seed: int, kind: str, bias: bool, affine: bool, channels: int
+) -> None:
     """|folded - exact| <= gamma_(K+2) (|x| |W'| + |b'|), against float64; the unfolded graph has its own error."""
     qn.seed(seed % 2**16)
     rng = np.random.default_rng(seed)
@@ -151,7 +161,9 @@ def test_folding_stays_within_its_bound(seed: int, kind: str, bias: bool, affine
     y64 = exact(x.astype(np.float32).astype(np.float64)).numpy()
     weight, shift = (folded.weights[folded.nodes[0].args[k].name].numpy() for k in ("weight", "bias"))
     sizes = nn.Linear(channels, 6) if kind == "linear" else layer
-    absolute = _absolute(sizes, kind, np.abs(x), np.abs(weight.astype(np.float64)), np.abs(shift.astype(np.float64)))
+    absolute = _absolute(
+        sizes, kind, np.abs(x), np.abs(weight.astype(np.float64)), np.abs(shift.astype(np.float64))
+    )
     n = weight[0].size + 3  # products, bias, and the rounding of the folded weights
     gamma = n * 2.0**-24 / (1 - n * 2.0**-24)
     assert (np.abs(outputs(folded, x.astype(np.float32)) - y64) <= gamma * absolute + n * 2.0**-149).all()

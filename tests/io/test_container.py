@@ -57,7 +57,7 @@ def test_every_flipped_bit_is_refused() -> None:
         for bit in range(8):
             damaged = bytearray(blob)
             damaged[position] ^= 1 << bit
-            with pytest.raises(CorruptFileError, match="here.safetensors"):
+            with pytest.raises(CorruptFileError, match=r"here\.safetensors"):
                 decode(bytes(damaged), "here.safetensors")
 
 

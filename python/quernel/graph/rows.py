@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quernel.graph.ir import Dim, Graph, Node, Ref, Value
+from quernel.graph.ir import Arg, Dim, Graph, Node, Ref, Slice, Value
 
 _N = Dim()
 
@@ -54,28 +54,48 @@ def _fixed(value: Value) -> bool:
 
 def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
     if all(_fixed(v) for v in reads):  # made of weights alone
-        return all(_fixed(v) for v in node.outputs) and not (
-            node.op == "batch_norm" and node.args["training"]
-        )
+        return all(_fixed(v) for v in node.outputs) and node.args.get("training") is not True
     if not all(_leads_with_batch(v) for v in node.outputs):
         return False
     rank = len(node.outputs[0].shape)
+    operands = (*reads, *_weights(graph, node))
     if node.op in _ELEMENTWISE:
-        return all(_aligned(v, rank) for v in (*reads, *_weights(graph, node)))
+        return all(_aligned(v, rank) for v in operands)
+    if node.op == "matmul":
+        return _rows_times(*operands) if len(operands) == 2 else False
     if not all(_leads_with_batch(v) for v in reads):
         return False
-    if node.op == "batch_norm":
-        return node.args["training"] is False
-    if node.op == "flatten":
-        return True  # its output leads with N, so the batch was not merged
-    if node.op == "reshape":
-        return True  # row-major: (N, …) to (N, …) keeps each row's elements together
-    if node.op == "transpose":
-        axes = node.args["axes"]
-        return isinstance(axes, tuple) and axes[:1] == (0,)
+    match node.op:
+        case "batch_norm":
+            return node.args["training"] is False and node.args["running_mean"] is not None
+        case "reshape" | "flatten":
+            return True  # row-major: (N, …) to (N, …) keeps each row's elements together
+        case "transpose":
+            axes = node.args["axes"]
+            return isinstance(axes, tuple) and axes[:1] == (0,)
+        case "getitem":
+            return _takes_all_rows(node.args["index"], len(reads[0].shape))
+        case "pad":
+            widths = node.args["pad_width"]
+            return isinstance(widths, tuple) and widths[0] == (0, 0)
     if node.op in _ALONG_AXIS:
         return _axes_behind_batch(node, len(reads[0].shape))
     return node.op in _BY_ROW and rank >= 2
+
+
+def _rows_times(x: Value, other: Value) -> bool:
+    if not _leads_with_batch(x):
+        return False
+    if _fixed(other):
+        return len(x.shape) >= 2 and len(other.shape) <= 2
+    return _leads_with_batch(other) and len(x.shape) == len(other.shape) >= 3
+
+
+def _takes_all_rows(index: Arg, rank: int) -> bool:
+    items = index if isinstance(index, tuple) else (index,)
+    if items[0] is Ellipsis:
+        return sum(item is not None for item in items[1:]) < rank
+    return items[0] == Slice(None, None, None)
 
 
 def _weights(graph: Graph, node: Node) -> list[Value]:

@@ -87,7 +87,7 @@ def summary(net: Module, input_shape: Any = None, show: bool = True) -> Summary:
         )
     result = summarize(trace(net, inputs))
     if show:
-        print(result)  # noqa: T201  (a summary is for reading, as in Keras)
+        print(result)  # noqa: T201 (for reading, as in Keras)
     return result
 
 

@@ -6,13 +6,10 @@ They are implemented above this package, in modules that it knows by name only, 
 from __future__ import annotations
 
 import importlib
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from os import PathLike
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from quernel.errors import ArgumentError
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -129,17 +126,14 @@ class Verbs:
     def summary(
         self, input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None, show: bool = True
     ) -> Summary:
-        """Layers, shapes and sizes, as a table.
+        """Prints a table of layers, output shapes, parameters, multiply-adds and bytes, and returns it.
 
         Args:
             input_shape: shape of one sample, or one shape per input; sizes left None are inferred from it. A model
                 that has been called knows it.
-            show: whether to write the table to standard output.
+            show: False does not print; ``str`` of the result is the table.
         """
-        graph = _above("graph")
-        summary: Summary = graph.summarize(graph.trace(self, self._inputs("summary", input_shape)))
-        if show:
-            sys.stdout.write(f"{summary}\n")
+        summary: Summary = _above("graph.summary").summary(self, input_shape, show)
         return summary
 
     def freeze(
@@ -149,10 +143,10 @@ class Verbs:
 
         Args:
             max_batch: samples of one native call at most; larger batches run in chunks, to the same bits.
-            input_shape: as in `summary`.
+            input_shape: as in `summary`. Without it, a model that has never been called is traced at the first call
+                of the result.
         """
-        graph = _above("graph")
-        frozen: Frozen = graph.Frozen(graph.trace(self, self._inputs("freeze", input_shape)), max_batch)
+        frozen: Frozen = _above("graph.freeze").freeze(self, max_batch, input_shape)
         return frozen
 
     def save(
@@ -165,11 +159,3 @@ class Verbs:
             input_shape: as in `summary`; needed for a model with classes of your own that has never been called.
         """
         _above("io.checkpoint").save(self, path, input_shape)
-
-    def _inputs(self, verb: str, input_shape: Any) -> Any:
-        inputs = _above("graph").inputs_of(self, input_shape)
-        if inputs is None:
-            raise ArgumentError(
-                f"[{verb}] the model has not been called yet; pass input_shape=, the shape of one sample without the batch"
-            )
-        return inputs
