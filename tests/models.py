@@ -49,15 +49,15 @@ class Branches(nn.Module):
     def __init__(self) -> None:
         self.left = nn.Conv2d(3, 4, 3, padding=1, groups=1)
         self.right = nn.Conv2d(3, 6, 1)
-        self.norm = nn.BatchNorm2d(10)
+        self.norm = nn.BatchNorm2d(4)
         self.mix = nn.Conv2d(10, 8, 3, dilation=2)
         self.dropout = nn.Dropout(0.2)
         self.scale = nn.Parameter(np.full(8, 0.5, np.float32))
         self.head = nn.Linear(8, 5)
 
     def forward(self, x: qn.Tensor) -> qn.Tensor:
-        y = ops.concat([ops.relu(self.left(x)), ops.sigmoid(self.right(x))], axis=-1)
-        y = ops.relu(self.mix(self.norm(y)))
+        left, right = ops.relu(self.norm(self.left(x))), ops.sigmoid(self.right(x))
+        y = ops.relu(self.mix(ops.concat([left, right], axis=-1)))
         y = ops.global_avg_pool2d(y + y * self.scale)
         y = ops.reshape(y, (x.shape[0], 2, 4))[:, ::-1]
         return ops.log_softmax(self.head(self.dropout(ops.flatten(y, 1))))

@@ -41,7 +41,9 @@ class Callback:
     @property
     def optimizer(self) -> Optimizer:
         """Its optimizer."""
-        return self.trainer.optimizer
+        optimizer = self.trainer.optimizer
+        assert optimizer is not None  # without one nothing trains
+        return optimizer
 
     def on_train_begin(self) -> None:
         """Before the first epoch."""

@@ -50,7 +50,12 @@ class Trainer:
     """
 
     def __init__(
-        self, net: Module, optimizer: Optimizer, loss: Loss, metrics: dict[str, Metric], run_eagerly: bool
+        self,
+        net: Module,
+        optimizer: Optimizer | None,
+        loss: Loss,
+        metrics: dict[str, Metric],
+        run_eagerly: bool,
     ) -> None:
         self.net = net
         self.optimizer = optimizer
@@ -73,11 +78,13 @@ class Trainer:
 
 
 def _steps(
-    net: Module, optimizer: Optimizer, loss: Loss, run_eagerly: bool
+    net: Module, optimizer: Optimizer | None, loss: Loss, run_eagerly: bool
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The training step and the evaluation step; both return the loss and the output."""
 
     def train_step(target: Tensor, *inputs: Tensor) -> tuple[Tensor, Any]:
+        if optimizer is None:
+            raise StateError("[fit] the model has no parameters to train; an int8 model is for inference")
         optimizer.zero_grad()
         output = net(*inputs)
         value = loss(output, target)
@@ -126,8 +133,10 @@ def compile(
     named_metrics = {_name_of(metric): _named("metric", metric, METRICS) for metric in _listed(metrics)}
     if not isinstance(optimizer, str | Optimizer):
         raise ArgumentError(f"[compile] optimizer is a name or an optimizer, got {optimizer!r}")
+    chosen: Optimizer | None
     if isinstance(optimizer, str):
-        chosen: Optimizer = _named("optimizer", optimizer, OPTIMIZERS)(net.parameters())
+        make = _named("optimizer", optimizer, OPTIMIZERS)
+        chosen = make(net.parameters()) if any(True for _ in net.parameters()) else None
     else:
         chosen = optimizer
     net._session["trainer"] = Trainer(net, chosen, chosen_loss, named_metrics, run_eagerly)

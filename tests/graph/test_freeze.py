@@ -157,9 +157,8 @@ def test_eight_threads_at_once() -> None:
 
     def worker(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(len(work) * 20) % len(work)
-        for i in order:
-            if not np.array_equal(fresh[i % 2](work[i][1]), answers[i]):
-                wrong.append(f"thread {seed}, batch {len(work[i][1])}")
+        bad = [i for i in order if not np.array_equal(fresh[i % 2](work[i][1]), answers[i])]
+        wrong.extend(f"thread {seed}, batch {len(work[i][1])}" for i in bad)
 
     threads = [threading.Thread(target=worker, args=(seed,)) for seed in range(8)]
     for thread in threads:
@@ -219,7 +218,7 @@ MIXING = {
     "sum over all": lambda x: x / ops.sum(x),
     "negative axis": lambda x: x - ops.max(x, axis=-2, keepdims=True),
     "softmax over the batch": lambda x: ops.softmax(x, axis=0),
-    "a column per sample": lambda x: ops.transpose(x),
+    "a column per sample": ops.transpose,
     "samples against samples": lambda x: ops.matmul(x, ops.transpose(x)),
     "reversed": lambda x: x[::-1],
     "broadcast against itself": lambda x: ops.sum(x, axis=1) + x[:, :1],

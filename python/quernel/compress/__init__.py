@@ -62,6 +62,9 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
         raise UnsupportedError(
             "[quantize] found no float32 linear or conv2d with constant weights to quantize"
         )
+    trainer = net._session.get("trainer")
+    if trainer is not None:
+        quantized.compile(loss=trainer.loss, metrics=trainer.metrics.values())
     _log.info("[quantize] %d of %d ops run in int8", len(quantized.int8_ops), len(quantized.graph.nodes))
     return quantized
 

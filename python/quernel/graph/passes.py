@@ -161,8 +161,8 @@ def separate(graph: Graph, kept: tuple[str, ...] = ()) -> Graph:
             chain.append(replace(node, op="add", args={"x": None, "other": residual}))
         if activation is not None:
             chain.append(replace(node, op=str(activation), args={"x": None}))
-        for i, link in enumerate(chain[:-1]):
-            chain[i] = replace(link, name=f"{node.name}.{link.op}")
+        for i in range(len(chain) - 1):
+            chain[i] = replace(chain[i], name=f"{node.name}.{chain[i].op}")
             chain[i + 1] = chain[i + 1].with_args(x=Ref(chain[i].name))
         nodes += chain
     return replace(graph, nodes=tuple(nodes))

@@ -42,7 +42,11 @@ def from_json(data: Any, weights: Mapping[str, Tensor]) -> Graph:
         raise ArgumentError(
             f"[graph] the description is incomplete ({type(error).__name__}: {error})"
         ) from None
-    graph = Graph(inputs, nodes, outputs, dict(weights), buffers & weights.keys())
+    named = dict.fromkeys(name for node in nodes for name in node.weights)
+    for name in named:
+        if name not in weights:
+            raise ArgumentError(f"[graph] there is no weight '{name}'")
+    graph = Graph(inputs, nodes, outputs, {name: weights[name] for name in named}, buffers & named.keys())
     check(graph)
     return graph
 
@@ -59,8 +63,6 @@ def check(graph: Graph) -> None:
         _require(Ref(node.name) not in known, node, "its name is used twice")
         for ref in node.refs:
             _require(ref in known, node, f"reads '{ref.node}', which does not exist before it")
-        for name in node.weights:
-            _require(name in graph.weights, node, f"reads the weight '{name}', which does not exist")
         _require(
             bool(node.outputs) and (len(node.outputs) == 1 or not node.single), node, "has no fitting outputs"
         )

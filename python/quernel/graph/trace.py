@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from quernel.errors import ShapeError, StateError, UnsupportedError
-from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight
+from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight, transform
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.ops.op import Op, Spec, set_tracer
@@ -52,6 +52,9 @@ def trace(net: Module, inputs: Sequence[Input], *, training: bool = False) -> Gr
         ShapeError: an op refuses these shapes.
     """
     inputs = _distinct(inputs)
+    own = getattr(net, "graph", None)
+    if isinstance(own, Graph):
+        return _own_graph(own, inputs, training)
     with _in_mode(net, False):
         first, second = (_run(net, inputs, batch) for batch in _BATCHES)
     graph = _unify(first, second, _by_batch, "batch sizes 11 and 17")
@@ -62,6 +65,27 @@ def trace(net: Module, inputs: Sequence[Input], *, training: bool = False) -> Gr
         nodes = (_merge_modes(n, m) for n, m in zip(graph.nodes, marked.nodes, strict=True))
         graph = replace(graph, nodes=tuple(nodes))
     return _named(graph, net)
+
+
+def _own_graph(graph: Graph, inputs: Sequence[Input], training: bool) -> Graph:
+    """The graph of a module that is one, which serves the shapes that it was traced with."""
+    asked, have = [tuple(i.shape) for i in inputs], [_sample(v) for v in graph.inputs.values()]
+    if asked != have:
+        raise ShapeError(
+            f"[graph] the model was made for inputs of shape {have}, not {asked} (without the batch)"
+        )
+    if training:
+        return graph
+
+    def evaluated(arg: Arg) -> Arg:
+        return False if arg is TRAINING else arg
+
+    nodes = (replace(n, args={k: transform(v, evaluated) for k, v in n.args.items()}) for n in graph.nodes)
+    return replace(graph, nodes=tuple(nodes))
+
+
+def _sample(value: Value) -> tuple[int, ...]:
+    return tuple(d for d in value.shape if isinstance(d, int))
 
 
 class _Tracer:
@@ -328,10 +352,7 @@ def inputs_of(net: Module, input_shape: Any = None) -> list[Input] | None:
         return [Input(shape, net.dtype or "float32") for shape in _input_shapes(input_shape)]
     graph = getattr(net, "graph", None)
     if isinstance(graph, Graph):
-        return [
-            Input(tuple(d for d in v.shape if isinstance(d, int)), v.dtype, k)
-            for k, v in graph.inputs.items()
-        ]
+        return [Input(_sample(v), v.dtype, name) for name, v in graph.inputs.items()]
     seen = net.__dict__.get("_first_inputs")
     return None if seen is None else [Input(tuple(shape[1:]), dtype) for shape, dtype in seen]
 

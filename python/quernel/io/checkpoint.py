@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from quernel import random
 from quernel.errors import ArgumentError, CorruptFileError, UnsupportedError
 from quernel.graph.ir import Graph
 from quernel.graph.module import GraphModule
@@ -29,6 +30,8 @@ from quernel.tensor import Tensor
 
 Array = npt.NDArray[Any]
 _GRAPHS: dict[str, type[GraphModule]] = {"GraphModule": GraphModule, "QuantizedModel": QuantizedModel}
+# What building a model trips over if its description contradicts itself or its tensors.
+_MISFITS = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
 def save(net: Module, path: str | os.PathLike[str], input_shape: Any = None) -> None:
@@ -70,7 +73,8 @@ def model_bytes(net: Module, input_shape: Any = None) -> bytes:
     weights: Mapping[str, Tensor]
     if layers is not None:
         record |= {"kind": "layers", "root": layers, "dtype": net.dtype, "tied": architecture.tied(net)}
-        weights = net.state_dict()
+        unsized = {name for name, p in net.named_parameters(remove_duplicate=False) if p.is_unsized}
+        weights = {name: value for name, value in net.state_dict().items() if name not in unsized}
     else:
         graph = (
             net.graph
@@ -91,10 +95,9 @@ def model_from_bytes(blob: bytes, source: str) -> Module:
     """The model in `blob`, which was read from `source`."""
     arrays, record = _decode(blob, source)
     try:
-        net = _rebuild(arrays, record)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        return _rebuild(arrays, record)
+    except _MISFITS as error:
         raise CorruptFileError(f"[load] {source}: its parts do not fit together ({error})") from None
-    return net
 
 
 def graph_bytes(graph: Graph) -> bytes:
@@ -159,7 +162,16 @@ def _rebuild_layers(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> M
     if record["dtype"] not in (None, "float32"):
         net.to(dtype=record["dtype"])
     state = {**arrays, **{name: arrays[first] for name, first in record["tied"].items() if first in arrays}}
-    net.load_state_dict(state)
+    stream = random.default_generator()
+    seed, base = stream.seed, stream.base
+    try:
+        missing, unexpected = net.load_state_dict(state, strict=False)
+    finally:
+        stream.set(seed, base)  # layers drew initial values, which were overwritten at once
+    parameters = dict(net.named_parameters(remove_duplicate=False))
+    missing = [name for name in missing if name not in parameters or not parameters[name].is_unsized]
+    if missing or unexpected:
+        raise ArgumentError(f"tensors missing: {missing or 'none'}, unexpected: {unexpected or 'none'}")
     return net
 
 

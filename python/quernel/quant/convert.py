@@ -235,6 +235,8 @@ class _Emitter:
             zero_point = self._scales[node.refs[0]].zero_point
             pad = {"zero_point": zero_point, "count_include_pad": node.args["count_include_pad"]}
             self._append(node, "qavg_pool2d", {"x": args["x"], **_window(node), **pad})
+        elif node.op == "pad":
+            self._append(node, "pad", {**args, "value": self._scales[node.refs[0]].zero_point})
         else:
             self._append(node, node.op, dict(args))
 

@@ -16,7 +16,10 @@ from quernel.graph.ir import Graph, Node, Ref, Weight
 from quernel.graph.passes import CONTRACTIONS, drop_dead, rewire
 
 UNARY = ("relu", "tanh", "sigmoid", "gelu", "silu", "clip", "neg", "abs", "square")
-MOVES = ("max_pool2d", "avg_pool2d", "global_avg_pool2d", "reshape", "flatten", "transpose", "concat")
+MOVES = (
+    *("max_pool2d", "avg_pool2d", "global_avg_pool2d"),
+    *("reshape", "flatten", "transpose", "getitem", "concat", "pad"),
+)
 
 
 def clamp_additions(graph: Graph) -> tuple[Graph, dict[str, Ref]]:
@@ -55,6 +58,8 @@ def kind(graph: Graph, node: Node) -> str | None:
         return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
     if node.op in UNARY:
         return "unary"
+    if node.op == "pad" and node.args["value"] != 0:
+        return None
     return "move" if node.op in MOVES and not node.weights else None
 
 
