@@ -30,8 +30,8 @@ def pair(layer: str, name: str, value: Size2, least: int = 1) -> Pair:
     return int(values[0]), int(values[1])
 
 
-def in_unit_interval(layer: str, name: str, value: float) -> float:
+def in_unit_interval(layer: str, name: str, value: object) -> float:
     """`value`, if it lies in [0, 1]."""
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= float(value) <= 1:
         raise ArgumentError(f"[{layer}] {name} lies between 0 and 1, got {value!r}")
     return float(value)

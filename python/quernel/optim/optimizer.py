@@ -162,7 +162,7 @@ class Optimizer:
         runs: list[Run] = []
         for run in segment.runs:
             has_grad = [param.has_grad for param in run.params]
-            runs.extend(run.split(has_grad) if any(has_grad) and not all(has_grad) else [run])
+            runs.extend(segment.split(run, has_grad) if any(has_grad) and not all(has_grad) else [run])
         if len(runs) != len(segment.runs):
             segment.runs = runs
             self._layout_changed()

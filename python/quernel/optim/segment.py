@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Saved = tuple[int, dict[str, NDArray[Any]]]  # number of updates, state by name
 
 
+@dataclass(frozen=True, slots=True)
 class Run:
     """Neighbours in an arena that have had the same updates: one kernel call updates them all.
 
@@ -27,27 +29,16 @@ class Run:
         step: the number of updates so far (int64, one element).
     """
 
-    __slots__ = ("grad", "param", "params", "segment", "state", "step")
-
-    def __init__(self, segment: Segment, params: Sequence[Native], step: int) -> None:
-        places = segment.arena.places
-        begin, end = places[params[0].identity].begin, places[params[-1].identity].end
-        self.segment = segment
-        self.params = params
-        self.param = native.view(segment.arena.params, begin, end - begin)
-        self.grad = native.view(segment.arena.grads, begin, end - begin)
-        self.state = [native.view(state, begin - segment.begin, end - begin) for state in segment.state]
-        self.step = native.from_values([step], "int64")
+    params: tuple[Native, ...]
+    param: Native
+    grad: Native
+    state: tuple[Native, ...]
+    step: Native
 
     @property
     def steps(self) -> int:
         """The number of updates so far."""
         return int(self.step.numpy()[0])
-
-    def split(self, has_grad: Sequence[bool]) -> list[Run]:
-        """Runs of those with a gradient and of those without, which from now on count their updates apart."""
-        parts = groupby(zip(has_grad, self.params, strict=True), lambda pair: pair[0])
-        return [Run(self.segment, [t for _, t in part], self.steps) for _, part in parts]
 
 
 class Segment:
@@ -70,7 +61,23 @@ class Segment:
         self.state = [native.zeros(size, arena.params.dtype) for _ in names]
         gaps = [place.position - i for i, place in enumerate(places)]  # constant among neighbours
         parts = groupby(zip(gaps, self._natives, strict=True), lambda pair: pair[0])
-        self.runs = [Run(self, [t for _, t in part], 0) for _, part in parts]
+        self.runs = [self._run([t for _, t in part], 0) for _, part in parts]
+
+    def _run(self, params: Sequence[Native], step: int) -> Run:
+        places = self.arena.places
+        begin, end = places[params[0].identity].begin, places[params[-1].identity].end
+        return Run(
+            tuple(params),
+            native.view(self.arena.params, begin, end - begin),
+            native.view(self.arena.grads, begin, end - begin),
+            tuple(native.view(state, begin - self.begin, end - begin) for state in self.state),
+            native.from_values([step], "int64"),
+        )
+
+    def split(self, run: Run, has_grad: Sequence[bool]) -> list[Run]:
+        """Runs of those with a gradient and of those without, which from now on count their updates apart."""
+        parts = groupby(zip(has_grad, run.params, strict=True), lambda pair: pair[0])
+        return [self._run([t for _, t in part], run.steps) for _, part in parts]
 
     def has_moved(self) -> bool:
         """Whether some parameter has other memory than when this was made."""
@@ -107,5 +114,5 @@ class Segment:
         for run in self.runs:
             counts = [steps.get(t.identity, 0) for t in run.params]
             for count, part in groupby(zip(counts, run.params, strict=True), lambda pair: pair[0]):
-                runs.append(Run(self, [t for _, t in part], count))
+                runs.append(self._run([t for _, t in part], count))
         self.runs = runs
