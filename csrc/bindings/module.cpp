@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_elementwise(m);
   quernel::register_layout(m);
   quernel::register_reduce(m);
+  quernel::register_pool(m);
   quernel::register_softmax(m);
   quernel::register_matmul(m);
   quernel::register_quant(m);

@@ -21,6 +21,9 @@ Fn<StridedCopyArgs> strided_copy;
 // reduce
 Fn<ReduceArgs> reduce;
 
+// pool
+Fn<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
+
 // softmax
 Fn<SoftmaxArgs> softmax, softmax_grad;
 Fn<CheckLabelsArgs> check_labels;
@@ -58,6 +61,11 @@ extern constinit const Level level{
             .strided_copy = entry<strided_copy>,
             // reduce
             .reduce = entry<reduce>,
+            // pool
+            .max_pool2d = entry<max_pool2d>,
+            .max_pool2d_grad = entry<max_pool2d_grad>,
+            .avg_pool2d = entry<avg_pool2d>,
+            .avg_pool2d_grad = entry<avg_pool2d_grad>,
             // softmax
             .softmax = entry<softmax>,
             .softmax_grad = entry<softmax_grad>,

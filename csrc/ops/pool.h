@@ -1,0 +1,21 @@
+// Pooling of images (N, H, W, C). Pairs are (height, width).
+#pragma once
+#include <array>
+#include <utility>
+
+#include "core/tensor.h"
+
+namespace quernel::ops {
+
+struct PoolWindow {
+  std::array<int64_t, 2> kernel, stride, padding;
+};
+
+// The largest element of each window and, as int32, the tap (row * kernel width + column) it came from.
+std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolWindow& window);
+Tensor max_pool2d_grad(const Tensor& g, const Tensor& index, const Shape& x_shape, const PoolWindow& window);
+
+Tensor avg_pool2d(const Tensor& x, const PoolWindow& window, bool count_include_pad);
+Tensor avg_pool2d_grad(const Tensor& g, const Shape& x_shape, const PoolWindow& window, bool count_include_pad);
+
+}  // namespace quernel::ops
