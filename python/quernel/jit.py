@@ -190,7 +190,7 @@ class _Call:
             self._add("t", native)
             return Tensor(native)
         if type(value) is float or isinstance(value, np.floating):
-            native = _core.from_numpy(np.float64(value).reshape(()), copy=True)
+            native = _core.from_numpy(np.array(value, np.float64), copy=True)
             self._add("f", native)
             return Tensor(native)
         if isinstance(value, _SEQUENCES):

@@ -446,6 +446,18 @@ class Tensor:
         """See `ops.square`."""
         return ops.square(self)
 
+    def tanh(self) -> Tensor:
+        """See `qn.ops.tanh`."""
+        return ops.tanh(self)
+
+    def sigmoid(self) -> Tensor:
+        """See `qn.ops.sigmoid`."""
+        return ops.sigmoid(self)
+
+    def relu(self) -> Tensor:
+        """See `qn.ops.relu`."""
+        return ops.relu(self)
+
     def abs(self) -> Tensor:
         """See `ops.abs`."""
         return ops.abs(self)
