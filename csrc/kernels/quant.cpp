@@ -30,7 +30,8 @@ inline int32_t round_clamped(float v, float lo, float hi) {
 
 }  // namespace
 
-// B[K, N] of any strides into panels [N/64][K/4][64][4], padded with zeros; item = (batch, panel).
+// B[K, N] of any strides into panels [N/64][K/4][64][4], padded with zeros; item = (batch, panel). Weights (O, I) have
+// adjacent k: then four move at once.
 Status pack_s8(const PackArgs& p, Range range, const Ctx&) {
   const int64_t panels = (p.n + kPanel - 1) / kPanel, groups = (p.k + 3) / 4;
   for (int64_t item = range.begin; item < range.end; ++item) {
@@ -38,10 +39,15 @@ Status pack_s8(const PackArgs& p, Range range, const Ctx&) {
     const int8_t* src = static_cast<const int8_t*>(p.src) + batch * p.src_batch + panel * kPanel * p.src_col;
     int8_t* dst = static_cast<int8_t*>(p.dst) + batch * p.dst_batch + panel * groups * 4 * kPanel;
     const int64_t columns = p.n - panel * kPanel < kPanel ? p.n - panel * kPanel : kPanel;
-    for (int64_t g = 0; g < groups; ++g)
-      for (int64_t j = 0; j < kPanel; ++j)
-        for (int64_t k = 4 * g; k < 4 * g + 4; ++k)
-          *dst++ = j < columns && k < p.k ? src[k * p.src_row + j * p.src_col] : int8_t{0};
+    const int64_t whole = p.src_row == 1 ? p.k / 4 : 0;
+    if (columns < kPanel) __builtin_memset(dst, 0, static_cast<size_t>(groups * 4 * kPanel));
+    for (int64_t j = 0; j < columns; ++j) {
+      const int8_t* column = src + j * p.src_col;
+      int8_t* out = dst + 4 * j;
+      for (int64_t g = 0; g < whole; ++g) __builtin_memcpy(out + g * 4 * kPanel, column + 4 * g, 4);
+      for (int64_t k = 4 * whole; k < 4 * groups; ++k)
+        out[k / 4 * 4 * kPanel + k % 4] = k < p.k ? column[k * p.src_row] : int8_t{0};
+    }
   }
   return {};
 }

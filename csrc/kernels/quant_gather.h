@@ -30,6 +30,10 @@ inline int64_t clamp_index(int64_t i, int64_t lo, int64_t hi) { return i < lo ? 
 inline uint8_t* gather_taps(const ConvShape& s, const uint8_t* x_row, uint8_t padding, int64_t ix, int64_t c,
                             uint8_t* out) {
   if (s.dilation_w == 1 && s.groups == 1) {
+    if (ix >= 0 && ix + s.kw <= s.w) {  // most pixels
+      copy_bytes(out, x_row + ix * c, s.kw * c);
+      return out + s.kw * c;
+    }
     const int64_t left = clamp_index(-ix, 0, s.kw), right = clamp_index(s.w - ix, left, s.kw);
     __builtin_memset(out, padding, static_cast<size_t>(left * c));
     copy_bytes(out + left * c, x_row + (ix + left) * c, (right - left) * c);
