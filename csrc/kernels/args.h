@@ -385,7 +385,7 @@ struct QGemmArgs : Requantize {
 };
 
 // The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Item =
-// (group, strip of kQStrip output pixels), strips fastest.
+// (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w as it is, item = output row.
 struct QConvArgs : Requantize {
   const void* x = nullptr;
   const void* w = nullptr;

@@ -50,8 +50,8 @@ inline uint8_t* gather_taps(const ConvShape& s, const uint8_t* x_row, uint8_t pa
 }
 
 // Rows [pixel, pixel + rows) of the N·OH·OW output pixels, each `lda` bytes after the last.
-void gather_patch(const ConvShape& s, const uint8_t* x, uint8_t padding, int64_t group, int64_t pixel, int rows,
-                  uint8_t* patch, int64_t lda) {
+inline void gather_patch(const ConvShape& s, const uint8_t* x, uint8_t padding, int64_t group, int64_t pixel, int rows,
+                         uint8_t* patch, int64_t lda) {
   const int64_t c = s.c / s.groups;
   int64_t ox = pixel % s.ow, oy = pixel / s.ow % s.oh, image = pixel / (s.ow * s.oh);
   for (int r = 0; r < rows; ++r, patch += lda) {

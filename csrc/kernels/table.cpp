@@ -32,8 +32,8 @@ Fn<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
 // quant
 Fn<QGemmArgs> gemm_u8s8;
 Fn<PackArgs> pack_s8;
-Fn<QConvArgs> conv2d_u8s8;
-ScratchFn<QConvArgs> conv2d_u8s8_scratch;
+Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8;
+ScratchFn<QConvArgs> conv2d_u8s8_scratch, depthwise2d_u8s8_scratch;
 Fn<QuantizeArgs> quantize, dequantize;
 Fn<QAddArgs> qadd;
 Fn<PoolArgs> max_pool2d_u8;
@@ -76,6 +76,7 @@ extern constinit const Level level{
             .gemm_u8s8 = entry<gemm_u8s8>,
             .pack_s8 = entry<pack_s8>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
+            .depthwise2d_u8s8 = entry_with<depthwise2d_u8s8, depthwise2d_u8s8_scratch>,
             .quantize = entry<quantize>,
             .dequantize = entry<dequantize>,
             .qadd = entry<qadd>,

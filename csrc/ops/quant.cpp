@@ -212,6 +212,13 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
   set_output(args, out);
   args.s = s;
   args.x_zero_point = params.x_zero_point;
+  if (s.c == s.groups && s.o == s.groups) {
+    launch("qconv2d", &KernelTable::depthwise2d_u8s8, args,
+           {s.n * s.oh, 0.03 * static_cast<double>(s.ow * (s.kh * s.kw + 4) * s.c)},
+           {read(&QConvArgs::x, x), read(&QConvArgs::w, weight), read(&QConvArgs::bias, out.bias),
+            read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
+    return y;
+  }
   const double rows = static_cast<double>(pixels < kQStrip ? pixels : kQStrip);
   const double columns = static_cast<double>(ceil_div(n, kPanel) * kPanel);
   launch("qconv2d", &KernelTable::conv2d_u8s8, args,
