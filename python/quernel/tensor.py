@@ -447,15 +447,15 @@ class Tensor:
         return ops.square(self)
 
     def tanh(self) -> Tensor:
-        """See `qn.ops.tanh`."""
+        """See `ops.tanh`."""
         return ops.tanh(self)
 
     def sigmoid(self) -> Tensor:
-        """See `qn.ops.sigmoid`."""
+        """See `ops.sigmoid`."""
         return ops.sigmoid(self)
 
     def relu(self) -> Tensor:
-        """See `qn.ops.relu`."""
+        """See `ops.relu`."""
         return ops.relu(self)
 
     def abs(self) -> Tensor:
