@@ -114,7 +114,7 @@ def _info(args: argparse.Namespace) -> None:
 
     import quernel as qn
 
-    print(qn.show_config())
+    qn.show_config()
     versions = []
     for name in ("numpy", "safetensors", "ml_dtypes", "tqdm", "matplotlib", "scikit-learn"):
         try:
@@ -140,8 +140,7 @@ def _demo(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     digits = demo.split(seed=args.seed)
     print(f"digits: {len(digits.x)} images of 8 x 8 pixels to train on, {len(digits.x_test)} to test on\n")
-    net = demo.build()
-    net.summary(input_shape=(8, 8, 1))
+    demo.build().summary(input_shape=(8, 8, 1))
     print()
     net, history = demo.train(digits, args.epochs or demo.EPOCHS, args.seed, verbose="auto")
     variants = demo.compare(net, demo.quantize(net, digits), digits, args.out)

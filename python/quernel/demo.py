@@ -101,7 +101,7 @@ def compare(net: Module, quantized: QuantizedModel, digits: Split, out: Path) ->
             scores: Array = net(x).numpy()
         return scores
 
-    runs = {
+    runs: dict[str, Callable[[Array], Array]] = {
         "fp32 eager": eager,
         "fp32 plan": net.freeze(max_batch=64),
         "int8 plan": quantized.freeze(max_batch=64),

@@ -49,7 +49,7 @@ class Frozen:
     """
 
     def __init__(self, source: Graph | Module, max_batch: int = 64) -> None:
-        if not isinstance(max_batch, int) or max_batch < 1:
+        if type(max_batch) is not int or max_batch < 1:
             raise ArgumentError(f"[freeze] max_batch must be a whole number of at least 1, got {max_batch!r}")
         self._max_batch = max_batch
         self._lock = threading.Lock()

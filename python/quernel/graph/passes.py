@@ -194,7 +194,7 @@ def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
     read = [node.args["weight"], node.args["bias"], *(norm.args[k] for k in _NORM)]
     if not isinstance(read[0], Weight) or not all(a is None or isinstance(a, Weight) for a in read):
         return None
-    w, b, mean, var, gamma, beta = (0.0 if a is None else _float64(a, weights) for a in read)
+    w, b, mean, var, gamma, beta = (_float64(a, weights) for a in read)
     eps: Any = norm.args["eps"]
     scale = (1.0 if norm.args["weight"] is None else gamma) / np.sqrt(var + eps)
     shift = (b - mean) * scale + beta
@@ -209,7 +209,7 @@ _NORM = ("running_mean", "running_var", "weight", "bias")
 
 
 def _float64(arg: Any, weights: Mapping[str, Tensor]) -> Any:
-    return weights[arg.name].numpy().astype(np.float64)
+    return 0.0 if arg is None else weights[arg.name].numpy().astype(np.float64)
 
 
 def _fresh(name: str, taken: Mapping[str, Any]) -> str:

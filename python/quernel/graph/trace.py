@@ -120,7 +120,7 @@ class _Tracer:
         """What stands for `value` in the graph."""
         if isinstance(value, Tensor):
             if id(value) not in self._refs:
-                if value._t is None and value._spec is not None:
+                if value.is_traced:
                     raise StateError(f"[{op}] argument '{key}' comes from another trace")
                 name = f"#{len(self.weights)}"
                 self.weights[name] = value

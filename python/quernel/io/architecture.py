@@ -7,7 +7,6 @@ from typing import Any
 from quernel import nn
 from quernel.errors import ArgumentError
 from quernel.nn.module import Module
-from quernel.nn.parameter import Parameter
 
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -69,7 +68,7 @@ def tied(net: Module) -> dict[str, str]:
     for path, module in net.named_modules(remove_duplicate=False):
         for key, parameter in module._parameters.items():
             name = f"{path}.{key}" if path else key
-            if isinstance(parameter, Parameter) and first.setdefault(id(parameter), name) != name:
+            if first.setdefault(id(parameter), name) != name:
                 table[name] = first[id(parameter)]
     return table
 

@@ -74,7 +74,7 @@ def decode(blob: bytes, source: str) -> tuple[dict[str, npt.NDArray[Any]], dict[
     import safetensors
 
     try:
-        entries = safetensors.deserialize(blob)
+        entries: Any = safetensors.deserialize(blob)  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError as error:
         raise CorruptFileError(f"[load] {source}: the header is not valid ({error})") from None
     length = int.from_bytes(blob[:8], "little")
@@ -111,7 +111,7 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
     if name == "bfloat16":
         import ml_dtypes
 
-        return np.dtype(ml_dtypes.bfloat16)
+        name = ml_dtypes.bfloat16
     return np.dtype(name)
 
 

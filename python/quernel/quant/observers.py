@@ -36,7 +36,8 @@ class Scale:
     def quantize(self, x: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.uint8]:
         """The uint8 values nearest to `x`, ties to even."""
         q = np.rint(x.astype(np.float32) / np.float32(self.scale)) + self.zero_point
-        return np.clip(q, 0, 255).astype(np.uint8)
+        stored: npt.NDArray[np.uint8] = np.clip(q, 0, 255).astype(np.uint8)
+        return stored
 
     def dequantize(self, q: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """The float32 values for which `q` stands."""
