@@ -42,8 +42,8 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
         UnsupportedError: the model has nothing to quantize, or cannot be traced.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> q = compress.quantize(net, calibration=np.zeros((16, 4), np.float32))
+        >>> net = qn.nn.Sequential(qn.nn.Linear(4, 8), qn.nn.ReLU(), qn.nn.Linear(8, 2))
+        >>> q = qn.compress.quantize(net, calibration=np.zeros((16, 4), np.float32))
         >>> q(np.zeros((3, 4), np.float32)).shape
         (3, 2)
     """

@@ -42,7 +42,7 @@ class Frozen:
         max_batch: The largest batch of one native call.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> net = qn.nn.Sequential(qn.nn.Linear(4, 8), qn.nn.ReLU(), qn.nn.Linear(8, 2))
         >>> run = net.freeze(max_batch=64, input_shape=(4,))
         >>> run(np.zeros((5, 4), np.float32)).shape
         (5, 2)

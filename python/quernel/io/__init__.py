@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from quernel.io.checkpoint import load, save
+from quernel.io.resume import load_optimizer
 
-__all__ = ["load", "save"]
+__all__ = ["load", "load_optimizer", "save"]

@@ -6,7 +6,6 @@ which loads as a model that runs and trains without the class. Quantized models 
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +14,17 @@ from typing import Any
 import numpy.typing as npt
 
 from quernel import random
-from quernel.errors import ArgumentError, CorruptFileError, UnsupportedError
+from quernel.errors import ArgumentError, CorruptFileError
 from quernel.graph.ir import Graph
 from quernel.graph.module import GraphModule
 from quernel.graph.serialize import from_json, to_json
 from quernel.graph.trace import Input, inputs_of, trace
-from quernel.io import architecture
-from quernel.io.container import FORMAT_VERSION, decode, encode, write_atomic
+from quernel.io import architecture, resume
+from quernel.io.container import read, write, write_atomic
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.ops.create import tensor
+from quernel.optim import Optimizer
 from quernel.quant.model import QuantizedModel
 from quernel.tensor import Tensor
 
@@ -34,7 +34,9 @@ _GRAPHS: dict[str, type[GraphModule]] = {"GraphModule": GraphModule, "QuantizedM
 _MISFITS = (ValueError, TypeError, RuntimeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 
 
-def save(net: Module, path: str | os.PathLike[str], input_shape: Any = None) -> None:
+def save(
+    net: Module, path: str | os.PathLike[str], input_shape: Any = None, optimizer: Optimizer | None = None
+) -> None:
     """Writes `net` to `path`, whole or not at all.
 
     Args:
@@ -42,11 +44,12 @@ def save(net: Module, path: str | os.PathLike[str], input_shape: Any = None) -> 
         path: Usually ``something.safetensors``; an existing file is replaced.
         input_shape: The shape of one sample, or a list of them for several inputs. Only a model with classes of your
             own that has never been called needs it, for its graph.
+        optimizer: Saved too, with the position of the random stream, for :func:`~quernel.io.load_optimizer`.
 
     Raises:
         UnsupportedError: the model's forward cannot be traced.
     """
-    write_atomic(path, model_bytes(net, input_shape))
+    write_atomic(path, model_bytes(net, input_shape, optimizer))
 
 
 def load(path: str | os.PathLike[str]) -> Module:
@@ -58,15 +61,16 @@ def load(path: str | os.PathLike[str]) -> Module:
         FileNotFoundError: there is none.
 
     Example:
-        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> net.save("net.safetensors")
-        >>> qn.load("net.safetensors")[0]
+        >>> import pathlib, tempfile
+        >>> path = pathlib.Path(tempfile.mkdtemp()) / "net.safetensors"
+        >>> qn.nn.Sequential(qn.nn.Linear(4, 8), qn.nn.ReLU()).save(path)
+        >>> qn.load(path)[0]
         Linear(4, 8)
     """
     return model_from_bytes(Path(path).read_bytes(), os.fspath(path))
 
 
-def model_bytes(net: Module, input_shape: Any = None) -> bytes:
+def model_bytes(net: Module, input_shape: Any = None, optimizer: Optimizer | None = None) -> bytes:
     """The bytes of the file that :func:`save` writes."""
     layers = architecture.describe(net)
     record: dict[str, Any] = {"inputs": [[list(i.shape), i.dtype] for i in inputs_of(net, input_shape) or ()]}
@@ -88,50 +92,33 @@ def model_bytes(net: Module, input_shape: Any = None) -> bytes:
     record["eval"] = [
         name for name, m in net.named_modules() if not m.training and (layers is not None or not name)
     ]
-    return _encode({k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}, record)
+    arrays = {k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}
+    if optimizer is not None:
+        state, record["optimizer"] = resume.pack(optimizer)
+        arrays |= state
+    return write(arrays, record)
 
 
 def model_from_bytes(blob: bytes, source: str) -> Module:
     """The model in `blob`, which was read from `source`."""
-    arrays, record = _decode(blob, source)
+    arrays, record = read(blob, source)
     try:
-        return _rebuild(arrays, record)
+        return _rebuild({k: v for k, v in arrays.items() if not k.startswith(resume.PREFIX)}, record)
     except _MISFITS as error:
         raise CorruptFileError(f"[load] {source}: its parts do not fit together ({error})") from None
 
 
 def graph_bytes(graph: Graph) -> bytes:
     """A graph with its weights as the bytes of a file."""
-    return _encode(
-        {k: v.numpy() for k, v in graph.weights.items()}, {"kind": "Graph", "graph": to_json(graph)}
-    )
+    return write({k: v.numpy() for k, v in graph.weights.items()}, {"kind": "Graph", "graph": to_json(graph)})
 
 
 def from_bytes(blob: bytes, source: str) -> Graph | Module:
     """What :func:`graph_bytes` or :func:`model_bytes` wrote."""
-    arrays, record = _decode(blob, source)
+    arrays, record = read(blob, source)
     if record.get("kind") == "Graph":
         return from_json(record["graph"], {k: tensor(v) for k, v in arrays.items()})
     return _rebuild(arrays, record)
-
-
-def _encode(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> bytes:
-    text = json.dumps(record, separators=(",", ":"), sort_keys=False)
-    return encode(arrays, {"format": "quernel", "format_version": str(FORMAT_VERSION), "architecture": text})
-
-
-def _decode(blob: bytes, source: str) -> tuple[dict[str, Array], dict[str, Any]]:
-    arrays, metadata = decode(blob, source)
-    try:
-        version = int(metadata["format_version"])
-        record = json.loads(metadata["architecture"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise CorruptFileError(f"[load] {source}: holds no architecture ({error})") from None
-    if version > FORMAT_VERSION:
-        raise UnsupportedError(
-            f"[load] {source}: format {version} is newer than this version's {FORMAT_VERSION}; update quernel"
-        )
-    return arrays, record
 
 
 def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:

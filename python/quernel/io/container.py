@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from quernel.errors import CorruptFileError
+from quernel.errors import CorruptFileError, UnsupportedError
 
 FORMAT_VERSION = 1
 PREFIX = b'{"__metadata__":{"checksum":"sha256:'
@@ -86,6 +86,34 @@ def decode(blob: bytes, source: str) -> tuple[dict[str, npt.NDArray[Any]], dict[
         array = np.frombuffer(entry["data"], _numpy_dtype(_NAMES[entry["dtype"]]))
         tensors[name] = array.reshape(entry["shape"])
     return tensors, metadata
+
+
+def write(arrays: Mapping[str, npt.NDArray[Any]], record: Mapping[str, Any]) -> bytes:
+    """The bytes of a file holding `arrays` and the JSON values `record`, which describe them."""
+    text = json.dumps(record, separators=(",", ":"))
+    return encode(arrays, {"format": "quernel", "format_version": str(FORMAT_VERSION), "architecture": text})
+
+
+def read(blob: bytes, source: str) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    """What :func:`write` was given.
+
+    Raises:
+        CorruptFileError: see :func:`decode`; or nothing describes the tensors.
+        UnsupportedError: a newer version wrote it.
+    """
+    arrays, metadata = decode(blob, source)
+    try:
+        version = int(metadata["format_version"])
+        record = json.loads(metadata["architecture"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise CorruptFileError(f"[load] {source}: holds no architecture ({error})") from None
+    if version > FORMAT_VERSION:
+        raise UnsupportedError(
+            f"[load] {source}: format {version} is newer than this version's {FORMAT_VERSION}; update quernel"
+        )
+    if not isinstance(record, dict):
+        raise CorruptFileError(f"[load] {source}: holds no architecture")
+    return arrays, record
 
 
 def _verify(blob: bytes, source: str) -> None:

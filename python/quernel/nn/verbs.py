@@ -150,12 +150,16 @@ class Verbs:
         return frozen
 
     def save(
-        self, path: str | PathLike[str], input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None
+        self,
+        path: str | PathLike[str],
+        input_shape: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> None:
         """Writes architecture and weights to one .safetensors file, whole or not at all; `qn.load` reads it.
 
         Args:
             path: the file; an existing one is replaced.
             input_shape: as in `summary`; needed for a model with classes of your own that has never been called.
+            optimizer: saved too, with the random stream, so that training can go on (`qn.io.load_optimizer`).
         """
-        _above("io.checkpoint").save(self, path, input_shape)
+        _above("io.checkpoint").save(self, path, input_shape, optimizer)
