@@ -46,6 +46,16 @@ def test_a_quantized_plan_gives_the_bits_of_its_graph(name: str) -> None:
         np.testing.assert_array_equal(frozen(x), evaluate(quantized, x))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_graphs_can_be_jitted(name: str) -> None:
+    model = compress.quantize(make(name), calibration=images(32))
+    step = qn.jit(lambda x: model(x))
+    for seed in range(4):
+        x = images(3, seed=seed)
+        np.testing.assert_array_equal(step(x).numpy(), evaluate(model, x))
+    assert len(step.plans()) == 1
+
+
 def test_buckets() -> None:
     sizes = sorted({bucket(n, 64) for n in range(1, 65)})
     assert sizes == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -167,6 +169,38 @@ def test_deciding_by_values_is_refused(net: nn.Module) -> None:
 def test_deciding_by_the_batch_size_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"different paths with batch sizes.*tanh.*relu"):
         trace(ByBatch(), [Input((3,))])
+
+
+class BatchSizedConstant(nn.Module):
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        return x + np.zeros((x.shape[0], 1), np.float32)
+
+
+def test_a_constant_that_depends_on_the_batch_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="a tensor that forward makes is not the same"):
+        trace(BatchSizedConstant(), [Input((3,))])
+
+
+def test_threads_may_call_the_model_while_it_is_traced() -> None:
+    net = make("residual")
+    x = images(2)
+    expected = evaluate(net, x)
+    expected_graph = str(trace(net, INPUT))
+    wrong: list[str] = []
+
+    def work(seed: int) -> None:
+        for _ in range(15):
+            if seed % 2 and str(trace(net, INPUT)) != expected_graph:
+                wrong.append("graph")
+            if not seed % 2 and not np.array_equal(evaluate(net, x), expected):
+                wrong.append("output")
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 def test_other_ops_in_training_are_refused_only_where_training_matters() -> None:

@@ -36,7 +36,6 @@ def run(
     if observe is not None:
         for ref, x in list(values.items()):
             observe(ref, x)
-    last = last_reads(graph)
 
     resolve = Resolver(values, weights, batch, training)
     for node in graph.nodes:
@@ -45,7 +44,7 @@ def run(
             values[Ref(node.name, index)] = value
             if observe is not None:
                 observe(Ref(node.name, index), value)
-        for ref in last[node.name]:
+        for ref in graph.last_reads[node.name]:
             values.pop(ref, None)
     return resolve(graph.outputs)
 
@@ -55,18 +54,6 @@ def call(node: Node, arguments: dict[str, Any]) -> Any:
     from quernel import ops
 
     return getattr(ops, node.op)(**arguments)
-
-
-def last_reads(graph: Graph) -> dict[str, list[Ref]]:
-    """For each node, the values that nothing reads after it."""
-    done = set(graph.results)
-    table: dict[str, list[Ref]] = {}
-    for node in reversed(graph.nodes):
-        made = [Ref(node.name, i) for i in range(len(node.outputs))]
-        ends = [ref for ref in dict.fromkeys([*node.refs, *made]) if ref not in done]
-        done.update(ends)
-        table[node.name] = ends
-    return table
 
 
 def batch_size(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,18 @@ class Graph:
         for node in self.nodes:
             for ref in dict.fromkeys(node.refs):
                 table.setdefault(ref, []).append(node)
+        return table
+
+    @cached_property
+    def last_reads(self) -> dict[str, list[Ref]]:
+        """For each node, the values that nothing reads after it."""
+        done = set(self.results)
+        table: dict[str, list[Ref]] = {}
+        for node in reversed(self.nodes):
+            made = [Ref(node.name, i) for i in range(len(node.outputs))]
+            ends = [ref for ref in dict.fromkeys([*node.refs, *made]) if ref not in done]
+            done.update(ends)
+            table[node.name] = ends
         return table
 
     def __str__(self) -> str:

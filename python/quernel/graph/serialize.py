@@ -7,7 +7,6 @@ from types import EllipsisType
 from typing import Any
 
 from quernel.errors import ArgumentError
-from quernel.graph.interpret import last_reads
 from quernel.graph.ir import Arg, Dim, Graph, Literal, Mode, Node, Ref, Resolver, Slice, Value, Weight, leaves
 from quernel.ops.op import OPS, Spec
 from quernel.tensor import Tensor
@@ -81,7 +80,6 @@ def _require(condition: bool, node: Node, message: str) -> None:
 
 def _check_shapes(graph: Graph, batch: int) -> None:
     values = {Ref(name): Tensor.traced(Spec(v.at(batch), v.dtype)) for name, v in graph.inputs.items()}
-    last = last_reads(graph)
 
     stand_in = Resolver(values, graph.weights, batch)
     for node in graph.nodes:
@@ -94,7 +92,7 @@ def _check_shapes(graph: Graph, batch: int) -> None:
         _require(tuple(made) == expected, node, f"says that it makes {expected}, its op makes {tuple(made)}")
         for index, spec in enumerate(made):
             values[Ref(node.name, index)] = Tensor.traced(spec)
-        for ref in last[node.name]:
+        for ref in graph.last_reads[node.name]:
             values.pop(ref, None)
 
 

@@ -8,6 +8,7 @@ sizes left ``None`` are inferred as at any first use.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,11 +22,12 @@ from quernel.errors import ShapeError, StateError, UnsupportedError
 from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight, transform
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
-from quernel.ops.op import Op, Spec, set_tracer
+from quernel.ops.op import Op, Spec, current_tracer, set_tracer
 from quernel.tensor import Tensor
 
 # Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
 _BATCHES = (11, 17)
+_one_at_a_time = threading.RLock()  # modes and scopes belong to the modules, which threads may share
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ def trace(net: Module, inputs: Sequence[Input], *, training: bool = False) -> Gr
     own = getattr(net, "graph", None)
     if isinstance(own, Graph):
         return _own_graph(own, inputs, training)
-    with _in_mode(net, False):
+    with _one_at_a_time, _in_mode(net, False):
         first, second = (_run(net, inputs, batch) for batch in _BATCHES)
     graph = _unify(first, second, _by_batch, "batch sizes 11 and 17")
     if training:
-        with _in_mode(net, True):
+        with _one_at_a_time, _in_mode(net, True):
             trained = _run(net, inputs, _BATCHES[0])
         marked = _unify(first, trained, _by_mode, "evaluation and training")
         nodes = (_merge_modes(n, m) for n, m in zip(graph.nodes, marked.nodes, strict=True))
@@ -198,6 +200,8 @@ def _scopes(net: Module, tracer: _Tracer) -> Iterator[None]:
         forward = module.forward
 
         def scoped(*args: Any, **kwargs: Any) -> Any:
+            if current_tracer() is not tracer:  # another thread calls the model meanwhile
+                return forward(*args, **kwargs)
             tracer.scopes.append((path, type(module).__name__))
             try:
                 return forward(*args, **kwargs)
@@ -268,7 +272,7 @@ def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str)
                 one.weights[a.name], two.weights[b.name]
             ):
                 return a
-            raise _Mismatch
+            raise _Mismatch("a tensor that forward makes is not the same in both")
         if type(a) is type(b) and (a == b or repr(a) == repr(b)):  # nan equals nan here
             return a
         return differ(a, b)
@@ -294,9 +298,10 @@ def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str)
             raise _Mismatch
         inputs = {name: value(v, two.inputs[name]) for name, v in one.inputs.items()}
         return Graph(inputs, tuple(nodes), both(one.outputs, two.outputs), one.weights)
-    except _Mismatch:
+    except _Mismatch as mismatch:
+        why = f" ({mismatch})" if mismatch.args else ""
         raise UnsupportedError(
-            f"[graph] forward takes different paths with {runs}: they part {where}. A graph needs one path for all; "
+            f"[graph] forward takes different paths with {runs}: they part {where}{why}. A graph needs one path for all; "
             "keep what differs outside the model, or choose by a fixed attribute"
         ) from None
 
