@@ -49,7 +49,7 @@ def test_a_quantized_plan_gives_the_bits_of_its_graph(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_graphs_can_be_jitted(name: str) -> None:
     model = compress.quantize(make(name), calibration=images(32))
-    step = qn.jit(lambda x: model(x))
+    step = qn.jit(model.forward)
     for seed in range(4):
         x = images(3, seed=seed)
         np.testing.assert_array_equal(step(x).numpy(), evaluate(model, x))

@@ -54,7 +54,9 @@ class Frozen:
         self._max_batch = max_batch
         self._lock = threading.Lock()
         self._graph: Graph | None = None
+        self._dtype: np.dtype[Any] | None = None
         self._pending = source if isinstance(source, Module) else None
+        self._reset()
         if isinstance(source, Graph):
             self._use(source)
 
@@ -62,11 +64,14 @@ class Frozen:
         graph = optimize(graph)
         graph = replace(graph, weights={k: tensor(w.detach().numpy()) for k, w in graph.weights.items()})
         self._padded = independent_rows(graph)
+        if len(graph.inputs) == 1 and isinstance(graph.outputs, Ref):
+            self._dtype = np.dtype(next(iter(graph.inputs.values())).dtype)
         self._reset()
         self._graph, self._pending = graph, None
 
     def _reset(self) -> None:
         self._plans: dict[int, FrozenPlan] = {}
+        self._ready: dict[tuple[int, ...], FrozenPlan] = {}  # the short way: one array in, one out, no padding
         self._memory = FrozenMemory()
 
     @property
@@ -106,6 +111,11 @@ class Frozen:
             ShapeError: a shape does not fit; the message says which one would.
             DTypeError: an array does not hold numbers.
         """
+        x = inputs[0] if len(inputs) == 1 else None
+        if type(x) is np.ndarray and x.dtype is self._dtype and x.flags.c_contiguous:
+            ready = self._ready.get(x.shape)
+            if ready is not None and ready.native.valid():
+                return ready.replay([x])[0]
         graph = self._graph or self._graph_for(inputs)
         if len(inputs) != len(graph.inputs):
             names = ", ".join(graph.inputs)
@@ -149,8 +159,11 @@ class Frozen:
             if plan is None:
                 if not self._padded and len(self._plans) >= _MAX_EXACT:
                     self._plans.pop(next(iter(self._plans)))
+                    self._ready.clear()
                 plan = self._record(size)
                 self._plans[size] = plan
+                if self._dtype is not None:
+                    self._ready[next(iter(self.graph.inputs.values())).at(size)] = plan
             return plan
 
     def _record(self, size: int) -> FrozenPlan:
