@@ -73,7 +73,7 @@ def test_errors_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (("eval", net, folder / "unnamed.npz"), "has no array x and y"),
         (("eval", net, data, "--loss", "hinge"), "hinge"),
         (("predict", net, folder / "bad.safetensors", "--out", folder / "y.npy"), "pickle"),
-        (("summary", net), "--input-shape"),
+        (("summary", net), "pass input_shape="),
     ]:
         assert run(*args) == 1
         captured = capsys.readouterr()
