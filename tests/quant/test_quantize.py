@@ -196,7 +196,7 @@ def test_the_error_is_of_the_size_of_a_step(name: str) -> None:
     y = evaluate(net, x)
     error = evaluate(quantized(name), x) - y
     signal = 10 * np.log10(np.var(y) / np.mean(error**2))
-    assert signal > 24, f"{signal:.1f} dB"
+    assert signal > 30, f"{signal:.1f} dB"  # 35 to 50; borders padded with 0 give below 24
 
 
 def test_one_layer_by_hand() -> None:
@@ -235,6 +235,48 @@ def test_scales_cover_their_range_and_zero(seed: int, lo: float, width: float) -
         )  # half a step, and half a step of zero point at the ends
         assert np.median(error) <= scale.scale * 0.5 * (1 + 1e-5)
     np.testing.assert_array_equal(scale.quantize(x), reference.quantize(x, scale.scale, scale.zero_point))
+
+
+def test_a_bias_that_dwarfs_its_weights() -> None:
+    """As behind a BatchNorm with a dying channel: the bias must survive, though it is 10^12 steps of max|w| / 127."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 1))
+    net[0].weight.detach()[...] = [[1e-13, -1e-13, 1e-13], [1.0, 2.0, 3.0]]
+    net[0].bias.detach()[...] = [0.75, -0.5]
+    net[2].weight.detach()[...] = [[1.0, 0.5]]
+    x = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+    y = evaluate(net, x)
+    assert np.abs(evaluate(compress.quantize(net, calibration=x), x) - y).max() < 0.02 * np.abs(y).max()
+
+
+class Tail(nn.Module):
+    """An addition and its relu behind the last contraction: they stay in float, and the relu stays."""
+
+    def __init__(self) -> None:
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        return ops.mean(ops.relu(self.a(x) + self.b(x)), axis=(1, 2))
+
+
+def test_what_follows_the_last_contraction_is_float() -> None:
+    qn.seed(0)
+    net = Tail()
+    model = compress.quantize(net, calibration=images(32))
+    assert kinds(model) == ["quantize", "qconv2d", "qconv2d", "add", "relu", "mean"]
+    x = images(8)
+    np.testing.assert_allclose(evaluate(model, x), evaluate(net, x), atol=0.05)
+
+
+def test_a_mean_over_height_and_width_is_a_global_pooling() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.tail, self.head = Tail(), nn.Linear(4, 2)
+
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            return self.head(self.tail(x))
+
+    expected = ["quantize", "qconv2d", "qconv2d", "qadd", "qmean_hw", "qlinear"]
+    assert kinds(compress.quantize(Net(), calibration=images(16))) == expected
 
 
 def test_all_zeros() -> None:

@@ -4,7 +4,8 @@ With s_x, s_y the scales of input and output and, per output channel, s_w = max|
 
     weight = rint(w / s_w)     bias = rint(b / (s_x · s_w)) - zp_x · sum(weight)     scale = s_x · s_w / s_y
 
-computed in float32 in this order (the bias in float64, rounded once). Where an op has no int8 form, its inputs are
+computed in float32 in this order (the bias in float64, rounded once). A channel whose bias dwarfs its weights gets a
+larger s_w, with which the bias fits. Where an op has no int8 form, its inputs are
 dequantized and its result is quantized again if int8 work follows; both show in ``summary()``.
 """
 
@@ -26,7 +27,7 @@ from quernel.quant.observers import MinMax, Scale
 from quernel.quant.regions import Groups, Regions, clamp_additions, find
 from quernel.tensor import Tensor
 
-_INT32 = 2**31 - 1
+_LARGEST_BIAS = 2**29  # in steps of the int32 sum, so that products still fit beside it
 
 
 def convert(graph: Graph, ranges: Mapping[Ref, MinMax]) -> Graph:
@@ -34,8 +35,8 @@ def convert(graph: Graph, ranges: Mapping[Ref, MinMax]) -> Graph:
 
     The graph should have BatchNorm folded and relu fused into its contractions; `ranges` are those of this very graph.
     """
-    graph, clamped = clamp_additions(graph)
     regions = find(graph)
+    graph, clamped = clamp_additions(graph, regions)
     ranges = {**ranges, **{Ref(name): ranges[relu] for name, relu in clamped.items()}}
     emitter = _Emitter(graph, regions, _scales(graph, regions, ranges), set(clamped))
     for node in graph.nodes:
@@ -156,15 +157,16 @@ class _Emitter:
         weight, bias = (self._array(node.args[key]) for key in ("weight", "bias"))
         assert weight is not None
         rows = weight.reshape(len(weight), -1)
+        b = np.zeros(len(rows)) if bias is None else bias.astype(np.float64)
         s_w = np.abs(rows).max(axis=1, initial=0).astype(np.float32) / np.float32(127)
-        s_w[s_w < np.finfo(np.float32).tiny] = 1
+        s_w = np.maximum(s_w, (np.abs(b) / (s_x.scale * _LARGEST_BIAS)).astype(np.float32))
+        s_w[s_x.scale * s_w.astype(np.float64) < np.finfo(np.float32).tiny] = 1  # nothing to scale
         q = np.clip(np.rint(rows / s_w[:, None]), -127, 127).astype(np.int8)
         s_acc = np.float32(s_x.scale) * s_w
-        b = np.zeros(len(q)) if bias is None else np.rint(bias.astype(np.float64) / s_acc)
-        b -= float(s_x.zero_point) * q.sum(axis=1, dtype=np.int64)
+        b = np.rint(b / s_acc) - float(s_x.zero_point) * q.sum(axis=1, dtype=np.int64)
         return {
             "weight": self._add_weight(f"{node.name}.weight_int8", q.reshape(weight.shape)),
-            "bias": self._add_weight(f"{node.name}.bias_int32", np.clip(b, -_INT32, _INT32).astype(np.int32)),
+            "bias": self._add_weight(f"{node.name}.bias_int32", b.astype(np.int32)),
             "scale": self._add_weight(f"{node.name}.scale", s_acc / np.float32(s_y.scale)),
         }
 
@@ -227,7 +229,7 @@ class _Emitter:
             key: transform(arg, lambda a: self._as_uint8(a) if isinstance(a, Ref) else a)
             for key, arg in node.args.items()
         }
-        if node.op == "global_avg_pool2d":
+        if node.op in ("global_avg_pool2d", "mean"):
             self._append(node, "qmean_hw", {"x": args["x"]})
         elif node.op == "max_pool2d":
             self._append(node, "qmax_pool2d", {"x": args["x"], **_window(node)})

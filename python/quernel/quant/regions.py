@@ -17,32 +17,9 @@ from quernel.graph.passes import CONTRACTIONS, drop_dead, rewire
 
 UNARY = ("relu", "tanh", "sigmoid", "gelu", "silu", "clip", "neg", "abs", "square")
 MOVES = (
-    *("max_pool2d", "avg_pool2d", "global_avg_pool2d"),
+    *("max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean"),
     *("reshape", "flatten", "transpose", "getitem", "concat", "pad"),
 )
-
-
-def clamp_additions(graph: Graph) -> tuple[Graph, dict[str, Ref]]:
-    """Drops each relu that is the only reader of an addition; int8 addition clamps anyhow.
-
-    Returns:
-        The graph, and for each such addition the relu whose range it now has.
-    """
-    users = graph.users()
-    moved: dict[Ref, Ref] = {}
-    clamped: dict[str, Ref] = {}
-    for node in graph.nodes:
-        ref = Ref(node.name)
-        readers = users.get(ref, [])
-        if (
-            kind(graph, node) == "addition"
-            and len(readers) == 1
-            and readers[0].op == "relu"
-            and ref not in graph.results
-        ):
-            clamped[node.name] = Ref(readers[0].name)
-            moved[Ref(readers[0].name)] = ref
-    return drop_dead(rewire(graph, graph.nodes, moved)), clamped
 
 
 def kind(graph: Graph, node: Node) -> str | None:
@@ -58,9 +35,16 @@ def kind(graph: Graph, node: Node) -> str | None:
         return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
     if node.op in UNARY:
         return "unary"
-    if node.op == "pad" and node.args["value"] != 0:
+    if (node.op == "pad" and node.args["value"] != 0) or (node.op == "mean" and not _is_global(node)):
         return None
     return "move" if node.op in MOVES and not node.weights else None
+
+
+def _is_global(node: Node) -> bool:
+    """Whether a mean is that of `global_avg_pool2d`."""
+    axis = node.args["axis"]
+    behind = isinstance(axis, tuple) and sorted(a % 4 for a in axis if isinstance(a, int)) == [1, 2]
+    return behind and len(node.outputs[0].shape) == 2
 
 
 @dataclass
@@ -95,6 +79,25 @@ def find(graph: Graph) -> Regions:
             if ref in leads:
                 chosen.stored.add(ref)
     return chosen
+
+
+def clamp_additions(graph: Graph, regions: Regions) -> tuple[Graph, dict[str, Ref]]:
+    """Drops each int8 relu that is the only reader of an int8 addition, which clamps anyhow.
+
+    Returns:
+        The graph, and for each such addition the relu whose range it now has.
+    """
+    users = graph.users()
+    moved: dict[Ref, Ref] = {}
+    clamped: dict[str, Ref] = {}
+    for name, found in regions.kinds.items():
+        readers = users.get(Ref(name), [])
+        if found != "addition" or len(readers) != 1 or Ref(name) in graph.results:
+            continue
+        if readers[0].op == "relu" and regions.kinds.get(readers[0].name) == "unary":
+            clamped[name] = Ref(readers[0].name)
+            moved[Ref(readers[0].name)] = Ref(name)
+    return drop_dead(rewire(graph, graph.nodes, moved)), clamped
 
 
 class Groups:
