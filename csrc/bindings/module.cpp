@@ -13,5 +13,6 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_pool(m);
   quernel::register_softmax(m);
   quernel::register_matmul(m);
+  quernel::register_conv(m);
   quernel::register_quant(m);
 }

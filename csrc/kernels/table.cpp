@@ -7,6 +7,15 @@ namespace quernel::QUERNEL_ISA {
 Fn<GemmArgs> gemm_f32, gemm_f64;
 Fn<PackArgs> pack_f32, pack_f64;
 
+// conv
+Fn<ConvArgs> conv2d_f32, conv2d_f64;
+ScratchFn<ConvArgs> conv2d_f32_scratch, conv2d_f64_scratch;
+Fn<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;
+ScratchFn<ConvArgs> conv2d_grad_input_f32_scratch, conv2d_grad_input_f64_scratch;
+Fn<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
+ScratchFn<ConvGradWeightArgs> conv2d_grad_weight_f32_scratch, conv2d_grad_weight_f64_scratch;
+Fn<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
+
 // elementwise
 Fn<UnaryArgs> unary;
 Fn<BinaryArgs> binary;
@@ -50,6 +59,15 @@ extern constinit const Level level{
             .gemm_f64 = entry<gemm_f64>,
             .pack_f32 = entry<pack_f32>,
             .pack_f64 = entry<pack_f64>,
+            // conv
+            .conv2d_f32 = entry_with<conv2d_f32, conv2d_f32_scratch>,
+            .conv2d_f64 = entry_with<conv2d_f64, conv2d_f64_scratch>,
+            .conv2d_grad_input_f32 = entry_with<conv2d_grad_input_f32, conv2d_grad_input_f32_scratch>,
+            .conv2d_grad_input_f64 = entry_with<conv2d_grad_input_f64, conv2d_grad_input_f64_scratch>,
+            .conv2d_grad_weight_f32 = entry_with<conv2d_grad_weight_f32, conv2d_grad_weight_f32_scratch>,
+            .conv2d_grad_weight_f64 = entry_with<conv2d_grad_weight_f64, conv2d_grad_weight_f64_scratch>,
+            .sum_splits_f32 = entry<sum_splits_f32>,
+            .sum_splits_f64 = entry<sum_splits_f64>,
             // elementwise
             .unary = entry<unary>,
             .binary = entry<binary>,

@@ -19,10 +19,11 @@ struct KernelTable {
   // matmul
   Kernel<GemmArgs> gemm_f32, gemm_f64;
   Kernel<PackArgs> pack_f32, pack_f64;
-  // conv: forward (also grad-input of stride 1), grad-input, grad-weight
+  // conv
   Kernel<ConvArgs> conv2d_f32, conv2d_f64;
   Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;
-  Kernel<ConvArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
+  Kernel<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
+  Kernel<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
   // elementwise
   Kernel<UnaryArgs> unary;
   Kernel<BinaryArgs> binary;

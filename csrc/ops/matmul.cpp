@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
 
 #include "core/error.h"
 #include "runtime/derived.h"
@@ -103,7 +104,8 @@ Shape product_shape(const Shape& batch, const Tensor& a, const Tensor& b, int64_
 double mac_ns(DType dtype, double macs) { return macs / (dtype == DType::kFloat32 ? 50 : 25); }
 
 Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool transposed) {
-  return derived(b, transposed ? "pack_columns" : "pack_rows", [&] {
+  const std::string kind = (transposed ? "pack_columns/" : "pack_rows/") + std::to_string(batch);
+  return derived(b, kind.c_str(), [&] {
     const int64_t panels = ceil_div(n, kPanel);
     const Tensor packed = Tensor::empty(b.dtype(), {batch, panels, k, kPanel});
     PackArgs args;

@@ -1,0 +1,216 @@
+#include "ops/conv.h"
+
+#include <algorithm>
+#include <string>
+
+#include "core/error.h"
+#include "ops/matmul.h"
+#include "runtime/derived.h"
+
+namespace quernel::ops {
+namespace {
+
+constexpr int64_t kStripPixels = 48;
+constexpr double kItemNs = 30e3;
+constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
+constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+bool is_depthwise(const ConvShape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.o; }
+
+// ---- checks -----------------------------------------------------------------------------------------------------
+
+int64_t output_size(const char* op, int axis, int64_t size, int64_t kernel, const ConvParams& p) {
+  const char* side = axis == 0 ? "height" : "width";
+  const auto d = static_cast<size_t>(axis);
+  constexpr int64_t kMost = int64_t{1} << 31;  // keeps products of sizes below overflow
+  check<ValueError>(p.stride[d] >= 1 && p.stride[d] < kMost, op, "stride must be positive, got (", p.stride[0], ", ",
+                    p.stride[1], ")");
+  check<ValueError>(p.dilation[d] >= 1 && p.dilation[d] < kMost, op, "dilation must be positive, got (", p.dilation[0],
+                    ", ", p.dilation[1], ")");
+  check<ValueError>(p.padding[d] >= 0 && p.padding[d] < kMost, op, "padding must not be negative, got (", p.padding[0],
+                    ", ", p.padding[1], ")");
+  check<ShapeError>(kernel >= 1 && kernel < kMost, op, "kernel ", side, " must be positive, got ", kernel);
+  const int64_t reach = p.dilation[d] * (kernel - 1) + 1;
+  check<ShapeError>(reach <= size + 2 * p.padding[d], op, "kernel reaches over ", reach, " pixels of ", side,
+                    ", the padded input has ", size + 2 * p.padding[d], " (input ", size, ", padding ", p.padding[d],
+                    ", dilation ", p.dilation[d], "); pad more or use a smaller kernel");
+  return (size + 2 * p.padding[d] - reach) / p.stride[d] + 1;
+}
+
+ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, const ConvParams& p) {
+  check<ShapeError>(x.rank() == 4, op, "x must be (N, H, W, C), got ", x);
+  check<ShapeError>(weight.rank() == 4, op, "weight must be (O, KH, KW, C/groups), got ", weight);
+  check<ValueError>(p.groups >= 1, op, "groups must be at least 1, got ", p.groups);
+  check<ShapeError>(x[3] % p.groups == 0 && weight[3] == x[3] / p.groups, op, "weight expects ", weight[3],
+                    p.groups > 1 ? " input channels per group" : " input channels", ", x has ", x[3], " (x: ", x,
+                    ", NHWC; weight: ", weight, ", groups: ", p.groups, ")");
+  check<ShapeError>(weight[0] % p.groups == 0, op, "weight has ", weight[0], " output channels, not a multiple of ",
+                    p.groups, " groups (weight: ", weight, ")");
+  ConvShape s{};
+  s.n = x[0], s.h = x[1], s.w = x[2], s.c = x[3];
+  s.o = weight[0], s.kh = weight[1], s.kw = weight[2];
+  s.oh = output_size(op, 0, s.h, s.kh, p), s.ow = output_size(op, 1, s.w, s.kw, p);
+  s.stride_h = p.stride[0], s.stride_w = p.stride[1];
+  s.pad_h = p.padding[0], s.pad_w = p.padding[1];
+  s.dilation_h = p.dilation[0], s.dilation_w = p.dilation[1];
+  s.groups = p.groups;
+  return s;
+}
+
+void check_gradient(const char* op, const Shape& g, const ConvShape& s) {
+  const Shape y{s.n, s.oh, s.ow, s.o};
+  check<ShapeError>(g == y, op, "g has shape ", g, ", the output of this convolution has ", y);
+}
+
+// ---- weights in panels ------------------------------------------------------------------------------------------
+
+void launch_pack(const Tensor& weight, const Tensor& packed, const PackArgs& args) {
+  if (packed.size() == 0) return;
+  const int64_t items = args.batch * args.taps * ceil_div(args.n, kPanel);
+  launch("pack", weight.dtype() == DType::kFloat32 ? &KernelTable::pack_f32 : &KernelTable::pack_f64, args,
+         {items, 0.3 * static_cast<double>(args.k * kPanel)},
+         {read(&PackArgs::src, weight), write(&PackArgs::dst, packed)});
+}
+
+// Per group B[KH·KW·C/g, O/g]; depthwise B[KH·KW, C].
+Tensor pack_forward(const Tensor& weight, const ConvShape& s) {
+  const int64_t taps = s.kh * s.kw;
+  if (is_depthwise(s)) return pack_matrix(weight, 1, taps, s.c, true);
+  return pack_matrix(weight, s.groups, taps * (s.c / s.groups), s.o / s.groups, true);
+}
+
+// Per group B[KH·KW·O/g, C/g], both kernel axes reversed; depthwise B[KH·KW, C].
+Tensor pack_adjoint(const Tensor& weight, const ConvShape& s) {
+  const std::string kind = "conv_adjoint/" + std::to_string(s.groups);
+  return derived(weight, kind.c_str(), [&] {
+    const int64_t taps = s.kh * s.kw, c = s.c / s.groups, o = s.o / s.groups;
+    PackArgs args;
+    if (is_depthwise(s)) {
+      args.k = taps;
+      args.n = s.c;
+      args.src_row = -1;
+      args.src_col = taps;
+      args.src_offset = taps - 1;
+    } else {
+      args.k = o;
+      args.n = c;
+      args.src_row = taps * c;
+      args.src_col = 1;
+      args.batch = s.groups;
+      args.src_batch = o * taps * c;
+      args.taps = taps;
+      args.src_tap = -c;
+      args.src_offset = (taps - 1) * c;
+    }
+    args.dst_batch = ceil_div(args.n, kPanel) * args.taps * args.k * kPanel;
+    const Tensor packed = Tensor::empty(weight.dtype(), {args.batch, args.dst_batch});
+    launch_pack(weight, packed, args);
+    return packed;
+  });
+}
+
+// ---- work -------------------------------------------------------------------------------------------------------
+
+double pass_ns(const ConvShape& s, DType dtype, bool adjoint) {
+  const double pixels = static_cast<double>(s.n * (adjoint ? s.h * s.w : s.oh * s.ow));
+  const double macs = static_cast<double>(s.n * s.oh * s.ow) * static_cast<double>(s.kh * s.kw * s.o) *
+                      static_cast<double>(s.c / s.groups);
+  return mac_ns(dtype, is_depthwise(s) ? 4 * macs : macs) + 10 * pixels * static_cast<double>(s.groups);
+}
+
+// Strips of all phases of one (group, panel); see ConvArgs.
+int64_t count_strips(const ConvShape& s, bool adjoint, int64_t strip) {
+  if (!adjoint) return ceil_div(s.n * s.oh * s.ow, strip);
+  const auto sizes = [](int64_t size, int64_t stride) {  // of the long phases, how many; of the short ones, how many
+    return std::array<Pair, 2>{{{ceil_div(size, stride), size % stride ? size % stride : stride},
+                                {size / stride, size % stride ? stride - size % stride : 0}}};
+  };
+  int64_t total = 0;
+  for (const auto& [h, h_count] : sizes(s.h, s.stride_h)) {
+    for (const auto& [w, w_count] : sizes(s.w, s.stride_w)) total += h_count * w_count * ceil_div(s.n * h * w, strip);
+  }
+  return total;
+}
+
+void launch_pass(const char* op, Kernel<ConvArgs> KernelTable::* entry, ConvArgs args, bool adjoint,
+                 const Tensor& source, const Tensor& packed, const Tensor& result, const EpilogueSpec& epilogue,
+                 const Tensor& pre) {
+  const ConvShape& s = args.s;
+  const int64_t cols = is_depthwise(s) ? s.c : (adjoint ? s.c : s.o) / s.groups;
+  const int64_t blocks = (is_depthwise(s) ? 1 : s.groups) * ceil_div(cols, kPanel);
+  const double total = pass_ns(s, result.dtype(), adjoint);
+  int64_t items;
+  for (args.strip = kStripPixels;; args.strip /= 2) {
+    items = blocks * count_strips(s, adjoint, args.strip);
+    const double item_ns = total / static_cast<double>(items);
+    if (args.strip <= 12 || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 4))) break;
+  }
+  args.activation = epilogue.activation;
+  launch(op, entry, args, {items, total / static_cast<double>(items)},
+         {read(&ConvArgs::x, source), read(&ConvArgs::w, packed), read<ConvArgs>(&ConvArgs::bias, epilogue.bias),
+          read<ConvArgs>(&ConvArgs::residual, epilogue.residual), write<ConvArgs>(&ConvArgs::pre, pre),
+          write(&ConvArgs::y, result)});
+}
+
+bool is_f32(const Tensor& t) { return t.dtype() == DType::kFloat32; }
+
+}  // namespace
+
+OutputAndPre conv2d(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue, const ConvParams& params) {
+  check_floating("conv2d", "x", x, "weight", weight);
+  ConvArgs args;
+  args.s = conv_shape("conv2d", x.shape(), weight.shape(), params);
+  const Shape shape{args.s.n, args.s.oh, args.s.ow, args.s.o};
+  check_epilogue("conv2d", epilogue, x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();
+  if (y.size() > 0)
+    launch_pass("conv2d", is_f32(x) ? &KernelTable::conv2d_f32 : &KernelTable::conv2d_f64, args, false, x,
+                pack_forward(weight, args.s), y, epilogue, pre);
+  return {y, pre};
+}
+
+Tensor conv2d_grad_input(const Tensor& g, const Tensor& weight, const Shape& x_shape, const ConvParams& params) {
+  check_floating("conv2d_grad_input", "g", g, "weight", weight);
+  ConvArgs args;
+  args.s = conv_shape("conv2d_grad_input", x_shape, weight.shape(), params);
+  check_gradient("conv2d_grad_input", g.shape(), args.s);
+  const Tensor dx = Tensor::empty(g.dtype(), x_shape);
+  if (dx.size() > 0)
+    launch_pass("conv2d_grad_input",
+                is_f32(g) ? &KernelTable::conv2d_grad_input_f32 : &KernelTable::conv2d_grad_input_f64, args, true, g,
+                pack_adjoint(weight, args.s), dx, {}, {});
+  return dx;
+}
+
+Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_shape, const ConvParams& params) {
+  check_floating("conv2d_grad_weight", "x", x, "g", g);
+  ConvGradWeightArgs args;
+  args.s = conv_shape("conv2d_grad_weight", x.shape(), weight_shape, params);
+  const ConvShape& s = args.s;
+  check_gradient("conv2d_grad_weight", g.shape(), s);
+  const Tensor dw = Tensor::empty(x.dtype(), weight_shape);
+  if (dw.size() == 0) return dw;
+  const int64_t pixels = s.n * s.oh * s.ow, k = s.kh * s.kw * (s.c / s.groups);
+  const int64_t panels = s.groups * ceil_div(k, kPanel);
+  args.splits = std::max<int64_t>(1, std::min(ceil_div(kBusyItems, panels), pixels / kLeastSplitPixels));
+  const Tensor parts = args.splits == 1 ? dw : Tensor::empty(x.dtype(), {args.splits, dw.size()});
+  const int64_t items = panels * args.splits;
+  const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(dw.size() + 32 * k));
+  launch("conv2d_grad_weight", is_f32(x) ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64,
+         args, {items, total / static_cast<double>(items)},
+         {read(&ConvGradWeightArgs::x, x), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
+  if (args.splits > 1) {
+    SumSplitsArgs sum;
+    sum.size = dw.size();
+    sum.splits = args.splits;
+    launch("conv2d_grad_weight", is_f32(x) ? &KernelTable::sum_splits_f32 : &KernelTable::sum_splits_f64, sum,
+           {ceil_div(sum.size, kElementBlock), 0.2 * static_cast<double>(kElementBlock * sum.splits)},
+           {read(&SumSplitsArgs::parts, parts), write(&SumSplitsArgs::sum, dw)});
+  }
+  return dw;
+}
+
+}  // namespace quernel::ops
