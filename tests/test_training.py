@@ -376,8 +376,12 @@ def test_training_needs_compile_and_parameters() -> None:
         with pytest.raises(StateError, match=rf"\[{verb}\] call net\.compile"):
             getattr(mlp(), verb)(x, y)
     assert mlp().predict(x).shape == (90, 3)
-    with pytest.raises(ArgumentError, match="there are no parameters to optimize"):
-        nn.ReLU().compile()
+    fixed = nn.ReLU()
+    fixed.compile()
+    assert fixed.evaluate(x, y)["loss"] > 0
+    for verb in ("fit", "train_on_batch"):
+        with pytest.raises(StateError, match=rf"\[{verb}\] the model has no parameters to train"):
+            getattr(fixed, verb)(x, y)
 
 
 def test_a_step_is_one_native_call() -> None:

@@ -83,8 +83,7 @@ def _steps(
     """The training step and the evaluation step; both return the loss and the output."""
 
     def train_step(target: Tensor, *inputs: Tensor) -> tuple[Tensor, Any]:
-        if optimizer is None:
-            raise StateError("[fit] the model has no parameters to train; an int8 model is for inference")
+        assert optimizer is not None  # trainer_of has made sure
         optimizer.zero_grad()
         output = net(*inputs)
         value = loss(output, target)
@@ -166,6 +165,8 @@ def trainer_of(net: Module, verb: str) -> Trainer:
     trainer: Trainer | None = net._session.get("trainer")
     if trainer is None:
         raise StateError(f"[{verb}] call net.compile(optimizer=..., loss=...) first")
+    if trainer.optimizer is None and verb != "evaluate":
+        raise StateError(f"[{verb}] the model has no parameters to train; an int8 model is for inference")
     return trainer
 
 
