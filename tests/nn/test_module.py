@@ -187,6 +187,15 @@ def test_sizes_left_none_come_from_the_first_input_or_the_state() -> None:
     assert all(parameter.is_unsized for parameter in unchanged.parameters())
 
 
+def test_an_input_that_does_not_fit_leaves_sizes_open() -> None:
+    layer = nn.Conv2d(None, 4, 3)
+    for x in (np.ones((8, 8, 3)), np.ones((1, 2, 2, 3)), np.ones((1, 8, 8, 3), np.int64)):
+        with pytest.raises((ValueError, TypeError), match=r"\[conv2d\]"):
+            layer(x)
+        assert layer.in_channels is None and layer.weight.is_unsized and layer.bias.is_unsized
+    assert layer(np.ones((1, 8, 8, 5))).shape == (1, 6, 6, 4)
+
+
 def test_tied_unsized_layers_must_agree() -> None:
     a, b = nn.Linear(None, 3, bias=False), nn.Linear(None, 3, bias=False)
     b.weight = a.weight

@@ -62,12 +62,16 @@ class SizedByInput(Module):
         raise NotImplementedError
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self._is_sized and args:
-            x = self._as_input(args[0])
-            if isinstance(x, Tensor) and x.ndim:
-                self._ensure(x.shape[-1])
-            args = (x, *args[1:])
-        return super().__call__(*args, **kwargs)
+        if self._is_sized or not args:
+            return super().__call__(*args, **kwargs)
+        x = self._as_input(args[0])
+        if isinstance(x, Tensor) and x.ndim:
+            self._ensure(x.shape[-1])
+        try:
+            return super().__call__(x, *args[1:], **kwargs)
+        except BaseException:
+            self._unsize()
+            raise
 
 
 def fill(parameter: Parameter | None, shape: tuple[int, ...], initialize: Callable[[Tensor], Any]) -> None:
