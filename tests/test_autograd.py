@@ -52,6 +52,20 @@ def test_gradients_accumulate_and_reset() -> None:
         w.grad = qn.zeros(3)
 
 
+def test_gradients_can_be_edited() -> None:
+    w = leaf(1, 2)
+    (w * 3.0).sum().backward()
+    assert w.grad is not None
+    w.grad *= 0.5
+    assert grad(w) == [1.5, 1.5]
+    w.grad[0] = 7
+    assert grad(w) == [7, 1.5]
+    w.grad = w.grad + 1.0
+    assert grad(w) == [8, 2.5]
+    (w * 1.0).sum().backward()
+    assert grad(w) == [9, 3.5]
+
+
 def test_reuse_and_diamonds() -> None:
     w = leaf(3)
     y = w * w

@@ -113,6 +113,11 @@ def test_clip() -> None:
     gradcheck(lambda x: ops.clip(x, max=qn.tensor(np.linspace(0, 1, 5))), off_kinks(a, *np.linspace(0, 1, 5)))
 
 
+def test_clip_with_learned_bounds() -> None:
+    low, high = normal(1, 5) * 0.1 - 0.5, normal(2, 5) * 0.1 + 0.5
+    gradcheck(ops.clip, normal(0, 4, 5), low, high)
+
+
 def test_where_and_cast() -> None:
     a, b = normal(0, 3, 4), normal(1, 4)
     gradcheck(lambda x, y: ops.where(a > 0, x, y), a, b)

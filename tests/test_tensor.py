@@ -227,6 +227,16 @@ def test_assignment_casts_and_broadcasts() -> None:
     assert t._t.version > version
 
 
+def test_assignment_from_itself() -> None:
+    t = qn.tensor([1, 2, 3, 4, 5])
+    t[::-1] = t
+    assert t.tolist() == [5, 4, 3, 2, 1]
+    t[1:] = t[:-1]
+    assert t.tolist() == [5, 5, 4, 3, 2]
+    t[...] = t
+    assert t.tolist() == [5, 5, 4, 3, 2]
+
+
 def test_assignment_is_refused() -> None:
     t = qn.zeros((2, 3))
     with pytest.raises(

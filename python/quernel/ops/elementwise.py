@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core
-from quernel.autograd import Gradients, attach, needs_grad, put_on_tape
+from quernel.autograd import Gradients, attach, needs_grad, no_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import FLOATING, dtype_name
@@ -358,20 +358,19 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
         tensor([0. , 0.5, 1. ], dtype=float32)
     """
     a = as_tensor(x)
-    out = a.detach()
-    for bound, limit in ((min, maximum), (max, minimum)):
-        if bound is not None:
-            out = limit(out, bound.detach() if isinstance(bound, Tensor) else bound)
-    if not needs_grad(a):
-        return out
+    if needs_grad(min, max):  # bounds that are learned
+        a = a if min is None else maximum(a, min)
+        return a if max is None else minimum(a, max)
+    with no_grad():
+        out = a if min is None else maximum(a, min)
+        out = out if max is None else minimum(out, max)
 
     def backward(g: Tensor, a: Tensor) -> Gradients:
-        for bound, inside in ((min, ge), (max, le)):
-            if bound is not None:
-                g = where(inside(a, bound), g, 0.0)
+        g = g if min is None else where(ge(a, min), g, 0.0)
+        g = g if max is None else where(le(a, max), g, 0.0)
         return (unbroadcast(cast(g, a.dtype), a.shape),)
 
-    return put_on_tape(out._t, (a,), backward, (a._t,))
+    return attach(out._t, (a,), backward, (a._t,))
 
 
 def _cast_rule(x: Any, dtype: DTypeLike) -> Spec:

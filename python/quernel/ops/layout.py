@@ -334,6 +334,8 @@ def assign_(x: Tensor, index: Index, value: TensorLike) -> None:
     native = cast(source.detach(), x.dtype)._t
     if have != box.shape:
         native = _core.broadcast_to(native.reshape(have[max(lead, 0) :]), box.shape)
+    elif native.storage_id == x._t.storage_id and not box.is_all:  # x[::-1] = x must not read what it wrote
+        native = _core.copy(native)
     if box.is_all:
         _core.copy_into_(x._t, native.reshape(x._t.shape))
     else:

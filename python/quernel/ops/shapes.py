@@ -25,7 +25,7 @@ def spec_of(x: Any) -> Spec:
     """Shape and dtype of an operand."""
     if not isinstance(x, Tensor):
         x = as_tensor(x)
-    return x._spec or Spec(x._t.shape, x._t.dtype)
+    return Spec(x.shape, x.dtype)
 
 
 def result_type(x: Any, other: Any) -> str:
