@@ -12,6 +12,9 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_reduce(m);
   quernel::register_pool(m);
   quernel::register_softmax(m);
+  quernel::register_norm(m);
+  quernel::register_random(m);
+  quernel::register_optim(m);
   quernel::register_matmul(m);
   quernel::register_conv(m);
   quernel::register_quant(m);

@@ -228,6 +228,7 @@ struct ReduceArgs {
 
 // ---- pool -------------------------------------------------------------------------------------------------------
 
+// Item = row of the output: of y (n, oh), or of dx (n, h) backward.
 struct PoolArgs {
   const void* x = nullptr;      // input (forward) or incoming gradient (backward)
   const void* index = nullptr;  // max backward: argmax of the forward pass, int32 tap numbers
@@ -268,16 +269,31 @@ struct CrossEntropyArgs {
 
 // ---- norm -------------------------------------------------------------------------------------------------------
 
-// Batch statistics over rows of x (rows, channels): mean and biased variance, by Welford over fixed blocks of rows.
+// Statistics and gradient sums go over fixed blocks of rows; item = (block of kNormRows rows, tile of kNormTile
+// channels). Their partial results have shape (blocks, channels).
+inline constexpr int64_t kNormRows = 128;
+inline constexpr int64_t kNormTile = 64;
+
+// Of each block of x (rows, channels): the mean, and the sum of squared distances from it.
 struct BatchNormStatsArgs {
   const void* x = nullptr;
+  void* mean = nullptr;
+  void* squares = nullptr;
+  DType dtype{};
+  int64_t rows = 0, channels = 0;
+};
+
+// From those, mean and biased variance of all rows, in float64 within; item = tile of channels.
+struct BatchNormMergeArgs {
+  const void* block_mean = nullptr;
+  const void* block_squares = nullptr;
   void* mean = nullptr;
   void* var = nullptr;
   DType dtype{};
   int64_t rows = 0, channels = 0;
 };
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias.
+// y = (x - mean) / sqrt(var + eps) * weight + bias; item = row. weight and bias may be null.
 struct BatchNormArgs {
   const void* x = nullptr;
   const void* mean = nullptr;
@@ -290,7 +306,7 @@ struct BatchNormArgs {
   int64_t rows = 0, channels = 0;
 };
 
-// running = (1 - momentum) * running + momentum * batch, the batch variance unbiased.
+// running = (1 - momentum) * running + momentum * batch, the batch variance unbiased; one item.
 struct BatchNormUpdateArgs {
   const void* mean = nullptr;
   const void* var = nullptr;
@@ -301,17 +317,28 @@ struct BatchNormUpdateArgs {
   int64_t rows = 0, channels = 0;
 };
 
-// dweight, dbias (channels), then dx from them.
-struct BatchNormGradArgs {
+// Partial sums of dweight = g · (x - mean) / sqrt(var + eps) and dbias = g; item as above.
+struct BatchNormGradParamsArgs {
+  const void* x = nullptr;
+  const void* g = nullptr;
+  const void* mean = nullptr;
+  const void* var = nullptr;
+  void* dweight = nullptr;
+  void* dbias = nullptr;
+  DType dtype{};
+  double eps = 0;
+  int64_t rows = 0, channels = 0;
+};
+
+// dx of training mode, from the complete sums; item = row.
+struct BatchNormGradInputArgs {
   const void* x = nullptr;
   const void* g = nullptr;
   const void* mean = nullptr;
   const void* var = nullptr;
   const void* weight = nullptr;
-  const void* dweight_in = nullptr;
-  const void* dbias_in = nullptr;
-  void* dweight = nullptr;
-  void* dbias = nullptr;
+  const void* dweight = nullptr;
+  const void* dbias = nullptr;
   void* dx = nullptr;
   DType dtype{};
   double eps = 0;
@@ -320,7 +347,8 @@ struct BatchNormGradArgs {
 
 // ---- random -----------------------------------------------------------------------------------------------------
 
-// Philox4x32-10 over (seed, base + offset, element). `state` holds {seed, base} as two uint64.
+// Philox4x32-10 with key `seed` over counters base + offset + element / n, where a block of four draws serves n
+// elements: 4 of float32, 2 of float64. `state` holds {seed, base} as two uint64. Dropout takes one draw per element.
 struct DropoutArgs {
   const void* state = nullptr;
   const void* x = nullptr;

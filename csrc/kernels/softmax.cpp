@@ -10,14 +10,6 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// Calls f(offset, lanes) for the registers that cover n elements.
-template <class V, class F>
-inline void for_lanes(int64_t n, F f) {
-  int64_t i = 0;
-  for (; i + V::kWidth <= n; i += V::kWidth) f(i, V::kWidth);
-  if (i < n) f(i, static_cast<int>(n - i));
-}
-
 template <class V>
 inline V masked(V v, int n, V other) {
   return n == V::kWidth ? v : select(first_lanes<V>(n), v, other);

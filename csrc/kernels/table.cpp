@@ -38,6 +38,26 @@ Fn<SoftmaxArgs> softmax, softmax_grad;
 Fn<CheckLabelsArgs> check_labels;
 Fn<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
 
+// norm
+Fn<BatchNormStatsArgs> batch_norm_stats;
+Fn<BatchNormMergeArgs> batch_norm_merge;
+Fn<BatchNormArgs> batch_norm;
+ScratchFn<BatchNormArgs> batch_norm_scratch;
+Fn<BatchNormUpdateArgs> batch_norm_update;
+Fn<BatchNormGradParamsArgs> batch_norm_grad_params;
+Fn<BatchNormGradInputArgs> batch_norm_grad_input;
+ScratchFn<BatchNormGradInputArgs> batch_norm_grad_input_scratch;
+
+// random
+Fn<DropoutArgs> dropout;
+Fn<DropoutGradArgs> dropout_grad;
+Fn<RandomFillArgs> random_fill;
+
+// optim
+Fn<SgdArgs> sgd;
+Fn<AdamArgs> adam;
+Fn<AdvanceStepArgs> advance_step;
+
 // quant
 Fn<QGemmArgs> gemm_u8s8;
 Fn<PackArgs> pack_s8;
@@ -90,6 +110,21 @@ extern constinit const Level level{
             .check_labels = entry<check_labels>,
             .cross_entropy = entry<cross_entropy>,
             .cross_entropy_grad = entry<cross_entropy_grad>,
+            // norm
+            .batch_norm_stats = entry<batch_norm_stats>,
+            .batch_norm_merge = entry<batch_norm_merge>,
+            .batch_norm = entry_with<batch_norm, batch_norm_scratch>,
+            .batch_norm_update = entry<batch_norm_update>,
+            .batch_norm_grad_params = entry<batch_norm_grad_params>,
+            .batch_norm_grad_input = entry_with<batch_norm_grad_input, batch_norm_grad_input_scratch>,
+            // random
+            .dropout = entry<dropout>,
+            .dropout_grad = entry<dropout_grad>,
+            .random_fill = entry<random_fill>,
+            // optim
+            .sgd = entry<sgd>,
+            .adam = entry<adam>,
+            .advance_step = entry<advance_step>,
             // quant
             .gemm_u8s8 = entry<gemm_u8s8>,
             .pack_s8 = entry<pack_s8>,

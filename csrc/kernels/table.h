@@ -43,9 +43,11 @@ struct KernelTable {
   Kernel<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
   // norm
   Kernel<BatchNormStatsArgs> batch_norm_stats;
+  Kernel<BatchNormMergeArgs> batch_norm_merge;
   Kernel<BatchNormArgs> batch_norm;
   Kernel<BatchNormUpdateArgs> batch_norm_update;
-  Kernel<BatchNormGradArgs> batch_norm_grad_params, batch_norm_grad_input;
+  Kernel<BatchNormGradParamsArgs> batch_norm_grad_params;
+  Kernel<BatchNormGradInputArgs> batch_norm_grad_input;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;

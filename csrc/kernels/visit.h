@@ -89,5 +89,30 @@ inline V get(const typename V::Scalar* x, int n) {
   return n == V::kWidth ? V::load(x) : V::load(x, n);
 }
 
+// Calls f(offset, lanes) for the registers that cover n elements.
+template <class V, class F>
+inline void for_lanes(int64_t n, F f) {
+  int64_t i = 0;
+  for (; i + V::kWidth <= n; i += V::kWidth) f(i, V::kWidth);
+  if (i < n) f(i, static_cast<int>(n - i));
+}
+
+// Sums term(r) over rows, row r in phase r mod 4, so that no addition waits for the one before.
+template <class V, class Term>
+inline V sum_rows(int64_t rows, Term term) {
+  V a = V::zero(), b = V::zero(), c = V::zero(), d = V::zero();
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) {
+    a = a + term(r);
+    b = b + term(r + 1);
+    c = c + term(r + 2);
+    d = d + term(r + 3);
+  }
+  if (r < rows) a = a + term(r);
+  if (r + 1 < rows) b = b + term(r + 1);
+  if (r + 2 < rows) c = c + term(r + 2);
+  return (a + b) + (c + d);
+}
+
 }  // namespace
 }  // namespace quernel::QUERNEL_ISA
