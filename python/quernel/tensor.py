@@ -196,7 +196,10 @@ class Tensor:
         return self._t
 
     def numpy(self) -> NDArray[Any]:
-        """Returns a read-only view of the elements, without a copy; write with ``x[...] = value``."""
+        """Returns a read-only view of the elements, without a copy; write with ``x[...] = value``.
+
+        The view stays valid, but an optimizer moves its parameters at its first step: take the view anew afterwards.
+        """
         array: NDArray[Any] = self._host("Tensor.numpy()").numpy()
         return array
 
