@@ -71,7 +71,9 @@ class Frozen:
 
     def _reset(self) -> None:
         self._plans: dict[int, FrozenPlan] = {}
-        self._ready: dict[tuple[int, ...], FrozenPlan] = {}  # the short way: one array in, one out, no padding
+        self._ready: dict[
+            tuple[int, ...], FrozenPlan
+        ] = {}  # the short way: one array in, one out, no padding
         self._memory = FrozenMemory()
 
     @property

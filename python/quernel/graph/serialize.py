@@ -22,6 +22,7 @@ def to_json(graph: Graph) -> dict[str, Any]:
         "inputs": {name: _value(v) for name, v in graph.inputs.items()},
         "nodes": [_node(node) for node in graph.nodes],
         "outputs": _arg(graph.outputs),
+        "weights": list(graph.weights),
         "buffers": sorted(graph.buffers),
     }
 
@@ -36,16 +37,15 @@ def from_json(data: Any, weights: Mapping[str, Tensor]) -> Graph:
         inputs = {str(name): _read_value(v) for name, v in data["inputs"].items()}
         nodes = tuple(_read_node(n) for n in data["nodes"])
         outputs = _read_arg(data["outputs"])
+        names = [str(name) for name in data["weights"]]
         buffers = frozenset(str(name) for name in data["buffers"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArgumentError(
             f"[graph] the description is incomplete ({type(error).__name__}: {error})"
         ) from None
-    named = dict.fromkeys(name for node in nodes for name in node.weights)
-    for name in named:
-        if name not in weights:
-            raise ArgumentError(f"[graph] there is no weight '{name}'")
-    graph = Graph(inputs, nodes, outputs, {name: weights[name] for name in named}, buffers & named.keys())
+    if sorted(names) != sorted(weights):
+        raise ArgumentError(f"[graph] its weights are {sorted(names)}, the tensors {sorted(weights)}")
+    graph = Graph(inputs, nodes, outputs, {name: weights[name] for name in names}, buffers & weights.keys())
     check(graph)
     return graph
 

@@ -321,17 +321,17 @@ def _merge_modes(node: Node, marked: Node) -> Node:
 
 
 def _named(graph: Graph, net: Module) -> Graph:
-    """Names weights as the model does; constants that ``forward`` made become buffers."""
-    names = {id(p): name for name, p in reversed(list(net.named_parameters()))}
-    parameters = set(names.values())
-    names.update({id(b): name for name, b in net.named_buffers()})
-    table: dict[str, str] = {}
-    for number, (key, value) in enumerate(graph.weights.items()):
-        table[key] = names.get(id(value), f"constant{number}")
-    weights = {table[key]: value for key, value in graph.weights.items()}
+    """Names weights as the model does, and lists them in its order, with those that no op reads.
+
+    Constants that ``forward`` made become buffers.
+    """
+    parameters = {name: p for name, p in net.named_parameters() if not p.is_unsized}
+    state: dict[str, Tensor] = {**parameters, **dict(net.named_buffers())}
+    names = {id(value): name for name, value in reversed(state.items())}
+    table = {key: names.get(id(value), f"constant{key[1:]}") for key, value in graph.weights.items()}
+    weights = {**state, **{table[key]: value for key, value in graph.weights.items()}}
     nodes = tuple(replace(n, args={k: _rename(v, table) for k, v in n.args.items()}) for n in graph.nodes)
-    buffers = frozenset(name for name in weights if name not in parameters)
-    return replace(graph, nodes=nodes, weights=weights, buffers=buffers)
+    return replace(graph, nodes=nodes, weights=weights, buffers=frozenset(weights.keys() - parameters.keys()))
 
 
 def _rename(arg: Arg, table: dict[str, str]) -> Arg:
