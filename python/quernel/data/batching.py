@@ -31,8 +31,11 @@ def batches(
         raise ArgumentError(f"[batches] batch_size is at least 1, got {batch_size}")
     length = len(arrays[0]) if order is None else len(order)
     for begin in range(0, length, batch_size):
-        part: Any = slice(begin, begin + batch_size) if order is None else order[begin : begin + batch_size]
-        yield tuple([array[part] for array in arrays])
+        end = begin + batch_size
+        if order is None:
+            yield tuple([array[begin:end] for array in arrays])
+        else:  # `take` costs a quarter of indexing with an array
+            yield tuple([array.take(order[begin:end], axis=0) for array in arrays])
 
 
 def train_test_split(
