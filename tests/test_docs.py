@@ -52,7 +52,8 @@ def test_readme_names_existing_paths() -> None:
 def test_docstring_examples(name: str) -> None:
     module = importlib.import_module(name)
     flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
-    result = doctest.testmod(module, extraglobs={"np": np, "qn": qn}, optionflags=flags)
+    names = {name: getattr(qn, name) for name in ("callbacks", "data", "losses", "nn", "optim")}
+    result = doctest.testmod(module, extraglobs={"np": np, "qn": qn, **names}, optionflags=flags)
     assert result.failed == 0
 
 

@@ -28,7 +28,7 @@ def accuracy(output: NDArray[Any], target: NDArray[Any]) -> float:
         raise ShapeError(
             f"[accuracy] expected outputs (N, C) and labels (N,), got {output.shape} and {target.shape}"
         )
-    return np.count_nonzero(output.argmax(axis=1) == target) / len(target)
+    return float(np.count_nonzero(output.argmax(axis=1) == target) / len(target))
 
 
 def mean_squared_error(output: NDArray[Any], target: NDArray[Any]) -> float:
