@@ -1,0 +1,169 @@
+"""What a replay cannot follow runs eagerly and says so; a step happens whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import quernel as qn
+from quernel import losses, optim
+from tests.runs import Step, both_ways, conv_net, make_batches, simple_step, state_of
+
+
+@pytest.mark.parametrize("read", ["item", "bool", "numpy", "float"])
+def test_host_read_runs_eagerly_and_is_logged_once(read: str, caplog: pytest.LogCaptureFixture) -> None:
+    def look(loss: qn.Tensor) -> object:
+        if read == "item":
+            return loss.item() > 2.3
+        if read == "bool":
+            return bool(loss > 2.3)
+        if read == "numpy":
+            return loss.numpy() > 2.3
+        return float(loss) > 2.3
+
+    def train(wrap: Callable[[Step], Step]) -> object:
+        net = conv_net()
+        opt = optim.SGD(net.parameters(), lr=0.05)
+
+        def careful(x: object, y: object) -> object:
+            opt.zero_grad()
+            loss = losses.cross_entropy(net(x), y)
+            if look(loss):
+                loss.backward()
+                opt.step()
+            return loss
+
+        step = wrap(careful)
+        return [float(step(x, y)) for epoch in range(3) for x, y in make_batches(epoch)], state_of(net)
+
+    with caplog.at_level(logging.WARNING, logger="quernel.jit"):
+        both_ways(train)
+    messages = [r.getMessage() for r in caplog.records if r.name == "quernel.jit"]
+    assert len(messages) == 1
+    assert "test_jit_limits.py" in messages[0]
+
+
+def test_captured_array_is_not_frozen_into_the_plan(caplog: pytest.LogCaptureFixture) -> None:
+    offset = np.ones(3, np.float32)
+    add = qn.jit(lambda x: x + offset)
+    x = np.zeros(3, np.float32)
+    with caplog.at_level(logging.WARNING, logger="quernel.jit"):
+        for i in range(5):
+            offset[:] = i
+            assert np.array_equal(add(x).numpy(), offset)
+    assert "not an argument" in caplog.text or "array" in caplog.text
+
+
+@pytest.mark.parametrize("calls_before", [0, 1, 2, 3])
+def test_bad_label_leaves_no_trace(calls_before: int) -> None:
+    """A refused step is as if it had never been tried, whether it would have run eagerly, recorded or replayed."""
+
+    def train(with_refusal: bool) -> object:
+        qn.seed(3)
+        net = conv_net()
+        opt = optim.Adam(net.parameters(), lr=1e-2)
+        step = qn.jit(simple_step(net, opt))
+        x, y = make_batches()[0]
+        step(x, y)  # builds the optimizer's arenas
+        for _ in range(calls_before):
+            step(x, y)
+        if with_refusal:
+            bad = y.copy()
+            bad[3] = 10
+            before = state_of(net)
+            with pytest.raises(ValueError, match=r"label 10 at row 3 is out of range for 10 classes"):
+                step(x, bad)
+            assert state_of(net) == before
+        return [float(step(x, y)) for _ in range(4)], state_of(net)
+
+    assert train(with_refusal=True) == train(with_refusal=False)
+
+
+def test_bad_label_in_the_second_micro_batch() -> None:
+    net = conv_net()
+    opt = optim.Adam(net.parameters(), lr=1e-2)
+
+    def two(x: object, y0: object, y1: object) -> object:
+        opt.zero_grad()
+        losses.cross_entropy(net(x), y0).backward()
+        opt.step()
+        loss = losses.cross_entropy(net(x), y1)
+        loss.backward()
+        opt.step()
+        return loss
+
+    step = qn.jit(two)
+    x, y = make_batches()[0]
+    for _ in range(3):
+        step(x, y, y)
+    assert len(step.plans()) == 1
+    before = state_of(net)
+    with pytest.raises(ValueError, match="label -1 at row 0"):
+        step(x, y, np.full_like(y, -1))
+    assert state_of(net) == before
+
+
+def test_three_threads_share_one_function() -> None:
+    w = qn.tensor(np.linspace(-1, 1, 64 * 64, dtype=np.float32).reshape(64, 64))
+    f = qn.jit(lambda x: (x @ w).tanh() @ w)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((16, 64), dtype=np.float32) for _ in range(3)]
+    expected = [f(x).numpy().tobytes() for x in inputs]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        wrong.extend(i for _ in range(200) if f(inputs[i]).numpy().tobytes() != expected[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+def test_results_are_fresh() -> None:
+    f = qn.jit(lambda x: (x * 2, x))
+    a = np.ones(4, np.float32)
+    first = [f(a * i) for i in range(1, 5)]
+    for i, (doubled, same) in enumerate(first, start=1):
+        assert np.array_equal(doubled.numpy(), a * (2 * i))
+        assert np.array_equal(same.numpy(), a * i)
+
+
+def test_isa_change_records_anew() -> None:
+    levels = qn.runtime.supported_isas()
+    f = qn.jit(lambda x: x.exp().sum())
+    x = np.linspace(-3, 3, 1000, dtype=np.float32)
+    for level in (*levels, *reversed(levels)):
+        with qn.runtime.isa(level):
+            want = qn.tensor(x).exp().sum().item()
+            assert all(f(x).item() == want for _ in range(3))
+
+
+def test_tensor_kept_outside_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
+    kept: list[qn.Tensor] = []
+
+    def f(x: qn.Tensor) -> qn.Tensor:
+        y = x * 2
+        kept.append(y)
+        return y + 1
+
+    g = qn.jit(f)
+    with caplog.at_level(logging.WARNING, logger="quernel.jit"):
+        for i in range(5):
+            g(np.full(3, i, np.float32))
+    assert [k.numpy()[0] for k in kept] == [0, 2, 4, 6, 8]
+    assert "kept outside" in caplog.text
+
+
+def test_random_stream_advances_alike() -> None:
+    def train(wrap: Callable[[Step], Step]) -> object:
+        drop = wrap(lambda x: qn.ops.dropout(qn.ops.dropout(x, 0.5, training=True), 0.5, training=True))
+        return [np.asarray(drop(np.ones(1001, np.float32))).tobytes() for _ in range(6)]
+
+    both_ways(train)
