@@ -3,8 +3,8 @@
 //
 // More than 16 rows: 2 x 2 tiles (32 x 32 sums, 4 loads for 4 dot products, compute-bound), twice per panel. The second
 // pair of row tiles ends with the last row, so 17 to 31 rows overlap and recompute instead of needing padding.
-// Up to 16 rows: 1 x 4 tiles. Rows missing from the 16, and the last k below 64, come through buffers padded with
-// zeros. Few rows or a short K are faster in registers (a tile instruction costs 16 rows whatever they hold).
+// Up to 16 rows: 1 x 4 tiles. Rows missing from the 16, and the last k below 64, come through buffers, A's padded
+// with zeros. Few rows or a short K are faster in registers (a tile instruction costs 16 rows whatever they hold).
 #pragma once
 #include "kernels/amx/tile_unit.h"
 #include "kernels/simd/panel_dot_s8.h"
@@ -34,10 +34,10 @@ class TileDot {
   static constexpr int64_t kTileK = 64;             // bytes of a tile row
   static constexpr int64_t kPanelRow = 4 * kPanel;  // bytes of a k-group of a packed panel, or of a row of acc
 
+  // Rows of A get zeros up to 64 k, which also blank what b_last_ holds beyond the panel's end.
   void pad_last_k(const uint8_t* a, int64_t lda, int rows, const int8_t* b, int64_t k) {
     __builtin_memset(a_last_, 0, sizeof(a_last_));
     for (int r = 0; r < rows; ++r) __builtin_memcpy(a_last_ + r * kTileK, a + r * lda, static_cast<size_t>(k));
-    __builtin_memset(b_last_, 0, sizeof(b_last_));
     __builtin_memcpy(b_last_, b, static_cast<size_t>((k + 3) / 4 * kPanelRow));
   }
 
