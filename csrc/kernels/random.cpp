@@ -35,6 +35,7 @@ void philox(Stream s, uint32_t (&out)[kDraws]) {
   }
   uint32_t k0 = static_cast<uint32_t>(s.seed), k1 = static_cast<uint32_t>(s.seed >> 32);
   for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 1  // unrolled, the loop would no longer be vectorized
     for (int i = 0; i < kLanes; ++i) {
       const uint64_t p0 = uint64_t{0xD2511F53} * c0[i], p1 = uint64_t{0xCD9E8D57} * c2[i];
       c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
@@ -45,6 +46,7 @@ void philox(Stream s, uint32_t (&out)[kDraws]) {
     k0 += 0x9E3779B9;
     k1 += 0xBB67AE85;
   }
+#pragma GCC unroll 1
   for (int i = 0; i < kLanes; ++i) {
     out[4 * i] = c0[i];
     out[4 * i + 1] = c1[i];
