@@ -1,12 +1,6 @@
-// Max and average pooling, NHWC, forward and backward.
-//
-// Work item: one row of output pixels (forward) or of input pixels (backward). Channels are contiguous, so every inner
-// loop runs over them and vectorizes. The backward passes gather: an input pixel adds up the windows that cover it in
-// the order of output pixels, so that no two items write the same place and the order of summation is fixed. Scattering
-// from the outputs would need atomics or a buffer per thread.
-#include <cstdint>
-#include <limits>
-
+// Pooling of NHWC images: vectors run along the channels, so windows of any size and stride need no gathering; item =
+// row of the output image. The gradients are gathered too: each input pixel visits the windows that hold it, in order,
+// so that no two threads write one pixel and the order of summation is fixed.
 #include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
@@ -14,144 +8,164 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// Taps [begin, end) of a window that starts at `start` and lie inside [0, size).
-struct Taps {
+struct Span {
   int64_t begin, end;
+  int64_t size() const { return end - begin; }
 };
 
-inline Taps taps_inside(int64_t start, int64_t kernel, int64_t size) {
-  const int64_t begin = start < 0 ? -start : 0;
-  const int64_t end = start + kernel > size ? size - start : kernel;
-  return {begin, end > begin ? end : begin};
+int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
+int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// Taps of window `out` that lie inside an axis of length `size`.
+Span taps(int64_t out, int64_t stride, int64_t pad, int64_t kernel, int64_t size) {
+  const int64_t first = out * stride - pad;
+  return {at_least(0, -first), at_most(kernel, size - first)};
 }
 
-// Output positions whose windows cover input position `i`.
-inline Range covering(int64_t i, int64_t pad, int64_t kernel, int64_t stride, int64_t outputs) {
-  const int64_t first = i + pad - kernel + 1;
-  const int64_t begin = first <= 0 ? 0 : (first + stride - 1) / stride;
-  const int64_t last = (i + pad) / stride + 1;
-  return {begin, last < outputs ? last : outputs};
+// Windows that hold input position `in`.
+Span windows(int64_t in, int64_t stride, int64_t pad, int64_t kernel, int64_t outputs) {
+  const int64_t last = in + pad;
+  const int64_t before = last - kernel;  // the window that starts there ends just before `in`
+  return {before < 0 ? 0 : before / stride + 1, at_most(outputs, last / stride + 1)};
 }
 
-// A NaN once seen stays; of equal elements the first one counts.
+// x[c] of the pixel under tap (i, j) of window (oh, ow).
 template <class T>
-void take_larger(const T* x, int32_t tap, T* y, int32_t* index, int64_t channels) {
-  for (int64_t c = 0; c < channels; ++c) {
-    const bool larger = (x[c] > y[c]) | ((x[c] != x[c]) & (y[c] == y[c]));
-    y[c] = larger ? x[c] : y[c];
-    index[c] = larger ? tap : index[c];
-  }
+const T* tap_pixel(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow, int64_t i, int64_t j) {
+  const int64_t h = oh * a.stride_h - a.pad_h + i, w = ow * a.stride_w - a.pad_w + j;
+  return static_cast<const T*>(a.x) + ((n * a.h + h) * a.w + w) * a.c;
 }
 
+// Tap numbers as int32, kept as floating point while selected (exact: there are fewer than 2^24 taps).
+void put_index(VecF32 index, int32_t* out, int n) { round_to_i32(index).store(out, n); }
+void put_index(VecF64 index, int32_t* out, int n) {
+  double lanes[VecF64::kWidth];
+  index.store(lanes);
+  for (int i = 0; i < n; ++i) out[i] = static_cast<int32_t>(lanes[i]);
+}
+MaskF32 index_equals(const int32_t* index, int64_t tap, int n, VecF32) {
+  return to_f32(VecI32::load(index, n)) == VecF32::set(static_cast<float>(tap));
+}
+MaskF64 index_equals(const int32_t* index, int64_t tap, int n, VecF64) {
+  double lanes[VecF64::kWidth] = {};
+  for (int i = 0; i < n; ++i) lanes[i] = index[i];
+  return VecF64::load(lanes) == VecF64::set(static_cast<double>(tap));
+}
+
+// The first maximum, or the first NaN.
 template <class T>
-void max_pixel(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
-  const int64_t h0 = oh * a.stride_h - a.pad_h, w0 = ow * a.stride_w - a.pad_w;
-  const Taps rows = taps_inside(h0, a.kh, a.h), cols = taps_inside(w0, a.kw, a.w);
-  const int64_t at = ((n * a.oh + oh) * a.ow + ow) * a.c;
-  T* y = static_cast<T*>(a.y) + at;
-  int32_t* index = static_cast<int32_t*>(a.index_out) + at;
-  for (int64_t c = 0; c < a.c; ++c) {
-    y[c] = -std::numeric_limits<T>::infinity();
-    index[c] = static_cast<int32_t>(rows.begin * a.kw + cols.begin);
-  }
-  for (int64_t r = rows.begin; r < rows.end; ++r) {
-    const T* x = static_cast<const T*>(a.x) + ((n * a.h + h0 + r) * a.w + w0) * a.c;
-    for (int64_t s = cols.begin; s < cols.end; ++s) {
-      take_larger(x + s * a.c, static_cast<int32_t>(r * a.kw + s), y, index, a.c);
+void max_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
+  using V = Vec<T>;
+  const Span kh = taps(oh, a.stride_h, a.pad_h, a.kh, a.h), kw = taps(ow, a.stride_w, a.pad_w, a.kw, a.w);
+  const int64_t out = ((n * a.oh + oh) * a.ow + ow) * a.c;
+  for_lanes<V>(a.c, [&](int64_t c, int k) {
+    const int64_t first = kh.begin * a.kw + kw.begin;
+    V best = get<V>(tap_pixel<T>(a, n, oh, ow, kh.begin, kw.begin) + c, k), index = V::set(static_cast<T>(first));
+    for (int64_t i = kh.begin; i < kh.end; ++i) {
+      for (int64_t j = kw.begin; j < kw.end; ++j) {
+        const V x = get<V>(tap_pixel<T>(a, n, oh, ow, i, j) + c, k);
+        const auto better = (x > best) | (is_nan(x) & ~is_nan(best));
+        best = select(better, x, best);
+        index = select(better, V::set(static_cast<T>(i * a.kw + j)), index);
+      }
     }
-  }
-}
-
-// The number by which a window's sum is divided.
-inline int64_t divisor(const PoolArgs& a, int64_t oh, int64_t ow) {
-  if (a.count_include_pad) return a.kh * a.kw;
-  const Taps rows = taps_inside(oh * a.stride_h - a.pad_h, a.kh, a.h);
-  const Taps cols = taps_inside(ow * a.stride_w - a.pad_w, a.kw, a.w);
-  return (rows.end - rows.begin) * (cols.end - cols.begin);
+    put(best, static_cast<T*>(a.y) + out + c, k);
+    if (a.index_out) put_index(index, static_cast<int32_t*>(a.index_out) + out + c, k);
+  });
 }
 
 template <class T>
-void avg_pixel(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
-  const int64_t h0 = oh * a.stride_h - a.pad_h, w0 = ow * a.stride_w - a.pad_w;
-  const Taps rows = taps_inside(h0, a.kh, a.h), cols = taps_inside(w0, a.kw, a.w);
+void max_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
+  using V = Vec<T>;
+  const Span rows = windows(h, a.stride_h, a.pad_h, a.kh, a.oh), cols = windows(w, a.stride_w, a.pad_w, a.kw, a.ow);
+  T* dx = static_cast<T*>(a.y) + ((n * a.h + h) * a.w + w) * a.c;
+  for_lanes<V>(a.c, [&](int64_t c, int k) {
+    V total = V::zero();
+    for (int64_t oh = rows.begin; oh < rows.end; ++oh) {
+      for (int64_t ow = cols.begin; ow < cols.end; ++ow) {
+        const int64_t tap = (h + a.pad_h - oh * a.stride_h) * a.kw + w + a.pad_w - ow * a.stride_w;
+        const int64_t from = ((n * a.oh + oh) * a.ow + ow) * a.c + c;
+        const V g = get<V>(static_cast<const T*>(a.x) + from, k);
+        const auto hit = index_equals(static_cast<const int32_t*>(a.index) + from, tap, k, V{});
+        total = total + select(hit, g, V::zero());
+      }
+    }
+    put(total, dx + c, k);
+  });
+}
+
+// What the average of a window divides by.
+template <class T>
+T divisor(const PoolArgs& a, Span kh, Span kw) {
+  return static_cast<T>(a.count_include_pad ? a.kh * a.kw : kh.size() * kw.size());
+}
+
+template <class T>
+void avg_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
+  using V = Vec<T>;
+  const Span kh = taps(oh, a.stride_h, a.pad_h, a.kh, a.h), kw = taps(ow, a.stride_w, a.pad_w, a.kw, a.w);
   T* y = static_cast<T*>(a.y) + ((n * a.oh + oh) * a.ow + ow) * a.c;
-  for (int64_t c = 0; c < a.c; ++c) y[c] = 0;
-  for (int64_t r = rows.begin; r < rows.end; ++r) {
-    for (int64_t s = cols.begin; s < cols.end; ++s) {
-      const T* x = static_cast<const T*>(a.x) + ((n * a.h + h0 + r) * a.w + w0 + s) * a.c;
-      for (int64_t c = 0; c < a.c; ++c) y[c] += x[c];
-    }
-  }
-  const T count = static_cast<T>(divisor(a, oh, ow));
-  for (int64_t c = 0; c < a.c; ++c) y[c] /= count;
+  const V count = V::set(divisor<T>(a, kh, kw));
+  for_lanes<V>(a.c, [&](int64_t c, int k) {
+    V total = V::zero();
+    for (int64_t i = kh.begin; i < kh.end; ++i)
+      for (int64_t j = kw.begin; j < kw.end; ++j) total = total + get<V>(tap_pixel<T>(a, n, oh, ow, i, j) + c, k);
+    put(total / count, y + c, k);
+  });
 }
 
 template <class T>
-void max_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w, T* dx) {
-  const Range rows = covering(h, a.pad_h, a.kh, a.stride_h, a.oh);
-  const Range cols = covering(w, a.pad_w, a.kw, a.stride_w, a.ow);
-  for (int64_t c = 0; c < a.c; ++c) dx[c] = 0;
-  for (int64_t oh = rows.begin; oh < rows.end; ++oh) {
-    for (int64_t ow = cols.begin; ow < cols.end; ++ow) {
-      const int64_t at = ((n * a.oh + oh) * a.ow + ow) * a.c;
-      const T* g = static_cast<const T*>(a.x) + at;
-      const int32_t* index = static_cast<const int32_t*>(a.index) + at;
-      const auto tap = static_cast<int32_t>((h + a.pad_h - oh * a.stride_h) * a.kw + (w + a.pad_w - ow * a.stride_w));
-      for (int64_t c = 0; c < a.c; ++c) dx[c] += index[c] == tap ? g[c] : T{0};
+void avg_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
+  using V = Vec<T>;
+  const Span rows = windows(h, a.stride_h, a.pad_h, a.kh, a.oh), cols = windows(w, a.stride_w, a.pad_w, a.kw, a.ow);
+  T* dx = static_cast<T*>(a.y) + ((n * a.h + h) * a.w + w) * a.c;
+  for_lanes<V>(a.c, [&](int64_t c, int k) {
+    V total = V::zero();
+    for (int64_t oh = rows.begin; oh < rows.end; ++oh) {
+      const Span kh = taps(oh, a.stride_h, a.pad_h, a.kh, a.h);
+      for (int64_t ow = cols.begin; ow < cols.end; ++ow) {
+        const T count = divisor<T>(a, kh, taps(ow, a.stride_w, a.pad_w, a.kw, a.w));
+        const int64_t from = ((n * a.oh + oh) * a.ow + ow) * a.c + c;
+        total = total + get<V>(static_cast<const T*>(a.x) + from, k) / V::set(count);
+      }
     }
-  }
+    put(total, dx + c, k);
+  });
 }
 
-template <class T>
-void avg_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w, T* dx) {
-  const Range rows = covering(h, a.pad_h, a.kh, a.stride_h, a.oh);
-  const Range cols = covering(w, a.pad_w, a.kw, a.stride_w, a.ow);
-  for (int64_t c = 0; c < a.c; ++c) dx[c] = 0;
-  for (int64_t oh = rows.begin; oh < rows.end; ++oh) {
-    for (int64_t ow = cols.begin; ow < cols.end; ++ow) {
-      const T* g = static_cast<const T*>(a.x) + ((n * a.oh + oh) * a.ow + ow) * a.c;
-      const T count = static_cast<T>(divisor(a, oh, ow));
-      for (int64_t c = 0; c < a.c; ++c) dx[c] += g[c] / count;
-    }
-  }
+// Calls f(n, row, column) for every pixel of the rows in `r` of images of rows x columns.
+template <class F>
+void for_pixels(Range r, int64_t rows, int64_t columns, F f) {
+  for (int64_t item = r.begin; item < r.end; ++item)
+    for (int64_t column = 0; column < columns; ++column) f(item / rows, item % rows, column);
 }
 
 }  // namespace
 
-Status max_pool2d(const PoolArgs& a, Range range, const Ctx&) {
+Status max_pool2d(const PoolArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) {
-    for (int64_t i = range.begin; i < range.end; ++i) {
-      for (int64_t ow = 0; ow < a.ow; ++ow) max_pixel<T>(a, i / a.oh, i % a.oh, ow);
-    }
+    for_pixels(r, a.oh, a.ow, [&](int64_t n, int64_t oh, int64_t ow) { max_window<T>(a, n, oh, ow); });
   });
   return {};
 }
 
-Status avg_pool2d(const PoolArgs& a, Range range, const Ctx&) {
+Status max_pool2d_grad(const PoolArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) {
-    for (int64_t i = range.begin; i < range.end; ++i) {
-      for (int64_t ow = 0; ow < a.ow; ++ow) avg_pixel<T>(a, i / a.oh, i % a.oh, ow);
-    }
+    for_pixels(r, a.h, a.w, [&](int64_t n, int64_t h, int64_t w) { max_grad_pixel<T>(a, n, h, w); });
   });
   return {};
 }
 
-Status max_pool2d_grad(const PoolArgs& a, Range range, const Ctx&) {
+Status avg_pool2d(const PoolArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) {
-    T* dx = static_cast<T*>(a.y);
-    for (int64_t i = range.begin; i < range.end; ++i) {
-      for (int64_t w = 0; w < a.w; ++w) max_grad_pixel<T>(a, i / a.h, i % a.h, w, dx + (i * a.w + w) * a.c);
-    }
+    for_pixels(r, a.oh, a.ow, [&](int64_t n, int64_t oh, int64_t ow) { avg_window<T>(a, n, oh, ow); });
   });
   return {};
 }
 
-Status avg_pool2d_grad(const PoolArgs& a, Range range, const Ctx&) {
+Status avg_pool2d_grad(const PoolArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) {
-    T* dx = static_cast<T*>(a.y);
-    for (int64_t i = range.begin; i < range.end; ++i) {
-      for (int64_t w = 0; w < a.w; ++w) avg_grad_pixel<T>(a, i / a.h, i % a.h, w, dx + (i * a.w + w) * a.c);
-    }
+    for_pixels(r, a.h, a.w, [&](int64_t n, int64_t h, int64_t w) { avg_grad_pixel<T>(a, n, h, w); });
   });
   return {};
 }
