@@ -95,6 +95,9 @@ def _steps(
         output = net(*inputs)
         return loss(output, target), output
 
+    train_step.__qualname__, test_step.__qualname__ = (
+        f"{type(net).__name__}.{verb}" for verb in ("fit", "evaluate")
+    )
     if not run_eagerly:
         return jit(train_step), jit(test_step)
     return _eagerly(train_step), _eagerly(test_step)
