@@ -114,7 +114,7 @@ def compare(net: Module, quantized: QuantizedModel, digits: Split, out: Path) ->
 
 
 def measure(
-    runs: Mapping[str, Callable[[Array], Array]], x: Array, batches: Sequence[int], rounds: int = 30
+    runs: Mapping[str, Callable[[Array], Array]], x: Array, batches: Sequence[int], rounds: int = 100
 ) -> dict[str, dict[int, float]]:
     """Median seconds of each run at each batch size; the runs take turns, so that all see the same machine."""
     seconds: dict[str, dict[int, list[float]]] = {name: {b: [] for b in batches} for name in runs}
