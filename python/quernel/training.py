@@ -138,7 +138,7 @@ def compile(
     chosen: Optimizer | None
     if isinstance(optimizer, str):
         make = _named("optimizer", optimizer, OPTIMIZERS)
-        chosen = make(net.parameters()) if any(True for _ in net.parameters()) else None
+        chosen = make(net.parameters()) if any(p.requires_grad for p in net.parameters()) else None
     else:
         chosen = optimizer
     net._session["trainer"] = Trainer(net, chosen, chosen_loss, named_metrics, run_eagerly)

@@ -167,6 +167,12 @@ def test_damage_is_named(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(CorruptFileError, match=r"m\.safetensors"):
             qn.load(path)
+    tiny = model_bytes(nn.Sequential(nn.Linear(2, 1)))
+    for position in range(len(tiny)):
+        flipped = tiny[:position] + bytes([tiny[position] ^ 1 << position % 8]) + tiny[position + 1 :]
+        for damaged in (flipped, tiny[:position]):
+            with pytest.raises(CorruptFileError, match="here"):
+                model_from_bytes(bytes(damaged), "here")
     path.write_bytes(blob[:-1])
     with pytest.raises(CorruptFileError, match="checksum"):
         qn.load(path)

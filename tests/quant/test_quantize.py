@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import quernel as qn
 from quernel import compress, nn, ops
-from quernel.errors import ArgumentError, ShapeError, UnsupportedError
+from quernel.errors import ArgumentError, ShapeError, StateError, UnsupportedError
 from quernel.graph import Graph, Node, Ref
 from quernel.graph.ir import Resolver
 from quernel.quant.observers import MinMax, Scale
@@ -323,12 +323,19 @@ def test_clear_refusals() -> None:
     net = make("plain")
     with pytest.raises(ArgumentError, match="needs samples"):
         compress.quantize(net, calibration=images(0))
+    for empty in ([], (), (images(4), images(0))):
+        with pytest.raises(ArgumentError, match="needs samples"):
+            compress.quantize(net, calibration=empty)
+    model = quantized("branches")
+    model.compile(loss="cross_entropy")
+    with pytest.raises(StateError, match="int8 model is for inference"):
+        model.fit(images(4), np.zeros(4, np.int64), verbose=0)
     with pytest.raises(ShapeError, match="stacked"):
         compress.quantize(net, calibration=3.0)
     with pytest.raises(ShapeError, match="conv2d"):
         compress.quantize(net, calibration=np.zeros((4, 8, 8, 2), np.float32))
     with pytest.raises(UnsupportedError, match="quantized already"):
-        compress.quantize(quantized("plain"), calibration=images(4))
+        compress.quantize(model, calibration=images(4))
     with pytest.raises(UnsupportedError, match="no float32 linear or conv2d"):
         compress.quantize(nn.Sequential(nn.ReLU()), calibration=images(4))
     bad = images(4)

@@ -75,6 +75,10 @@ def _samples(calibration: Any) -> list[npt.NDArray[Any]]:
     data = [a.numpy() if isinstance(a, Tensor) else np.asarray(a) for a in arrays]
     if any(d.ndim < 1 for d in data):
         raise ShapeError("[quantize] calibration must be samples stacked along their first axis")
+    samples = {len(d) for d in data}
+    if len(samples) != 1 or 0 in samples:
+        lengths = ", ".join(str(len(d)) for d in data) or "none"
+        raise ArgumentError(f"[quantize] calibration needs samples, as many for every input; got {lengths}")
     return data
 
 

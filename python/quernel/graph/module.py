@@ -59,7 +59,7 @@ class GraphModule(Module):
         """Runs the graph."""
         return run(self.__dict__["_structure"], inputs, weights=self.weights, training=self.training)
 
-    def extra_repr(self) -> str:
+    def __repr__(self) -> str:
         structure: Graph = self.__dict__["_structure"]
         inputs = ", ".join(f"{name}: {value}" for name, value in structure.inputs.items())
-        return f"{len(structure.nodes)} ops, {inputs}"
+        return f"{type(self).__name__}({inputs}, {len(structure.nodes)} ops)"

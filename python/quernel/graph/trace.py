@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from quernel.errors import ShapeError, StateError, UnsupportedError
+from quernel.errors import QuernelError, ShapeError, StateError, UnsupportedError
 from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight, transform
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
@@ -173,6 +173,9 @@ def _run(net: Module, inputs: Sequence[Input], batch: int) -> Graph:
     try:
         with _scopes(net, tracer):
             result = net(*arguments)
+    except QuernelError as error:  # the user knows of no batch of 11
+        text = str(error).replace(f"({batch}, ", "(N, ").replace(f"({batch},)", "(N,)")
+        raise type(error)(text) from None
     finally:
         set_tracer(before)
     outputs = _outputs(tracer, result)

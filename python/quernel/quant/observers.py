@@ -64,17 +64,11 @@ class MinMax:
 
 
 def calibrate(graph: Graph, data: Sequence[npt.NDArray[Any]], batch_size: int = 64) -> dict[Ref, MinMax]:
-    """Runs `graph` over `data` (one array per input) and observes every floating-point value.
+    """Runs `graph` over `data` (one array of samples per input) and observes every floating-point value.
 
     Raises:
-        ArgumentError: there are no samples, or a value is not finite; the message names the layer.
+        ArgumentError: a value is not finite; the message names the layer.
     """
-    samples = len(data[0]) if data and data[0].ndim else 0
-    if samples == 0 or any(len(d) != samples for d in data):
-        lengths = ", ".join(str(len(d)) for d in data)
-        raise ArgumentError(
-            f"[quantize] calibration needs samples, as many for every input; got {lengths or 'none'}"
-        )
     ranges: dict[Ref, MinMax] = {}
 
     def observe(ref: Ref, value: Tensor) -> None:
@@ -87,7 +81,7 @@ def calibrate(graph: Graph, data: Sequence[npt.NDArray[Any]], batch_size: int = 
                 ) from None
 
     with no_grad():
-        for start in range(0, samples, batch_size):
+        for start in range(0, len(data[0]), batch_size):
             batch = [tensor(np.ascontiguousarray(d[start : start + batch_size])) for d in data]
             run(graph, batch, observe=observe)
     return ranges
