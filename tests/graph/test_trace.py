@@ -121,6 +121,15 @@ def test_several_inputs_and_outputs_and_constants() -> None:
     assert len(graph.buffers) == 2
 
 
+def test_a_call_that_fails_is_not_remembered() -> None:
+    net = nn.Sequential(nn.Linear(3, 2))
+    with pytest.raises(ShapeError):
+        net(np.zeros((1, 4)))
+    assert inputs_of(net) is None
+    net(np.zeros((5, 3)))
+    assert inputs_of(net) == [Input((3,))]
+
+
 def test_inputs_of() -> None:
     assert inputs_of(nn.Linear(3, 2), 3) == [Input((3,))]
     assert inputs_of(nn.Linear(3, 2).to("float64"), (5, 3)) == [Input((5, 3), "float64")]

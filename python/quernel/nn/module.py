@@ -59,9 +59,10 @@ class Module(Verbs):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         recording.guard(self, "_version", self.__dict__["_version"])
         args = tuple([self._as_input(arg) for arg in args])
-        if "_first_inputs" not in self.__dict__:
+        result = self.forward(*args, **kwargs)
+        if "_first_inputs" not in self.__dict__:  # now, that they are known to fit
             self._note_inputs(args)
-        return self.forward(*args, **kwargs)
+        return result
 
     def _note_inputs(self, args: tuple[Any, ...]) -> None:
         """Remembers the first inputs, from which `summary`, `freeze` and `save` take shapes when not given any."""
