@@ -125,7 +125,8 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_as_a_program() -> None:
-    code = "import sys; from quernel.cli import main; sys.exit(main())"
-    done = subprocess.run([sys.executable, "-c", code, "info"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "quernel", "info"], capture_output=True, text=True, check=True
+    )
     assert "isa:" in done.stdout
     assert done.stderr == ""

@@ -56,6 +56,19 @@ def test_graphs_can_be_jitted(name: str) -> None:
     assert len(step.plans()) == 1
 
 
+@pytest.mark.parametrize("quantized", [False, True])
+def test_plans_share_packed_weights_and_temporary_memory(quantized: bool) -> None:
+    net = make("plain")
+    frozen = (compress.quantize(net, calibration=images(16)) if quantized else net).freeze(max_batch=16)
+    frozen(images(16))
+    packed, temporary = frozen.packed_nbytes, frozen.arena_nbytes
+    assert packed > 0 and temporary > 0
+    for batch in (1, 2, 3, 7, 12, 30):
+        frozen(images(batch))
+    assert frozen.packed_nbytes == packed
+    assert frozen.arena_nbytes == temporary
+
+
 def test_buckets() -> None:
     sizes = sorted({bucket(n, 64) for n in range(1, 65)})
     assert sizes == [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64]

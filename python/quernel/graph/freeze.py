@@ -100,6 +100,16 @@ class Frozen:
         """The largest batch of one native call."""
         return self._max_batch
 
+    @property
+    def packed_nbytes(self) -> int:
+        """Bytes of the weights as they are packed for the kernels, shared by all plans recorded so far."""
+        return self._memory.constants.nbytes
+
+    @property
+    def arena_nbytes(self) -> int:
+        """Bytes of temporary memory of one call at the largest batch size so far."""
+        return self._memory.arenas.nbytes
+
     def __call__(self, *inputs: npt.ArrayLike) -> Any:
         """The model's output for a batch of any size.
 
