@@ -246,3 +246,45 @@ def test_duplicates_can_be_listed() -> None:
 def test_a_module_without_forward_says_so() -> None:
     with pytest.raises(NotImplementedError, match=r"ModuleList defines no forward"):
         nn.ModuleList()(1)
+
+
+def test_a_plan_notices_changes_anywhere_below_and_in_lists() -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            self.table = nn.Linear(3, 3, bias=False)  # read, never called
+            self.layers = nn.ModuleList([nn.Tanh()])
+
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            y = qn.ops.linear(x, self.table.weight)
+            for layer in self.layers:
+                y = layer(y)
+            return y
+
+    net, loose = Outer(), nn.ModuleList([nn.Linear(3, 3)])
+
+    @qn.jit
+    def run(x: qn.Tensor) -> qn.Tensor:
+        y = net(x)
+        for layer in loose:
+            y = layer(y)
+        return y
+
+    x = np.ones((2, 3), np.float32)
+
+    def check() -> None:
+        with qn.no_grad():
+            expected = net(x).numpy()
+            for layer in loose:
+                expected = layer(expected).numpy()
+            for _ in range(3):
+                assert np.array_equal(run(x).numpy(), expected)
+
+    check()
+    net.table.weight = nn.Parameter(np.eye(3, dtype=np.float32))
+    check()
+    net.layers.append(nn.Sigmoid())
+    check()
+    loose[0].bias = None
+    check()
+    loose.append(nn.Tanh())
+    check()

@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, overload
 
+from quernel import recording
 from quernel.errors import ShapeError
 from quernel.nn.activation import activation as make_activation
 from quernel.nn.linear import Identity
 from quernel.nn.module import Module
 from quernel.tensor import Tensor
+
+
+def _members(module: Module) -> dict[str, Module]:
+    """The modules in a container; a plan that they steer is tied to them."""
+    recording.guard(module, "_version", module._version)
+    return module._modules
 
 
 def _checked(owner: str, module: Any) -> Module:
@@ -40,16 +47,16 @@ class ModuleList(Module):
             self.append(module)
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(_members(self))
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
+        return iter(_members(self).values())
 
     def __getitem__(self, index: int) -> Module:
-        return list(self._modules.values())[index]
+        return list(_members(self).values())[index]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(list(self._modules)[index], _checked("module_list", module))
+        self.add_module(list(_members(self))[index], _checked("module_list", module))
 
 
 class ModuleDict(Module):
@@ -63,28 +70,28 @@ class ModuleDict(Module):
         self.add_module(name, _checked("module_dict", module))
 
     def __getitem__(self, name: str) -> Module:
-        return self._modules[name]
+        return _members(self)[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self._modules
+        return name in _members(self)
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(_members(self))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
+        return iter(_members(self))
 
     def keys(self) -> Iterable[str]:
         """Names."""
-        return self._modules.keys()
+        return _members(self).keys()
 
     def values(self) -> Iterable[Module]:
         """Modules."""
-        return self._modules.values()
+        return _members(self).values()
 
     def items(self) -> Iterable[tuple[str, Module]]:
         """Names and modules."""
-        return self._modules.items()
+        return _members(self).items()
 
 
 class Sequential(Module):
@@ -115,14 +122,14 @@ class Sequential(Module):
 
     def append(self, module: Module) -> Sequential:
         """Adds a module at the end; returns self."""
-        self.add_module(str(len(self._modules)), _checked("sequential", module))
+        self.add_module(str(len(_members(self))), _checked("sequential", module))
         return self
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return len(_members(self))
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self._modules.values())
+        return iter(_members(self).values())
 
     @overload
     def __getitem__(self, index: int) -> Module: ...
@@ -130,11 +137,11 @@ class Sequential(Module):
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module:
         if isinstance(index, slice):
-            return Sequential(dict(list(self._modules.items())[index]))
-        return list(self._modules.values())[index]
+            return Sequential(dict(list(_members(self).items())[index]))
+        return list(_members(self).values())[index]
 
     def __setitem__(self, index: int, module: Module) -> None:
-        self.add_module(list(self._modules)[index], _checked("sequential", module))
+        self.add_module(list(_members(self))[index], _checked("sequential", module))
 
 
 class Residual(Module):

@@ -2,7 +2,8 @@
 
 Attributes live where Python puts them, in the instance's ``__dict__``, so reading one costs what it always costs;
 ``__setattr__`` keeps three registries (parameters, buffers, submodules) beside it. Every change of an attribute counts
-``_version`` up: a plan recorded from a module remembers the count, and records anew after a change.
+``_version`` up: a plan recorded from a module remembers the counts of it and of all below it, and records anew after a
+change.
 """
 
 from __future__ import annotations
@@ -57,12 +58,18 @@ class Module(Verbs):
         raise NotImplementedError(f"[module] {type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        recording.guard(self, "_version", self.__dict__["_version"])
+        if recording.current() is not None:
+            recording.guard(self, "_structure", self._structure)
         args = tuple([self._as_input(arg) for arg in args])
         result = self.forward(*args, **kwargs)
         if "_first_inputs" not in self.__dict__:  # now, that they are known to fit
             self._note_inputs(args)
         return result
+
+    @property
+    def _structure(self) -> tuple[int, ...]:
+        """Changes with every attribute set here or below."""
+        return tuple([module._version for module in self.modules()])
 
     def _note_inputs(self, args: tuple[Any, ...]) -> None:
         """Remembers the first inputs, from which `summary`, `freeze` and `save` take shapes when not given any."""
