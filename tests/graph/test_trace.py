@@ -98,6 +98,14 @@ def test_a_layer_called_twice_and_a_shared_parameter() -> None:
     assert set(graph.weights) == {"0.weight", "0.bias", "3.bias"}
 
 
+def test_layers_may_be_called_anything() -> None:
+    net = nn.Sequential({"input": nn.Linear(3, 3), "input:1": nn.Linear(3, 3), "relu": nn.Linear(3, 2)})
+    graph = trace(net, [Input((3,))])
+    assert len({n.name for n in graph.nodes} | set(graph.inputs)) == 4
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(run(graph, [qn.tensor(x)]).numpy(), evaluate(net, x))
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         self.a = nn.Linear(3, 4)

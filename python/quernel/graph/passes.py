@@ -162,7 +162,7 @@ def separate(graph: Graph, kept: tuple[str, ...] = ()) -> Graph:
         if activation is not None:
             chain.append(replace(node, op=str(activation), args={"x": None}))
         for i in range(len(chain) - 1):
-            chain[i] = replace(chain[i], name=f"{node.name}.{chain[i].op}")
+            chain[i] = replace(chain[i], name=f"{node.name}:{chain[i].op}")
             chain[i + 1] = chain[i + 1].with_args(x=Ref(chain[i].name))
         nodes += chain
     return replace(graph, nodes=tuple(nodes))
@@ -199,7 +199,7 @@ def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
     scale = (1.0 if norm.args["weight"] is None else gamma) / np.sqrt(var + eps)
     shift = (b - mean) * scale + beta
     dtype = weights[read[0].name].dtype
-    names = {key: _fresh(f"{node.name}.{key}.folded", weights) for key in ("weight", "bias")}
+    names = {key: _fresh(f"{node.name}.{key}_folded", weights) for key in ("weight", "bias")}
     weights[names["weight"]] = tensor((w * scale.reshape(-1, *[1] * (w.ndim - 1))).astype(dtype))
     weights[names["bias"]] = tensor(shift.astype(dtype))
     return node.with_args(weight=Weight(names["weight"]), bias=Weight(names["bias"]))

@@ -8,8 +8,8 @@ sizes left ``None`` are inferred as at any first use.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -99,9 +99,10 @@ class _Tracer:
         self.scopes: list[tuple[str, str]] = [("", "")]
         self._refs: dict[int, Arg] = {}
         self._alive: list[Any] = []  # ids in _refs stay theirs
-        self._names: Counter[str] = Counter()
+        self._names: set[str] = set()
 
     def add_input(self, name: str, spec: Spec) -> Tensor:
+        self._names.add(name)
         return self._stand_in(spec, Ref(name))
 
     def call(self, op: Op, arguments: dict[str, Any]) -> Any:
@@ -137,8 +138,6 @@ class _Tracer:
             return Slice(*bounds)  # type: ignore[arg-type]
         if isinstance(value, Literal | EllipsisType):
             return value
-        if value.__class__.__name__ == "Generator":
-            return None  # a saved graph draws from the default stream
         raise UnsupportedError(
             f"[{op}] a graph cannot hold the argument '{key}' of type {type(value).__name__}"
         )
@@ -153,9 +152,10 @@ class _Tracer:
         self._alive.append(value)
 
     def _unique(self, name: str) -> str:
-        count = self._names[name]
-        self._names[name] += 1
-        return name if count == 0 else f"{name}:{count}"
+        candidates = itertools.chain([name], (f"{name}:{count}" for count in itertools.count(1)))
+        unused = next(c for c in candidates if c not in self._names)
+        self._names.add(unused)
+        return unused
 
 
 def _as_tensors(value: Any) -> Any:
@@ -174,8 +174,8 @@ def _run(net: Module, inputs: Sequence[Input], batch: int) -> Graph:
         with _scopes(net, tracer):
             result = net(*arguments)
     except QuernelError as error:  # the user knows of no batch of 11
-        text = str(error).replace(f"({batch}, ", "(N, ").replace(f"({batch},)", "(N,)")
-        raise type(error)(text) from None
+        error.args = (str(error).replace(f"({batch}, ", "(N, ").replace(f"({batch},)", "(N,)"),)
+        raise
     finally:
         set_tracer(before)
     outputs = _outputs(tracer, result)

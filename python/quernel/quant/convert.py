@@ -114,7 +114,7 @@ class _Emitter:
         if ref not in self._other:
             scale = self._scales[ref]
             args |= {"scale": scale.scale, "zero_point": scale.zero_point}
-            name = f"{ref.node}.{op}"
+            name = f"{ref.node}:{op}"
             value = Value(self._graph.value(ref).shape, dtype)
             self._nodes.append(Node(name, op, args, (value,)))
             self._other[ref] = Ref(name)
@@ -146,7 +146,7 @@ class _Emitter:
             args |= {"x_zero_point": s_x.zero_point, **geometry}
         name = node.name
         if out_float and relu:  # the int32 sums leave as float32, which no bound clamps
-            node = replace(node, name=f"{name}.sum")
+            node = replace(node, name=f"{name}:sum")
         self._append(
             node, f"q{node.op}", args | {"out_float": out_float}, "float32" if out_float else "uint8"
         )
@@ -199,8 +199,8 @@ class _Emitter:
             "value": zero_point,
         }
         value = Value((n, h + extra[0], w + extra[1], c), "uint8")
-        self._nodes.append(Node(f"{node.name}.pad", "pad", args, (value,), node.layer))
-        return Ref(f"{node.name}.pad")
+        self._nodes.append(Node(f"{node.name}:pad", "pad", args, (value,), node.layer))
+        return Ref(f"{node.name}:pad")
 
     def _array(self, arg: Arg) -> npt.NDArray[Any] | None:
         return self._graph.weights[arg.name].numpy() if isinstance(arg, Weight) else None
