@@ -1,101 +1,16 @@
 // Elementwise kernels of two and three broadcast operands; item = kElementBlock elements of the output.
 //
-// Every operation has one loop, over contiguous operands. An operand that broadcasts is brought into that form in a
-// small buffer (`Source`): once for scalars and for rows that repeat, like a bias, else chunk by chunk. This costs a
-// load from L1 per element, and spares a loop per operation and stride pattern.
-#include <cstring>
+// Every operation has one loop, over contiguous operands; broadcast.h brings the others into that form.
 #include <type_traits>
 
 #include "kernels/args.h"
+#include "kernels/broadcast.h"
 #include "kernels/isa.h"
 #include "kernels/simd/math.h"
 #include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
-
-constexpr int64_t kChunk = 512;
-
-// Elements per step: whole rows where rows are short, so that a repeating row keeps its place in the buffer.
-int64_t chunk_size(const StridedShape& shape) {
-  const int64_t inner = shape.rank > 0 ? shape.dims[shape.rank - 1] : 1;
-  return inner > 0 && inner <= kChunk ? kChunk / inner * inner : kChunk;
-}
-
-template <class T>
-class Source {
- public:
-  Source(const void* data, double scalar, const StridedShape& shape, const int64_t* strides)
-      : data_(static_cast<const T*>(data)), shape_(shape), strides_(strides) {
-    const int last = shape.rank - 1;
-    if (!data) {
-      constant(convert<T>(scalar));
-      return;
-    }
-    bool dense = true, repeats = true;
-    int64_t expected = 1;
-    for (int d = last; d >= 0; --d) {
-      dense &= strides[d] == expected;
-      repeats &= d == last || strides[d] == 0;
-      expected *= shape.dims[d];
-    }
-    kind_ = dense ? kDense : kGathered;
-    if (dense || !repeats) return;
-    if (strides[last] == 0) {
-      constant(data_[0]);
-    } else if (shape.dims[last] <= kChunk) {
-      kind_ = kFixed;
-      gather(0, chunk_size(shape) < shape.size ? chunk_size(shape) : shape.size);
-    }
-  }
-
-  // Elements [begin, begin + n) of the broadcast operand, which do not cross a multiple of chunk_size().
-  const T* at(int64_t begin, int64_t n, int64_t chunk) {
-    if (kind_ == kDense) return data_ + begin;
-    if (kind_ == kFixed) return buffer_ + begin % chunk;
-    gather(begin, n);
-    return buffer_;
-  }
-
- private:
-  enum Kind { kDense, kFixed, kGathered };
-
-  void constant(T value) {
-    kind_ = kFixed;
-    const int64_t n = shape_.size < kChunk ? shape_.size : kChunk;
-    for (int64_t i = 0; i < n; ++i) buffer_[i] = value;
-  }
-
-  void gather(int64_t begin, int64_t n) {
-    const int last = shape_.rank - 1;
-    const int64_t inner = shape_.dims[last], step = strides_[last];
-    T* out = buffer_;
-    for (int64_t done = 0; done < n;) {
-      int64_t row = (begin + done) / inner, offset = 0;
-      const int64_t column = (begin + done) - row * inner;
-      for (int d = last - 1; d >= 0; --d) {
-        const int64_t outer = row / shape_.dims[d];
-        offset += (row - outer * shape_.dims[d]) * strides_[d];
-        row = outer;
-      }
-      const int64_t run = inner - column < n - done ? inner - column : n - done;
-      const T* from = data_ + offset + column * step;
-      if (step == 0) {
-        for (int64_t i = 0; i < run; ++i) out[i] = *from;
-      } else {
-        for (int64_t i = 0; i < run; ++i) out[i] = from[i];
-      }
-      out += run;
-      done += run;
-    }
-  }
-
-  const T* data_;
-  const StridedShape& shape_;
-  const int64_t* strides_;
-  Kind kind_ = kDense;
-  T buffer_[kChunk];
-};
 
 // Integers wrap around; division truncates, and by zero gives 0.
 template <class T>
@@ -359,15 +274,15 @@ void pick(const uint8_t* c, const T* a, const T* b, T* y, int64_t n) {
 
 Status binary(const BinaryArgs& args, Range r, const Ctx&) {
   const Range e = elements(r, args.shape.size);
-  const int64_t chunk = chunk_size(args.shape);
+  const Chunks chunks(args.shape);
   visit(args.dtype, [&]<class T>(T) {
-    Source<T> a(args.a, args.scalar, args.shape, args.a_strides), b(args.b, args.scalar, args.shape, args.b_strides);
+    Source<T> a(args.a, args.scalar, args.shape, chunks, args.a_strides),
+        b(args.b, args.scalar, args.shape, chunks, args.b_strides);
     const Zip<T> run = binary_zip<T>(args.op);
     const int64_t size = gives_bool(args.op) ? 1 : static_cast<int64_t>(sizeof(T));
     for (int64_t i = e.begin; i < e.end;) {
-      const int64_t next = i / chunk * chunk + chunk;
-      const int64_t n = (next < e.end ? next : e.end) - i;
-      run(a.at(i, n, chunk), b.at(i, n, chunk), static_cast<char*>(args.y) + i * size, n);
+      const int64_t n = chunks.length(i, e.end);
+      run(a.at(i, n), b.at(i, n), static_cast<char*>(args.y) + i * size, n);
       i += n;
     }
   });
@@ -376,15 +291,14 @@ Status binary(const BinaryArgs& args, Range r, const Ctx&) {
 
 Status where(const WhereArgs& args, Range r, const Ctx&) {
   const Range e = elements(r, args.shape.size);
-  const int64_t chunk = chunk_size(args.shape);
-  Source<uint8_t> c(args.condition, 0, args.shape, args.c_strides);
+  const Chunks chunks(args.shape);
+  Source<uint8_t> c(args.condition, 0, args.shape, chunks, args.c_strides);
   visit(args.dtype, [&]<class T>(T) {
-    Source<T> a(args.a, args.a_scalar, args.shape, args.a_strides);
-    Source<T> b(args.b, args.b_scalar, args.shape, args.b_strides);
+    Source<T> a(args.a, args.a_scalar, args.shape, chunks, args.a_strides);
+    Source<T> b(args.b, args.b_scalar, args.shape, chunks, args.b_strides);
     for (int64_t i = e.begin; i < e.end;) {
-      const int64_t next = i / chunk * chunk + chunk;
-      const int64_t n = (next < e.end ? next : e.end) - i;
-      pick(c.at(i, n, chunk), a.at(i, n, chunk), b.at(i, n, chunk), static_cast<T*>(args.y) + i, n);
+      const int64_t n = chunks.length(i, e.end);
+      pick(c.at(i, n), a.at(i, n), b.at(i, n), static_cast<T*>(args.y) + i, n);
       i += n;
     }
   });

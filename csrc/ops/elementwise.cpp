@@ -98,13 +98,13 @@ void check_scalar(const char* op, double value, DType dtype) {
       lo = -0x1p31, hi = 0x1p31 - 1;
       break;
     case DType::kInt64:
-      lo = -0x1p63, hi = 0x1p63 - 1024;  // the largest double below 2^63
+      lo = -0x1p53, hi = 0x1p53;  // beyond, a double would not be the number that was given
       break;
     default:
       break;
   }
   check<ValueError>(std::trunc(value) == value && value >= lo && value <= hi, op, "the scalar ", value,
-                    " is not a value of dtype ", name(dtype), "; cast the tensor first");
+                    " is not exactly a value of dtype ", name(dtype), "; cast the tensor first, or pass a tensor");
 }
 
 const Tensor* tensor_of(const Value& value) { return std::get_if<Tensor>(&value); }

@@ -136,7 +136,8 @@ def test_scalar_operand(data: Any, name: str, first: bool) -> None:
 
 @pytest.mark.usefixtures("isa", "threads")
 @pytest.mark.parametrize(
-    ("rows", "inner"), [(9000, 3), (700, 10), (40, 300), (3, 5000), (2, 511), (2, 512), (2, 513)]
+    ("rows", "inner"),
+    [(9000, 3), (700, 10), (40, 300), (3, 5000), (2, 1023), (3, 1024), (3, 1025), (5, 2049)],
 )
 def test_bias_patterns_and_threads(rows: int, inner: int) -> None:
     rng = np.random.default_rng(0)
@@ -274,10 +275,12 @@ def test_errors_name_both_sides() -> None:
         _core.exp(T(np.zeros(4, "i4")))
     with pytest.raises(TypeError, match=r"\[where\] condition must be bool"):
         _core.where(a, a, a)
-    with pytest.raises(ValueError, match=r"\[add\] the scalar 2.5 is not a value of dtype int32"):
+    with pytest.raises(ValueError, match=r"\[add\] the scalar 2.5 is not exactly a value of dtype int32"):
         _core.add(T(np.zeros(4, "i4")), 2.5)
-    with pytest.raises(ValueError, match=r"\[eq\] the scalar 300 is not a value of dtype uint8"):
+    with pytest.raises(ValueError, match=r"\[eq\] the scalar 300 is not exactly a value of dtype uint8"):
         _core.eq(T(np.zeros(4, "u1")), 300.0)
+    with pytest.raises(ValueError, match=r"\[add\] the scalar .* is not exactly a value of dtype int64"):
+        _core.add(T(np.zeros(4, "i8")), 2**60)
     with pytest.raises(ValueError, match=r"\[copy\]"):
         _core.copy_into_(a, b)
     with pytest.raises(ValueError, match=r"\[clip\] the limits"):

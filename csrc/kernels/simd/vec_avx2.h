@@ -193,8 +193,16 @@ inline typename V::Mask load_bool(const uint8_t* p, int n) {
 }
 
 inline void store_bool(MaskF32 mask, uint8_t* p, int n) {
-  const int set = _mm256_movemask_ps(mask.m);
-  for (int i = 0; i < n; ++i) p[i] = static_cast<uint8_t>(set >> i & 1);
+  const __m256i lanes = _mm256_castps_si256(mask.m);
+  const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+  const __m128i bytes = _mm_and_si128(_mm_packs_epi16(words, words), _mm_set1_epi8(1));
+  if (n == 8) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), bytes);
+    return;
+  }
+  alignas(8) uint8_t all[8];
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(all), bytes);
+  std::memcpy(p, all, static_cast<size_t>(n));
 }
 inline void store_bool(MaskF64 mask, uint8_t* p, int n) {
   const int set = _mm256_movemask_pd(mask.m);
