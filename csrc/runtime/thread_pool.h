@@ -6,6 +6,7 @@
 // on their caller. After fork the child starts with a fresh pool.
 #pragma once
 #include <cstdint>
+#include <string>
 
 namespace quernel {
 
@@ -14,26 +15,32 @@ struct Interrupted {};
 
 class ThreadPool {
  public:
-  // Runs chunk [begin, end) on thread `thread` (0 = the caller).
+  // Runs chunk [begin, end) on thread `thread` (0 = the caller). If a chunk throws, the others are not begun, and
+  // run() throws the first exception once no chunk is running any more.
   using Body = void (*)(void* context, int64_t begin, int64_t end, int thread);
 
   static ThreadPool& instance();
 
   int size() const;          // threads that work on a call, the caller included
-  void resize(int threads);  // throws ValueError below 1
+  void resize(int threads);  // throws ValueError below 1, StateError from inside a call
 
   // `interruptible`: the caller polls for Ctrl-C between chunks (keep chunks below ~50 us).
   void run(Body body, void* context, int64_t items, int64_t grain, bool interruptible = true);
 
-  // Keeps workers spinning from now until the matching leave(), over the gaps between kernels of one model call.
+  // Keeps workers that are awake spinning until the matching leave(), over the gaps between kernels of one model call.
   void enter();
   void leave();
 };
 
-// min(affinity mask, cgroup CPU quota, QUERNEL_NUM_THREADS); `reason` (may be null) is told which one decided.
+// min(CPUs of this process, cgroup CPU quota, QUERNEL_NUM_THREADS); `reason` (may be null) is told which one decided.
 int default_thread_count(const char** reason = nullptr);
 
-// Called on the thread that called run(), about every 20 ms of native work; true asks to stop.
+// CPUs granted by cgroup quotas (v1 and v2, rounded up, the tightest of our group and those above it); 0 if there is
+// no limit. `root` stands before the paths read, for tests.
+int cgroup_cpu_limit(const std::string& root);
+
+// Called on the thread that called run(), about every 20 ms of native work, while no chunk is running; true asks to
+// stop. The poll may do as it likes: run Python code, launch kernels, fork.
 void set_interrupt_poll(bool (*poll)());
 
 // Scratch memory of the calling thread, 64-byte aligned, grown as needed and kept; throws std::bad_alloc.
