@@ -20,6 +20,7 @@ py::array to_numpy(const Tensor& t, bool writable);
 void register_errors(py::module_& m);
 void register_tensor(py::module_& m);
 void register_runtime(py::module_& m);
+void register_probe(py::module_& m);
 void register_plan(py::module_& m);
 void register_elementwise(py::module_& m);
 void register_layout(py::module_& m);

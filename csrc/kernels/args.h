@@ -477,4 +477,12 @@ struct QLookupArgs {
   int64_t size = 0;
 };
 
+// ---- measurement ------------------------------------------------------------------------------------------------
+
+// y (items, 2): a result that keeps the work alive, and the operations per round.
+struct PeakArgs {
+  void* y = nullptr;
+  int64_t rounds = 0;
+};
+
 }  // namespace quernel

@@ -69,6 +69,9 @@ Fn<PoolArgs> max_pool2d_u8;
 Fn<QAvgPoolArgs> avg_pool2d_u8;
 Fn<QLookupArgs> qlookup;
 
+// measurement
+Fn<PeakArgs> fma_peak;
+
 extern constinit const Level level{
     .name = QUERNEL_STRING(QUERNEL_ISA),
     .features = kRequiredFeatures,
@@ -136,6 +139,8 @@ extern constinit const Level level{
             .max_pool2d_u8 = entry<max_pool2d_u8>,
             .avg_pool2d_u8 = entry<avg_pool2d_u8>,
             .qlookup = entry<qlookup>,
+            // measurement
+            .fma_peak = entry<fma_peak>,
         },
 };
 

@@ -65,6 +65,8 @@ struct KernelTable {
   Kernel<PoolArgs> max_pool2d_u8;
   Kernel<QAvgPoolArgs> avg_pool2d_u8;
   Kernel<QLookupArgs> qlookup;
+  // measurement
+  Kernel<PeakArgs> fma_peak;
 };
 
 struct Level {

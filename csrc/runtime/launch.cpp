@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "runtime/dispatch.h"
+#include "runtime/float_env.h"
 #include "runtime/recorder.h"
 #include "runtime/thread_pool.h"
 #include "runtime/transaction.h"
@@ -59,6 +60,7 @@ ResolvedKernel resolve(KernelRef kernel) {
 
 void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible) {
   if (work.items <= 0) return;
+  const FloatEnvironment environment;
   Call call{kernel.run, args, kernel.scratch ? kernel.scratch(args) : 0, {}, {}};
   const double total = work.ns_per_item * static_cast<double>(work.items);
   ThreadPool& pool = ThreadPool::instance();
