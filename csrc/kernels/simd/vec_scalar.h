@@ -83,7 +83,10 @@ struct VecOf {
     return a.map([](T x) { return std::floor(x); });
   }
   friend VecOf scale_pow2(VecOf x, VecOf n) {
-    for (int i = 0; i < kLanes; ++i) x.v[i] = std::ldexp(x.v[i], static_cast<int>(n.v[i]));
+    for (int i = 0; i < kLanes; ++i) {
+      const T power = n.v[i];
+      x.v[i] = power == power ? std::ldexp(x.v[i], static_cast<int>(power)) : power;  // NaN has no integer
+    }
     return x;
   }
   friend VecOf exponent(VecOf x) {
