@@ -1,0 +1,1 @@
+"""Benchmarks: quernel beside its peers, in one run. `python -m bench --help`."""
