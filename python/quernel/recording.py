@@ -15,6 +15,8 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ class Recording:
 
 class _State(threading.local):
     current: Recording | None = None
+    undo: list[Callable[[], None]] | None = None  # while a step may still be rolled back
 
 
 _state = _State()
@@ -99,6 +102,33 @@ def host_write(what: str) -> None:
     recording = _state.current
     if recording is not None:
         recording.abandon(f"{what} changes host state")
+
+
+def on_rollback(undo: Callable[[], None]) -> None:
+    """Has `undo` called if the jitted step that this is part of fails.
+
+    The native transaction restores the contents of tensors that existed before; this is for host state (an optimizer's
+    new segment, an attribute). Outside a jitted step nothing is ever rolled back, and `undo` is forgotten.
+    """
+    if _state.undo is not None:
+        _state.undo.append(undo)
+
+
+@contextmanager
+def transaction() -> Iterator[None]:
+    """Everything inside happens whole, or is undone when an exception leaves it."""
+    native = _core.Transaction()
+    _state.undo = []
+    try:
+        yield
+    except BaseException:
+        native.rollback()
+        for undo in reversed(_state.undo):
+            undo()
+        raise
+    finally:
+        _state.undo = None
+        native.close()
 
 
 def _caller() -> str:
