@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import losses, optim
+from quernel import losses, nn, optim
 from tests.runs import Step, both_ways, conv_net, make_batches, simple_step, state_of
 
 
@@ -146,18 +146,18 @@ def test_isa_change_records_anew() -> None:
 
 
 def test_tensor_kept_outside_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
-    kept: list[qn.Tensor] = []
+    kept: dict[int, qn.Tensor] = {}
 
     def f(x: qn.Tensor) -> qn.Tensor:
         y = x * 2
-        kept.append(y)
+        kept[len(kept)] = y
         return y + 1
 
     g = qn.jit(f)
     with caplog.at_level(logging.WARNING, logger="quernel.jit"):
         for i in range(5):
             g(np.full(3, i, np.float32))
-    assert [k.numpy()[0] for k in kept] == [0, 2, 4, 6, 8]
+    assert [k.numpy()[0] for k in kept.values()] == [0, 2, 4, 6, 8]
     assert "kept outside" in caplog.text
 
 
@@ -167,3 +167,113 @@ def test_random_stream_advances_alike() -> None:
         return [np.asarray(drop(np.ones(1001, np.float32))).tobytes() for _ in range(6)]
 
     both_ways(train)
+
+
+def test_arguments_and_captured_tensors_are_told_apart() -> None:
+    a = qn.tensor(np.ones(2, np.float32))
+    add = qn.jit(lambda x: x + a)
+    for _ in range(3):
+        assert np.array_equal(add(a).numpy(), [2, 2])
+    assert np.array_equal(add(qn.tensor(np.full(2, 5, np.float32))).numpy(), [6, 6])
+
+
+def test_an_argument_inside_a_parameter_arena() -> None:
+    layer, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    opt = optim.SGD([*layer.parameters(), *other.parameters()], lr=1.0)
+
+    def train(x: object, target: object) -> object:
+        opt.zero_grad()
+        loss = losses.mse(layer(x), target)
+        loss.backward()
+        opt.step()
+        return loss
+
+    step, x = qn.jit(train), np.eye(2, dtype=np.float32)
+    inside = other.weight.detach()
+    for _ in range(3):
+        step(x, inside)
+    elsewhere = qn.tensor(np.zeros((2, 2), np.float32))
+    before = np.array(layer.weight)
+    step(x, elsewhere)
+    assert not elsewhere.numpy().any()
+    assert not np.array_equal(before, np.array(layer.weight))
+
+
+def test_arguments_that_share_memory_with_what_is_written() -> None:
+    def f(a: qn.Tensor, b: qn.Tensor) -> qn.Tensor:
+        a[...] = a + 1
+        return b * 2
+
+    g = qn.jit(f)
+    for _ in range(3):
+        a, b = (qn.tensor(np.full(3, v, np.float32)) for v in (1, 10))
+        assert np.array_equal(g(a, b).numpy(), [20] * 3)
+        assert np.array_equal(a.numpy(), [2] * 3)
+    assert len(g.plans()) == 1
+    assert np.array_equal(g(a, a).numpy(), [6] * 3)
+    w = qn.tensor(np.ones(3, np.float32))
+
+    def h(x: qn.Tensor) -> qn.Tensor:
+        w[...] = w + 1
+        return x * 1
+
+    view, k = w.numpy(), qn.jit(h)
+    assert [float(k(view).numpy()[0]) for _ in range(4)] == [2, 3, 4, 5]
+
+
+def test_a_refusal_that_the_function_catches() -> None:
+    def careful(x: qn.Tensor, y: qn.Tensor) -> qn.Tensor:
+        try:
+            return losses.cross_entropy(x, y)
+        except ValueError:
+            return (x * 0).sum() - 1
+
+    good, bad = np.zeros(4, np.int64), np.full(4, 9)
+    x = np.zeros((4, 2), np.float32)
+    for first, second in ((good, bad), (bad, good)):
+        f = qn.jit(careful)
+        for _ in range(3):
+            f(x, first)
+        for y in (second, first, second):
+            assert f(x, y).item() == careful(qn.tensor(x), qn.tensor(y)).item()
+
+
+def test_variables_of_helpers_and_their_types() -> None:
+    def scaled(x: qn.Tensor, by: int = 1) -> qn.Tensor:
+        return x * factor * by
+
+    f = qn.jit(lambda x: scaled(x) + 0)
+    x = np.ones(2, np.float32)
+    for factor in (2, 2, 2, 3, 3, 3):
+        assert f(x).numpy()[0] == factor
+    scaled.__defaults__ = (5,)
+    assert f(x).numpy()[0] == 15
+    shape: object = (1,)
+    g = qn.jit(lambda: qn.tensor(1) * shape[0])  # type: ignore[index]
+    for shape in ((1,), (1,), (1,), (1.0,)):
+        assert g().dtype == ("float32" if isinstance(shape[0], float) else "int64")
+
+
+def test_an_argument_with_a_history_runs_eagerly(caplog: pytest.LogCaptureFixture) -> None:
+    w = qn.tensor(np.ones(2, np.float32), requires_grad=True)
+    f = qn.jit(lambda x: x * 2)
+    with caplog.at_level(logging.WARNING, logger="quernel.jit"):
+        for i in range(4):
+            assert f(w * i).numpy()[0] == 2 * i
+    assert caplog.text.count("has a history") == 1
+    assert not f.plans()
+
+
+def test_another_optimizer_does_not_disturb_a_plan() -> None:
+    net = nn.Linear(4, 3)
+    step = qn.jit(simple_step(net, optim.SGD(net.parameters(), lr=0.1)))
+    x, y = np.ones((2, 4), np.float32), np.zeros(2, np.int64)
+    for _ in range(3):
+        step(x, y)
+    plans = step.plans()
+    other = nn.Linear(4, 3)
+    unrelated = simple_step(other, optim.Adam(other.parameters()))
+    unrelated(qn.tensor(x), qn.tensor(y))
+    qn.tensor(x).requires_grad_()
+    step(x, y)
+    assert step.plans() == plans

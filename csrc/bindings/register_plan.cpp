@@ -34,7 +34,7 @@ std::vector<py::array> run(const Plan& plan, const std::vector<py::array>& argum
 void register_plan(py::module_& m) {
   py::class_<DerivedCache, std::shared_ptr<DerivedCache>>(m, "DerivedCache", "Constants derived from frozen weights.")
       .def(py::init<>())
-      .def_property_readonly("nbytes", &DerivedCache::nbytes);
+      .def_property_readonly("nbytes", py::cpp_function(&DerivedCache::nbytes, Unlocked()));
   py::class_<ArenaPool, std::shared_ptr<ArenaPool>>(m, "ArenaPool", "Temporary memory shared by plans.")
       .def(py::init<>())
       .def_property_readonly("nbytes", &ArenaPool::nbytes);
@@ -50,7 +50,8 @@ void register_plan(py::module_& m) {
       .def("finish", &Recorder::finish, py::arg("outputs"))
       .def_property_readonly("reason", &Recorder::reason);
   py::class_<Plan, std::shared_ptr<Plan>>(m, "Plan", "A recorded step as one native call.")
-      .def("valid", &Plan::valid)
+      .def("stale", &Plan::stale)
+      .def("valid", &Plan::valid, py::arg("arguments"))
       .def("replay", &Plan::replay, py::arg("arguments"), py::arg("arenas"), Unlocked())
       .def("run", &run, py::arg("arrays"), py::arg("arenas"), "replay() on NumPy arrays.")
       .def_property_readonly("arena_nbytes", &Plan::arena_nbytes)

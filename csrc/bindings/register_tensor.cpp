@@ -110,15 +110,11 @@ void register_tensor(py::module_& m) {
       .def_property_readonly("readonly", [](const Tensor& t) { return t.storage()->readonly(); })
       .def_property_readonly("identity", [](const Tensor& t) { return reinterpret_cast<uintptr_t>(t.identity()); })
       .def_property_readonly("has_grad", [](const Tensor& t) { return read_has_grad(t); })
-      .def_property(
+      .def_property_readonly(
           "grad",
           [](const Tensor& t) -> std::optional<Tensor> {
             if (!t.grad_slot().grad) return std::nullopt;
             return *t.grad_slot().grad;
-          },
-          [](const Tensor& t, const std::optional<Tensor>& grad) {
-            t.grad_slot().grad = grad ? std::make_shared<Tensor>(*grad) : nullptr;
-            set_has_grad(t, grad.has_value());
           },
           "The gradient's memory, valid while has_grad is true.")
       .def(
@@ -129,6 +125,7 @@ void register_tensor(py::module_& m) {
       .def(
           "reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(to_shape(shape)); },
           py::arg("shape"), "The same memory under another shape.")
+      .def("alias", &Tensor::alias, "The same memory through a storage of its own.")
       .def("rehome", &rehome, py::arg("flat"), py::arg("offset"),
            "Moves the contents into `flat`, `offset` elements in, for every holder of this tensor.");
   m.def(

@@ -1,5 +1,6 @@
 // An owned or borrowed block of memory. A Storage never moves: plans hold it and keep its address.
 #pragma once
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -29,6 +30,10 @@ class Storage {
   bool from_host() const { return from_host_; }
   void mark_from_host() { from_host_ = true; }
 
+  // Counts tensors that moved to another storage: whoever kept this one's address for them must look again.
+  uint64_t departures() const { return departures_.load(std::memory_order_relaxed); }
+  void note_departure() { departures_.fetch_add(1, std::memory_order_relaxed); }
+
   static int64_t live_count();  // storages alive now, for leak tests
 
  private:
@@ -39,6 +44,7 @@ class Storage {
   bool readonly_;
   bool from_host_ = false;
   uint64_t id_;
+  std::atomic<uint64_t> departures_{0};
   std::function<void()> release_;  // empty: the allocator's own block
 };
 

@@ -25,9 +25,17 @@ Tensor Tensor::reshape(const Shape& shape) const {
 }
 
 Tensor Tensor::flat_view(int64_t begin, int64_t size) const {
-  check<ShapeError>(begin >= 0 && size >= 0 && begin + size <= this->size(), "flat_view", "[", begin, ", ",
-                    begin + size, ") exceeds ", this->size(), " elements");
+  check<ShapeError>(begin >= 0 && size >= 0 && begin <= this->size() && size <= this->size() - begin, "flat_view", "[",
+                    begin, ", ", begin, "+", size, ") exceeds ", this->size(), " elements");
   Tensor view(storage(), offset() + begin * static_cast<int64_t>(itemsize(dtype())), dtype(), {size});
+  view.impl_->version = impl_->version;
+  view.impl_->segment = impl_->segment;
+  return view;
+}
+
+Tensor Tensor::alias() const {
+  auto borrowed = Storage::borrow(data(), nbytes(), storage()->readonly(), [keep = storage()] {});
+  Tensor view(std::move(borrowed), 0, dtype(), shape());
   view.impl_->version = impl_->version;
   view.impl_->segment = impl_->segment;
   return view;
@@ -39,6 +47,7 @@ void Tensor::rehome(const Tensor& segment, int64_t begin) const {
   // A counter of its own from here on: views made before share the old memory. It never repeats an earlier version.
   impl_->version = std::make_shared<std::atomic<uint64_t>>(version() + 1);
   impl_->segment = segment.version_counter();
+  impl_->storage->note_departure();
   impl_->storage = place.storage();
   impl_->offset = place.offset();
 }

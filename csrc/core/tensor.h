@@ -32,6 +32,8 @@ class Tensor {
 
   Tensor reshape(const Shape& shape) const;             // same memory and version; the volumes must agree
   Tensor flat_view(int64_t begin, int64_t size) const;  // elements [begin, begin + size), same memory and version
+  // The same memory through a storage of its own: plans tell an argument by that from the same tensor in a closure.
+  Tensor alias() const;
   // Moves the contents into `segment`, `begin` elements in, for every holder of this tensor. Views made before stay.
   void rehome(const Tensor& segment, int64_t begin) const;
 

@@ -1,14 +1,22 @@
 #include "runtime/derived.h"
 
+#include <utility>
+
 #include "runtime/recorder.h"
 
 namespace quernel {
 
 Tensor DerivedCache::get(const Tensor& source, const std::string& kind, const std::function<Tensor()>& make) {
+  const auto key = std::make_tuple(source.identity(), source.version(), kind);
+  {
+    std::lock_guard lock(mutex_);
+    if (const auto found = entries_.find(key); found != entries_.end()) return found->second.derived;
+  }
+  // Made without the lock, which must not be held while kernels run (they may wait for the GIL). Two threads may make
+  // the same one; the first counts.
+  Entry made{source, make()};
   std::lock_guard lock(mutex_);
-  Entry& entry = entries_[{source.identity(), source.version(), kind}];
-  if (!entry.derived.defined()) entry = {source, make()};
-  return entry.derived;
+  return entries_.try_emplace(key, std::move(made)).first->second.derived;
 }
 
 int64_t DerivedCache::nbytes() const {

@@ -16,11 +16,7 @@ namespace {
 constexpr const Level* kLevels[] = {
     &scalar::level,
 #if defined(__x86_64__)
-    &avx2::level,
-    &avx512::level,
-    &vnni::level,
-    &amx_emulated::level,
-    &amx::level,
+    &avx2::level,   &avx512::level, &vnni::level, &amx_emulated::level, &amx::level,
 #endif
 };
 
@@ -77,6 +73,7 @@ const Level& initial_level() {
 // Choices are kept for ever: a kernel running on another thread may still read the previous one.
 std::atomic<const Choice*> active{nullptr};
 std::atomic<uint64_t> epoch{0};
+std::atomic<uint64_t> level_changes{0};
 
 const Choice& choice() {
   const Choice* current = active.load(std::memory_order_acquire);
@@ -98,6 +95,7 @@ void set_isa(const char* name) {
   const Level& level = level_by_name(name);
   if (&level == choice().level) return;
   active.store(new Choice(resolve(level)), std::memory_order_release);
+  level_changes.fetch_add(1, std::memory_order_acq_rel);
   bump_config_epoch();
 }
 
@@ -131,6 +129,8 @@ std::vector<std::pair<std::string, std::string>> kernel_coverage() {
   }
   return rows;
 }
+
+uint64_t isa_epoch() { return level_changes.load(std::memory_order_acquire); }
 
 uint64_t config_epoch() { return epoch.load(std::memory_order_acquire); }
 

@@ -18,7 +18,10 @@ std::vector<std::string> supported_isas();  // those this CPU can run, without e
 // "gemm_f32" -> "avx512": the level whose code serves each kernel now.
 std::vector<std::pair<std::string, std::string>> kernel_coverage();
 
-// Bumped by everything that plans were specialised for and that lives outside tensors: ISA, re-homed storages.
+// Changes with the ISA level: plans hold kernels of the level they were recorded at.
+uint64_t isa_epoch();
+
+// Changes with it, and whenever a tensor moves to another storage.
 uint64_t config_epoch();
 void bump_config_epoch();
 

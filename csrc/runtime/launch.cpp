@@ -79,21 +79,29 @@ void execute(const char* op, const ResolvedKernel& kernel, const void* args, Wor
 
 void launch(const char* op, KernelRef kernel, void* args, Work work, std::initializer_list<Operand> operands) {
   Transaction* transaction = Transaction::current();
-  bool writes_in_place = false;  // such a kernel is not stopped half-way
+  bool writes_in_place = false;  // into what others can see: such a kernel is not stopped half-way
   for (const Operand& operand : operands) {
-    if (!operand.tensor->defined()) continue;
-    void* data = operand.tensor->data();
+    const Tensor& t = *operand.tensor;
+    if (!t.defined()) continue;
+    void* data = t.data();
     std::memcpy(static_cast<std::byte*>(args) + operand.field, &data, sizeof(data));
     if (operand.access == Access::kRead) continue;
-    check<StateError>(!operand.tensor->storage()->readonly(), op,
+    check<StateError>(!t.storage()->readonly(), op,
                       "cannot write into a read-only array; copy it first (qn.tensor copies)");
-    writes_in_place |= operand.access == Access::kUpdate;
-    if (transaction) transaction->before_write(*operand.tensor);
+    writes_in_place |= t.version() != 0 || t.storage()->from_host();
+    if (transaction) transaction->before_write(t);
   }
-  if (Recorder* recorder = Recorder::current()) recorder->note(op, kernel, args, work, operands);
-  execute(op, resolve(kernel), args, work, !writes_in_place);
+  Recorder* recorder = Recorder::current();
+  if (recorder) recorder->note(op, kernel, args, work, operands);
   for (const Operand& operand : operands) {
     if (operand.access != Access::kRead && operand.tensor->defined()) operand.tensor->bump_version();
+  }
+  try {
+    execute(op, resolve(kernel), args, work, !writes_in_place);
+  } catch (...) {
+    // The caller may catch this and go another way than a replay would.
+    if (recorder) recorder->abandon("an op was refused");
+    throw;
   }
 }
 

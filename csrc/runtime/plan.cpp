@@ -36,7 +36,7 @@ int64_t ArenaPool::nbytes() const {
 }
 
 Plan::Plan(const Recorder& recorder, const std::vector<Tensor>& outputs)
-    : epoch_(config_epoch()), written_(recorder.written_) {
+    : epoch_(isa_epoch()), written_(recorder.written_) {
   const Program& program = recorder.program_;
   for (const Tensor& t : recorder.arguments_) arguments_.push_back({t.dtype(), t.shape(), false});
   for (const Tensor& t : outputs) outputs_.push_back({t.dtype(), t.shape(), false});
@@ -60,7 +60,9 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
         case Segment::Kind::kExternal: {
           const void* address = segment.storage->data() + use.offset;
           std::memcpy(args_.data() + compiled.args + use.field, &address, sizeof(address));
-          externals_.push_back(segment.storage);
+          const auto* begin = static_cast<const std::byte*>(address);
+          (use.writes() ? external_writes_ : external_reads_).push_back({begin, begin + use.nbytes});
+          keep(segment.storage);
           break;
         }
         case Segment::Kind::kArgument:
@@ -78,12 +80,50 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
     compiled.patches_end = patches_.size();
     steps_.push_back(compiled);
   }
-  std::sort(externals_.begin(), externals_.end());
-  externals_.erase(std::unique(externals_.begin(), externals_.end()), externals_.end());
+  merge(external_reads_);
+  merge(external_writes_);
 }
 
-bool Plan::valid() const {
-  if (epoch_ != config_epoch()) return false;
+void Plan::keep(const std::shared_ptr<Storage>& storage) {
+  const auto same = [&](const External& e) { return e.storage == storage; };
+  if (std::none_of(externals_.begin(), externals_.end(), same)) externals_.push_back({storage, storage->departures()});
+}
+
+void Plan::merge(std::vector<Bytes>& ranges) {
+  std::sort(ranges.begin(), ranges.end(), [](const Bytes& a, const Bytes& b) { return a.begin < b.begin; });
+  std::vector<Bytes> merged;
+  for (const Bytes& range : ranges) {
+    if (merged.empty() || range.begin > merged.back().end) {
+      merged.push_back(range);
+    } else {
+      merged.back().end = std::max(merged.back().end, range.end);
+    }
+  }
+  ranges = std::move(merged);
+}
+
+bool Plan::stale() const {
+  return epoch_ != isa_epoch() || std::any_of(externals_.begin(), externals_.end(), [](const External& e) {
+           return e.storage->departures() != e.departures;
+         });
+}
+
+bool Plan::shares_memory(const std::vector<Tensor>& arguments) const {
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const Bytes range{arguments[i].data(), arguments[i].data() + arguments[i].nbytes()};
+    const auto touches = [&](const Bytes& other) { return range.overlaps(other); };
+    if (std::any_of(external_writes_.begin(), external_writes_.end(), touches)) return true;
+    if (!arguments_[i].written) continue;
+    if (std::any_of(external_reads_.begin(), external_reads_.end(), touches)) return true;
+    for (size_t j = 0; j < arguments.size(); ++j) {
+      if (j != i && touches({arguments[j].data(), arguments[j].data() + arguments[j].nbytes()})) return true;
+    }
+  }
+  return false;
+}
+
+bool Plan::valid(const std::vector<Tensor>& arguments) const {
+  if (stale() || arguments.size() != arguments_.size() || shares_memory(arguments)) return false;
   return std::all_of(grads_.begin(), grads_.end(),
                      [](const GradGuard& g) { return !g.guarded || g.param.grad_slot().has_grad == g.initial; });
 }

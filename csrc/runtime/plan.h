@@ -33,8 +33,11 @@ class Plan {
  public:
   Plan(const Recorder& recorder, const std::vector<Tensor>& outputs);
 
-  // Whether the host state that the recording read is unchanged: ISA, storages' places, which leaves have gradients.
-  bool valid() const;
+  // Whether kernels and addresses are no longer the right ones: the ISA level changed, or tensors moved.
+  bool stale() const;
+  // Whether it may run now: not stale, the same leaves have gradients as when it was recorded, and no argument shares
+  // memory with something that is written.
+  bool valid(const std::vector<Tensor>& arguments) const;
 
   // `arguments` must have the recorded dtypes and shapes.
   std::vector<Tensor> replay(const std::vector<Tensor>& arguments, ArenaPool& arenas) const;
@@ -65,7 +68,21 @@ class Plan {
     bool initial, guarded, final;
   };
 
+  struct External {
+    std::shared_ptr<Storage> storage;
+    uint64_t departures;
+  };
+  struct Bytes {
+    const std::byte* begin;
+    const std::byte* end;
+
+    bool overlaps(const Bytes& o) const { return begin < o.end && o.begin < end; }
+  };
+
   void compile(const Program& program, const std::vector<int64_t>& offsets);
+  void keep(const std::shared_ptr<Storage>& storage);
+  static void merge(std::vector<Bytes>& ranges);
+  bool shares_memory(const std::vector<Tensor>& arguments) const;
   void check_arguments(const std::vector<Tensor>& arguments) const;
   void run(const std::vector<std::byte*>& bases) const;
   void commit(const std::vector<Tensor>& arguments) const;
@@ -77,7 +94,8 @@ class Plan {
   size_t first_visible_write_ = 0;  // step index
   int64_t arena_nbytes_ = 0;
   std::vector<TensorSpec> arguments_, outputs_;
-  std::vector<std::shared_ptr<Storage>> externals_;
+  std::vector<External> externals_;
+  std::vector<Bytes> external_reads_, external_writes_;  // disjoint, in order
   std::vector<Tensor::VersionCounter> written_;
   std::vector<GradGuard> grads_;
   std::vector<std::pair<Tensor, uint64_t>> streams_;

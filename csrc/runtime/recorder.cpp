@@ -22,7 +22,8 @@ Recorder::Recorder(std::vector<Tensor> arguments, std::shared_ptr<DerivedCache> 
   for (size_t i = 0; i < arguments_.size(); ++i) {
     const Tensor& t = arguments_[i];
     const int id = static_cast<int>(program_.segments.size());
-    if (!segment_index_.emplace(t.storage().get(), id).second) abandon("two arguments share memory");
+    // Tensor::alias() gives each its own.
+    if (!segment_index_.emplace(t.storage().get(), id).second) abandon("two arguments share a storage");
     program_.segments.push_back({Segment::Kind::kArgument, static_cast<int>(i), t.storage(), t.offset()});
   }
   if (active_recorder) abandon("a recording inside a recording");
@@ -118,10 +119,44 @@ bool Recorder::escapes(const std::vector<Tensor>& outputs) const {
   return false;
 }
 
+// What a program may not contain although each of its steps could be noted.
+void Recorder::check_program() {
+  struct Bytes {
+    const std::byte* begin;
+    const std::byte* end;
+    int segment;
+    bool is_written;
+  };
+  std::vector<Bytes> seen;  // outside the arena
+  std::vector<bool> is_written(program_.segments.size(), false);
+  for (const Step& step : program_.steps) {
+    for (const Use& use : step.uses) {
+      const Segment& segment = program_.segments[use.segment];
+      if (segment.kind == Segment::Kind::kTemporary) {
+        // Perhaps another thread's tensor, or one filled by other means than kernels.
+        if (!is_written[use.segment] && use.access == Access::kRead) abandon("a tensor of unknown origin is read");
+        is_written[use.segment] = is_written[use.segment] || use.writes();
+      } else {
+        const std::byte* begin = segment.storage->data() + segment.origin + use.offset;
+        seen.push_back({begin, begin + use.nbytes, use.segment, use.writes()});
+      }
+    }
+  }
+  // Ordering and fusion look at segments: what is written must be reachable through one of them only.
+  for (const Bytes& a : seen) {
+    if (!a.is_written) continue;
+    for (const Bytes& b : seen) {
+      if (a.segment != b.segment && a.begin < b.end && b.begin < a.end)
+        abandon("an argument shares memory with a tensor that is written");
+    }
+  }
+}
+
 std::shared_ptr<Plan> Recorder::finish(const std::vector<Tensor>& outputs) {
   stop();
   advance_streams();
   if (reason_.empty() && escapes(outputs)) abandon("a tensor computed inside is kept outside");
+  if (reason_.empty()) check_program();
   if (!reason_.empty()) return nullptr;
   for (size_t i = 0; i < outputs.size(); ++i) {
     const auto it = segment_index_.find(outputs[i].storage().get());

@@ -66,6 +66,7 @@ class Recorder {
   int segment_of(const Tensor& tensor);
   bool is_temporary(const Storage& storage) const;
   bool escapes(const std::vector<Tensor>& outputs) const;
+  void check_program();
   void advance_streams();
 
   uint64_t first_storage_;

@@ -114,11 +114,10 @@ def needs_grad(*inputs: object) -> bool:
 
 
 def _guard(inputs: Sequence[object]) -> None:
-    """Ties the plan being recorded to which of these leaves want gradients."""
-    recording.guard(Tensor, "first_requests", Tensor.first_requests)
+    """Ties the plan being recorded to which of these leaves want gradients (it forgets those that do not outlive it)."""
     for x in inputs:
-        if isinstance(x, Tensor) and x._node is None and x._requires_grad is not None:
-            recording.guard(x, "requires_grad", x._requires_grad)
+        if isinstance(x, Tensor) and x._node is None:
+            recording.guard(x, "requires_grad", bool(x._requires_grad))
 
 
 def attach(

@@ -15,21 +15,22 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import CodeType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 
 from quernel import _core, recording
 from quernel.autograd import is_grad_enabled, no_grad
-from quernel.errors import StateError
+from quernel.errors import ArgumentError, StateError
+from quernel.ops.op import current_tracer
 from quernel.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _log = logging.getLogger("quernel.jit")
-_PLAIN = (int, float, str, bool, bytes, type(None), tuple, frozenset)
+_PLAIN = (int, float, complex, str, bool, bytes, type(None))
 _SEQUENCES = (list, tuple)
 _MAX_SIGNATURES = 64
 _MAX_PLANS = 8  # per signature
@@ -50,13 +51,13 @@ class _Plan:
     output: Any  # structure of the result, `_Slot`s for tensors
     epoch: int  # of recording.epoch(), when the guards were last seen to hold
 
-    def holds(self) -> bool:
+    def holds(self, arguments: list[_core.Tensor]) -> bool:
         now = recording.epoch()
         if self.epoch != now:
             if not all(guard.holds() for guard in self.guards):
                 return False
             self.epoch = now
-        return self.native.valid()
+        return self.native.valid(arguments)
 
 
 @dataclass
@@ -85,17 +86,23 @@ class Jitted(Generic[P, R]):
         self._variables = _Variables(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if _inside.jitted or current_tracer() is not None:  # a part of the call around it
+            return self._fn(*args, **kwargs)
         call = _Call()
         args_, kwargs_ = call.take(args), call.take(kwargs)
-        if _inside.jitted:  # a part of the call around it
-            return self._fn(*args_, **kwargs_)
         call.key.append(is_grad_enabled())
-        self._variables.add_to(call.key, call.kept)
+        self._variables.add_to(call)
         with self._lock:
+            if call.obstacle:
+                self._tell(call.obstacle)
+                return self._eager(args_, kwargs_)
             signature = self._signature(tuple(call.key), call.kept)
             for plan in signature.plans:
-                if plan.holds():
-                    outputs = plan.native.replay(call.tensors, self._arenas)
+                if plan.holds(call.tensors):
+                    try:
+                        outputs = plan.native.replay(call.tensors, self._arenas)
+                    except ArgumentError:  # data refused, nothing happened: `fn` may know what to do, or raises
+                        return self._eager(args_, kwargs_)
                     result: R = _rebuild(plan.output, [Tensor(t) for t in outputs])
                     return result
             if not signature.warm or signature.attempts >= _MAX_ATTEMPTS:
@@ -113,53 +120,43 @@ class Jitted(Generic[P, R]):
         return signature
 
     def _eager(self, args: Any, kwargs: Any) -> R:
-        transaction = _core.Transaction()
-        _inside.jitted = True
-        try:
-            natives: list[_core.Tensor] = []
-            output = _flatten(self._fn(*args, **kwargs), natives)
-        except BaseException:
-            transaction.rollback()
-            raise
-        finally:
-            _inside.jitted = False
-            transaction.close()
+        output, natives = self._run(args, kwargs)
         result: R = _rebuild(output, [Tensor(t) for t in natives])
         return result
 
-    def _record(self, signature: _Signature, arguments: list[_core.Tensor], args: Any, kwargs: Any) -> R:
-        signature.attempts += 1
-        transaction = _core.Transaction()
-        current = recording.Recording(_core.Recorder(arguments))
-        recording.enter(current)
+    def _run(self, args: Any, kwargs: Any) -> tuple[Any, list[_core.Tensor]]:
+        """Calls the function; what it did is undone if it raises."""
+        natives: list[_core.Tensor] = []
         _inside.jitted = True
         try:
-            natives: list[_core.Tensor] = []
-            output = _flatten(self._fn(*args, **kwargs), natives)
-        except BaseException:
-            current.native.stop()
-            transaction.rollback()
-            raise
+            with recording.transaction():
+                return _flatten(self._fn(*args, **kwargs), natives), natives
         finally:
             _inside.jitted = False
+
+    def _record(self, signature: _Signature, arguments: list[_core.Tensor], args: Any, kwargs: Any) -> R:
+        signature.attempts += 1
+        current = recording.Recording(_core.Recorder(arguments))
+        recording.enter(current)
+        try:
+            output, natives = self._run(args, kwargs)
+        finally:
             recording.enter(None)
-            transaction.close()
+            current.native.stop()
         plan = current.native.finish(natives)
         if plan is None:
-            self._tell(current)
+            self._tell(f"{current.native.reason} ({current.line})" if current.line else current.native.reason)
         else:
             guards = [guard for guard in current.guards.values() if guard.owner() is not None]
-            signature.plans.insert(0, _Plan(plan, guards, output, recording.epoch()))
-            del signature.plans[_MAX_PLANS:]
+            live = [other for other in signature.plans if not other.native.stale()]
+            signature.plans = [_Plan(plan, guards, output, recording.epoch()), *live][:_MAX_PLANS]
             signature.attempts = 0
         result: R = _rebuild(output, [Tensor(t) for t in natives])
         return result
 
-    def _tell(self, current: recording.Recording) -> None:
+    def _tell(self, reason: str) -> None:
         name = getattr(self._fn, "__qualname__", repr(self._fn))
-        message = f"[jit] {name} runs eagerly: {current.native.reason}"
-        if current.line:
-            message += f" ({current.line})"
+        message = f"[jit] {name} runs eagerly: {reason}"
         if message not in self._logged:
             self._logged.add(message)
             _log.warning(message)
@@ -176,71 +173,102 @@ class _Call:
         self.key: list[Any] = []
         self.tensors: list[_core.Tensor] = []
         self.kept: list[Any] = []  # what the key refers to by identity
+        self.obstacle = ""  # why no plan can serve this call
 
     def take(self, value: Any) -> Any:
         if isinstance(value, Tensor):
-            if value.requires_grad:  # a leaf such as a parameter: part of the state, not an argument
-                self.key.append((id(value), value.shape))
-                self.kept.append(value)
-                return value
-            self._add("t", value._t)
-            return value
+            return self._take_tensor(value)
         if isinstance(value, np.ndarray):  # borrowed: kernels read the caller's memory
-            native = _core.from_numpy(value, copy=False)
-            self._add("t", native)
-            return Tensor(native)
+            return self._argument("t", _core.from_numpy(value, copy=False))
         if type(value) is float or isinstance(value, np.floating):
-            native = _core.from_numpy(np.array(value, np.float64), copy=True)
-            self._add("f", native)
-            return Tensor(native)
+            return self._argument("f", _core.from_numpy(np.array(value, np.float64), copy=True))
         if isinstance(value, _SEQUENCES):
             self.key.append((type(value), len(value)))
             items = [self.take(item) for item in value]
-            if isinstance(value, tuple) and hasattr(value, "_fields"):
-                return type(value)(*items)
-            return type(value)(items)
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
         if isinstance(value, dict):
             self.key.append((dict, *value))
             return {name: self.take(item) for name, item in value.items()}
-        self.key.append((type(value), value))
+        self.key.append(self.constant(value))
         return value
 
-    def _add(self, kind: str, native: _core.Tensor) -> None:
+    def _take_tensor(self, value: Tensor) -> Tensor:
+        if value.is_traced or not value.requires_grad:
+            # An alias, so that the same tensor reached through a closure is not taken for the argument.
+            return self._argument("t", value._t.alias())
+        if value.is_leaf:  # such as a parameter: part of the state, not an argument
+            self.key.append(id(value))
+            self.kept.append(value)
+        else:
+            self.obstacle = "an argument has a history; detach() it, gradients do not flow into a jitted call"
+        return value
+
+    def _argument(self, kind: str, native: _core.Tensor) -> Tensor:
         self.key.append((kind, native.dtype, native.shape))
         self.tensors.append(native)
+        return Tensor(native)
+
+    def constant(self, value: Any) -> Any:
+        """What stands for a value in the key: the value and its type if it is plain, else its identity."""
+        kind = type(value)
+        if kind is float:
+            return (kind, value.hex())  # tells -0.0 from 0.0
+        if kind in (tuple, list):
+            return (kind, *[self.constant(item) for item in value])
+        if kind in _PLAIN:
+            return (kind, value)
+        self.kept.append(value)
+        return id(value)
 
 
 class _Variables:
-    """Variables that a function reads from its closure and its module.
+    """Variables that a function reads from its closure, its defaults and its module.
 
-    Plain ones (numbers, strings, …) belong to the signature by value, others by identity.
+    Plain ones (numbers, strings, lists of them) belong to the signature by value, others by identity. Functions of the
+    user's that are found among them are followed. Modules and classes, and what quernel itself defines, do not change.
     """
 
     def __init__(self, fn: Callable[..., Any]) -> None:
-        while isinstance(fn, functools.partial) or hasattr(fn, "__func__"):
-            fn = fn.func if isinstance(fn, functools.partial) else fn.__func__
-        code = getattr(fn, "__code__", None)
-        self._cells = getattr(fn, "__closure__", None) or ()
-        self._globals: dict[str, Any] = getattr(fn, "__globals__", {})
-        self._names = _global_names(code) if code is not None else []
+        while isinstance(fn, functools.partial):
+            fn = fn.func
+        self._fn = getattr(fn, "__func__", fn)
+        self._read: list[Callable[[], Any]] | None = None  # looked for at the first call, when names are bound
 
-    def add_to(self, key: list[Any], kept: list[Any]) -> None:
-        for value in self._values():
-            if type(value) in _PLAIN:
-                key.append((type(value), value))
-            else:
-                key.append(id(value))
-                kept.append(value)
+    def add_to(self, call: _Call) -> None:
+        if self._read is None:
+            self._read = []
+            self._follow(self._fn, set())
+        for read in self._read:
+            call.key.append(call.constant(read()))
 
-    def _values(self) -> list[Any]:
-        values = []
-        for cell in self._cells:
-            try:
-                values.append(cell.cell_contents)
-            except ValueError:  # not assigned yet
-                values.append(None)
-        values.extend(self._globals[name] for name in self._names if name in self._globals)
-        return values
+    def _follow(self, fn: Any, seen: set[int]) -> None:
+        if not isinstance(fn, FunctionType) or id(fn) in seen or recording.is_ours(fn.__code__.co_filename):
+            return
+        seen.add(id(fn))
+        names = [name for name in _global_names(fn.__code__) if name in fn.__globals__]
+        reads = [functools.partial(_cell_value, cell) for cell in fn.__closure__ or ()]
+        reads += [functools.partial(fn.__globals__.get, name) for name in names]
+        if fn.__defaults__:
+            reads.append(functools.partial(getattr, fn, "__defaults__"))
+        for read in reads:
+            value = read()
+            if isinstance(value, FunctionType | Jitted):
+                self._follow(getattr(value, "__wrapped__", value), seen)
+            elif not isinstance(value, ModuleType | type | BuiltinFunctionType):
+                self._reads().append(read)
+                for module in getattr(value, "modules", tuple)():
+                    self._follow(type(module).forward, seen)
+
+    def _reads(self) -> list[Callable[[], Any]]:
+        assert self._read is not None
+        return self._read
+
+
+def _cell_value(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
 
 
 def _global_names(code: CodeType) -> list[str]:

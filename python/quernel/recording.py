@@ -12,6 +12,7 @@ While nothing records, these calls cost a thread-local look-up.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import weakref
@@ -63,6 +64,7 @@ class _State(threading.local):
 
 
 _state = _State()
+_changes = itertools.count(1)
 _epoch = 0
 
 
@@ -85,7 +87,10 @@ def guard(owner: Any, name: str, value: Any) -> None:
     """Notes that `owner.name` was read and steered the call."""
     recording = _state.current
     if recording is not None:
-        recording.guards.setdefault((id(owner), name), Guard(weakref.ref(owner), name, value))
+        key = (id(owner), name)
+        noted = recording.guards.get(key)
+        if noted is None or noted.owner() is None:  # a dead owner's id may have gone to this one
+            recording.guards[key] = Guard(weakref.ref(owner), name, value)
 
 
 def host_read(what: str) -> None:
@@ -96,9 +101,9 @@ def host_read(what: str) -> None:
 
 
 def host_write(what: str) -> None:
-    """Notes a change of state that guards may refer to."""
+    """Notes a change of state that guards may refer to, once it is made."""
     global _epoch
-    _epoch += 1
+    _epoch = next(_changes)
     recording = _state.current
     if recording is not None:
         recording.abandon(f"{what} changes host state")
@@ -131,8 +136,13 @@ def transaction() -> Iterator[None]:
         native.close()
 
 
+def is_ours(filename: str) -> bool:
+    """Whether a source file belongs to this package."""
+    return filename.startswith(_PACKAGE)
+
+
 def _caller() -> str:
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and is_ours(frame.f_code.co_filename):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

@@ -126,7 +126,7 @@ class Frozen:
         x = inputs[0] if len(inputs) == 1 else None
         if type(x) is np.ndarray and x.dtype is self._dtype and x.flags.c_contiguous:
             ready = self._ready.get(x.shape)
-            if ready is not None and ready.native.valid():
+            if ready is not None and not ready.native.stale():
                 return ready.replay([x])[0]
         graph = self._graph or self._graph_for(inputs)
         if len(inputs) != len(graph.inputs):
@@ -161,11 +161,11 @@ class Frozen:
 
     def _plan(self, size: int) -> FrozenPlan:
         plan = self._plans.get(size)
-        if plan is not None and plan.native.valid():
+        if plan is not None and not plan.native.stale():
             return plan
         with self._lock:
             plan = self._plans.get(size)
-            if plan is not None and not plan.native.valid():  # another instruction set: pack anew
+            if plan is not None and plan.native.stale():  # another instruction set: pack anew
                 self._reset()
                 plan = None
             if plan is None:
