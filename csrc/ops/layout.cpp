@@ -151,7 +151,8 @@ Tensor concat(const std::vector<Tensor>& inputs, int64_t axis) {
     check<ShapeError>(t.rank() == rank && t.shape().with(a, 0) == first.shape().with(a, 0), "concat",
                       "tensor 0 has shape ", first.shape(), ", tensor ", i, " has ", t.shape(), "; only axis ", a,
                       " may differ");
-    total += t.dim(a);
+    check<ShapeError>(!__builtin_add_overflow(total, t.dim(a), &total), "concat", "the sizes along axis ", a,
+                      " add up to more than 63 bits");
   }
   const Shape shape = first.shape().with(a, total);
   const Tensor y = Tensor::empty(first.dtype(), shape);
@@ -171,7 +172,11 @@ Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widt
     const auto [lo, hi] = widths[d];
     check<ShapeError>(lo >= 0 && hi >= 0, "pad", "negative width (", lo, ", ", hi, ") in dimension ", d,
                       "; use slice to crop");
-    shape = shape.with(d, x.dim(d) + lo + hi);
+    int64_t size;
+    const bool fits = !__builtin_add_overflow(x.dim(d), lo, &size) && !__builtin_add_overflow(size, hi, &size);
+    check<ShapeError>(fits, "pad", "the widths (", lo, ", ", hi, ") and dimension ", d, " of size ", x.dim(d),
+                      " add up to more than 63 bits");
+    shape = shape.with(d, size);
   }
   if (shape == x.shape()) return copy(x);
   const Tensor y = full(shape, value, x.dtype());

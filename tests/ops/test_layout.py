@@ -107,6 +107,16 @@ def test_broadcast_to(data: Any, dtype: str) -> None:
     check_equal(N(_core.broadcast_to(T(x), list(shape))), np.broadcast_to(x, shape))
 
 
+def test_sizes_do_not_wrap_around() -> None:
+    x, most = T(np.zeros(3, "f4")), 2**63 - 1
+    for widths in ((most, most), (most, 0), (0, most), (2**62, 2**62)):
+        with pytest.raises(ValueError, match=r"\[pad\] the widths .* and dimension 0 of size 3 add up to"):
+            _core.pad(x, [widths], 0.0)
+    empty = _core.full([2**59, 0], 0.0, "float32")
+    with pytest.raises(ValueError, match=r"\[concat\] the sizes along axis 0 add up to"):
+        _core.concat([empty] * 32, 0)  # 2**64
+
+
 def test_errors_name_both_sides() -> None:
     x, y = T(np.zeros((3, 4), "f4")), T(np.zeros((3, 5), "f8"))
     with pytest.raises(ValueError, match=r"\[transpose\] got 1 axes for rank 2"):
