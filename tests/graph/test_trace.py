@@ -98,6 +98,31 @@ def test_a_layer_called_twice_and_a_shared_parameter() -> None:
     assert set(graph.weights) == {"0.weight", "0.bias", "3.bias"}
 
 
+def test_a_forward_set_on_the_instance_is_traced_and_kept() -> None:
+    net = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+
+    def forward(x: qn.Tensor) -> qn.Tensor:
+        return x.tanh()
+
+    net[1].forward = forward
+    assert [(n.name, n.op) for n in trace(net, [Input((3,))]).nodes] == [("0", "linear"), ("1", "tanh")]
+    assert net[1].forward is forward
+
+
+def test_no_thread_sees_a_traced_model_altered() -> None:
+    seen: list[object] = []
+
+    class Watched(nn.Module):
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            watcher = threading.Thread(target=lambda: seen.append(self.__dict__.get("forward")))
+            watcher.start()
+            watcher.join()
+            return x * 2
+
+    trace(nn.Sequential(Watched()), [Input((3,))])
+    assert seen == [None, None]
+
+
 def test_layers_may_be_called_anything() -> None:
     net = nn.Sequential({"input": nn.Linear(3, 3), "input:1": nn.Linear(3, 3), "relu": nn.Linear(3, 2)})
     graph = trace(net, [Input((3,))])

@@ -22,12 +22,12 @@ from quernel.errors import QuernelError, ShapeError, StateError, UnsupportedErro
 from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight, transform
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
-from quernel.ops.op import Op, Spec, current_tracer, set_tracer
+from quernel.ops.op import Op, Spec, set_tracer
 from quernel.tensor import Tensor
 
 # Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
 _BATCHES = (11, 17)
-_one_at_a_time = threading.RLock()  # modes and scopes belong to the modules, which threads may share
+_one_at_a_time = threading.RLock()  # modes belong to the modules, which threads may share
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,11 @@ def _sample(value: Value) -> tuple[int, ...]:
 class _Tracer:
     """Notes ops down as nodes. Weights are named by a running number until the trace is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: Module) -> None:
         self.nodes: list[Node] = []
         self.weights: dict[str, Tensor] = {}
-        self.scopes: list[tuple[str, str]] = [("", "")]
+        self._parts = {id(module): (path, type(module).__name__) for path, module in net.named_modules()}
+        self._scopes = [("", "")]  # path and class of the modules whose forward runs
         self._refs: dict[int, Arg] = {}
         self._alive: list[Any] = []  # ids in _refs stay theirs
         self._names: set[str] = set()
@@ -112,12 +113,21 @@ class _Tracer:
         specs = op.specs(arguments)
         single = isinstance(specs, Spec)
         made = (specs,) if isinstance(specs, Spec) else specs
-        path, layer = self.scopes[-1]
+        path, layer = self._scopes[-1]
         name = self._unique(path or op.name)
         values = tuple(Value(tuple(s.shape), s.dtype) for s in made)
         self.nodes.append(Node(name, op.name, args, values, layer, single))
         results = tuple(self._stand_in(s, Ref(name, i)) for i, s in enumerate(made))
         return results[0] if single else results
+
+    @contextmanager
+    def scope(self, part: object) -> Iterator[None]:
+        """Names the nodes made inside after a module (quernel.ops.op.Tracer); one made in forward has no name."""
+        self._scopes.append(self._parts.get(id(part), self._scopes[-1]))
+        try:
+            yield
+        finally:
+            self._scopes.pop()
 
     def as_arg(self, value: Any, op: str, key: str) -> Arg:
         """What stands for `value` in the graph."""
@@ -167,12 +177,11 @@ def _as_tensors(value: Any) -> Any:
 
 
 def _run(net: Module, inputs: Sequence[Input], batch: int) -> Graph:
-    tracer = _Tracer()
+    tracer = _Tracer(net)
     arguments = [tracer.add_input(i.name, Spec((batch, *i.shape), i.dtype)) for i in inputs]
     before = set_tracer(tracer)
     try:
-        with _scopes(net, tracer):
-            result = net(*arguments)
+        result = net(*arguments)
     except QuernelError as error:  # the user knows of no batch of 11
         error.args = (str(error).replace(f"({batch}, ", "(N, ").replace(f"({batch},)", "(N,)"),)
         raise
@@ -193,34 +202,6 @@ def _outputs(tracer: _Tracer, result: Any) -> Arg:
     raise UnsupportedError(
         f"[graph] forward must return tensors computed from its inputs, or tuples of them; got {type(result).__name__}"
     )
-
-
-@contextmanager
-def _scopes(net: Module, tracer: _Tracer) -> Iterator[None]:
-    """Lets the tracer know which module's forward runs, by an attribute over each module's ``forward``."""
-
-    def watch(path: str, module: Module) -> Callable[..., Any]:
-        forward = module.forward
-
-        def scoped(*args: Any, **kwargs: Any) -> Any:
-            if current_tracer() is not tracer:  # another thread calls the model meanwhile
-                return forward(*args, **kwargs)
-            tracer.scopes.append((path, type(module).__name__))
-            try:
-                return forward(*args, **kwargs)
-            finally:
-                tracer.scopes.pop()
-
-        return scoped
-
-    modules = list(net.named_modules())
-    for path, module in modules:
-        module.__dict__["forward"] = watch(path, module)
-    try:
-        yield
-    finally:
-        for _, module in modules:
-            del module.__dict__["forward"]
 
 
 @contextmanager

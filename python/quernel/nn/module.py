@@ -16,6 +16,7 @@ import numpy as np
 from quernel import ops, recording
 from quernel.nn.parameter import Parameter
 from quernel.nn.verbs import Verbs
+from quernel.ops.op import current_tracer
 from quernel.tensor import Tensor
 
 _Member = TypeVar("_Member")
@@ -61,7 +62,12 @@ class Module(Verbs):
         if recording.current() is not None:
             recording.guard(self, "_structure", self._structure)
         args = tuple([self._as_input(arg) for arg in args])
-        result = self.forward(*args, **kwargs)
+        tracer = current_tracer()
+        if tracer is None:
+            result = self.forward(*args, **kwargs)
+        else:
+            with tracer.scope(self):
+                result = self.forward(*args, **kwargs)
         if "_first_inputs" not in self.__dict__:  # now, that they are known to fit
             self._note_inputs(args)
         return result

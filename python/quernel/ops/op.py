@@ -11,6 +11,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
@@ -63,6 +64,10 @@ class Tracer(Protocol):
 
     def call(self, op: Op, arguments: dict[str, Any]) -> Any:
         """Notes the call down and returns what stands for its results."""
+        ...
+
+    def scope(self, part: object) -> AbstractContextManager[None]:
+        """Entered while a part of the model (a module) runs: the calls inside are its own."""
         ...
 
 
