@@ -312,6 +312,11 @@ def test_a_state_that_does_not_fit_changes_nothing() -> None:
     wrong["param_groups"][0]["lr"] = math.nan
     with pytest.raises(ArgumentError, match="lr"):
         opt.load_state_dict(wrong)
+    for number in (5, -1, "weight", None):
+        wrong = copy.deepcopy(before)
+        wrong["state"][number] = wrong["state"][0]
+        with pytest.raises(ArgumentError, match=rf"names a parameter {number!r}, the optimizer's are 0 to 4"):
+            opt.load_state_dict(wrong)
     after = opt.state_dict()
     assert after["param_groups"] == before["param_groups"]
     assert np.array_equal(after["state"][0]["exp_avg"], before["state"][0]["exp_avg"])
@@ -404,3 +409,8 @@ def test_a_parameter_belongs_to_one_group() -> None:
     with pytest.raises(ArgumentError, match=r"a parameter of shape \(3, 5\) is in two groups"):
         optim.SGD([{"params": ours[:2]}, {"params": ours[:1]}])
     assert len(optim.SGD([ours[0], ours[0], ours[1]]).param_groups[0].params) == 2
+    unsized = nn.Parameter()
+    with pytest.raises(
+        ArgumentError, match="a parameter whose size is inferred at first use is in two groups"
+    ):
+        optim.SGD([{"params": [unsized]}, {"params": [unsized]}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from quernel import recording
 from quernel.autograd import no_grad
 from quernel.errors import ShapeError
 from quernel.nn.module import Module
@@ -31,10 +32,10 @@ class SizedByInput(Module):
 
     def _size(self, channels: int | None) -> None:
         if channels is not None:
-            self._ensure(channels)
+            self._fill(channels)
 
     def _unsize(self) -> None:
-        """Back to before the first input, which turned out not to fit."""
+        """Back to before the first input, which turned out not to fit, or whose step failed."""
         for parameter in self._filled:
             parameter.clear()
         for name in self._buffers:
@@ -43,6 +44,10 @@ class SizedByInput(Module):
         self._is_sized = False
 
     def _ensure(self, channels: int) -> None:
+        recording.on_rollback(self._unsize)
+        self._fill(channels)
+
+    def _fill(self, channels: int) -> None:
         tracer = set_tracer(None)  # filling parameters is no part of what is being traced
         unsized = tuple(p for p in self._parameters.values() if p.is_unsized)
         try:

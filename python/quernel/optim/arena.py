@@ -47,14 +47,10 @@ class Arena:
         for param in params:
             begin = self.places[param.identity].begin
             param.rehome(self.params, begin)
-            self.adopt_gradient(param)
+            grad = param.grad
+            assert grad is not None
+            grad.rehome(self.grads, begin)
         _arenas[self.params.storage_id] = self
-
-    def adopt_gradient(self, param: Native) -> None:
-        """Moves a parameter's gradient here, if it has been given another one meanwhile."""
-        grad = param.grad
-        if grad is not None and grad.storage_id != self.grads.storage_id:
-            grad.rehome(self.grads, self.places[param.identity].begin)
 
 
 def find(param: Native) -> Arena | None:

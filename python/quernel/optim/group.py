@@ -107,10 +107,17 @@ class ParamGroup(MutableMapping[str, Any]):
         if name == "params":
             raise ArgumentError(f"[{self._owner}] the parameters of a group are fixed; use add_param_group")
         checked = self.checked(name, value)
-        recording.host_write(f"{self._owner}.{name}")
+        before = self._values.get(name)
+
+        def undo() -> None:
+            self._values[name] = before
+            recording.host_write(f"{self._owner}.{name}")
+
         self._values[name] = checked
+        recording.on_rollback(undo)
         if name in self._checks:
             native.overwrite(self.hyper, self._packed())
+        recording.host_write(f"{self._owner}.{name}")
 
     def __delitem__(self, name: str) -> None:
         raise ArgumentError(f"[{self._owner}] {name} cannot be removed from a parameter group")

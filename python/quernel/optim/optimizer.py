@@ -14,6 +14,7 @@ import numpy as np
 
 from quernel import recording
 from quernel.errors import ArgumentError, DTypeError
+from quernel.nn.parameter import Parameter
 from quernel.ops import optim as native
 from quernel.optim.arena import Arena, find
 from quernel.optim.group import Check, ParamGroup
@@ -24,9 +25,12 @@ T = TypeVar("T")
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 
 
-def _memory(p: Tensor) -> native.Native | None:
-    """A parameter's memory; None as long as its size is not known."""
-    return p._t
+def _is_sized(p: Tensor) -> bool:
+    return not (isinstance(p, Parameter) and p.is_unsized)
+
+
+def _described(p: Tensor) -> str:
+    return f"of shape {p.shape}" if _is_sized(p) else "whose size is inferred at first use"
 
 
 class Hyper(Generic[T]):
@@ -104,9 +108,10 @@ class Optimizer:
         for p in params:
             self._check_parameter(p)
             if id(p) in mine:
-                raise ArgumentError(f"[{self._name}] a parameter of shape {p.shape} is in two groups")
+                raise ArgumentError(f"[{self._name}] a parameter {_described(p)} is in two groups")
             if not any(p is q for q in unique):
                 unique.append(p)
+        self._remember_layout()
         self.param_groups.append(ParamGroup(self._name, unique, values, self._checks, self._constants))
         self._layout_changed()
 
@@ -138,9 +143,7 @@ class Optimizer:
 
     def zero_grad(self) -> None:
         """Forgets all gradients; the next backward stores instead of adding."""
-        native.zero_grads(
-            [p._t for group in self.param_groups for p in group.params if _memory(p) is not None]
-        )
+        native.zero_grads([p._t for group in self.param_groups for p in group.params if _is_sized(p)])
 
     def _update(self, group: ParamGroup, run: Run) -> None:
         raise NotImplementedError
@@ -153,9 +156,30 @@ class Optimizer:
     def _layout(self) -> tuple[tuple[str, ...], ...]:
         return tuple([self._state_names(group) for group in self.param_groups])
 
+    def _remember_layout(self) -> None:
+        """Called before a change of the layout: should the step around it fail, everything lies as it does now.
+
+        Segments, splits and loaded states that the step made go; what older ones contain, the native side restores.
+        """
+        groups = list(self.param_groups)
+        places = [(group, list(group.unplaced), list(group.segments)) for group in groups]
+        runs = [(segment, segment.runs) for group in groups for segment in group.segments]
+        saved = dict(self._saved)
+
+        def undo() -> None:
+            self.param_groups[:] = groups
+            for group, unplaced, segments in places:
+                group.unplaced, group.segments = unplaced, segments
+            for segment, before in runs:
+                segment.runs = before
+            self._saved, self._epoch = saved, -1  # what has moved meanwhile stays where it is
+            self._layout_changed()
+
+        recording.on_rollback(undo)
+
     def _layout_changed(self) -> None:
-        recording.host_write(f"the layout of {type(self).__name__}")
         self._version += 1
+        recording.host_write(f"the layout of {type(self).__name__}")
 
     def _ready(self, segment: Segment) -> list[Run]:
         """The runs to update. Where only some of a run have gradients, it is split for good."""
@@ -164,6 +188,7 @@ class Optimizer:
             has_grad = [param.has_grad for param in run.params]
             runs.extend(segment.split(run, has_grad) if any(has_grad) and not all(has_grad) else [run])
         if len(runs) != len(segment.runs):
+            self._remember_layout()
             segment.runs = runs
             self._layout_changed()
         return [run for run in runs if run.params[0].has_grad]
@@ -176,10 +201,10 @@ class Optimizer:
         for segment in group.segments:
             if not set(names) <= set(segment.names):
                 self._release(group, segment)
-        new = [p for p in group.unplaced if (t := _memory(p)) is not None and t.has_grad]
+        new = [p for p in group.unplaced if _is_sized(p) and p._t.has_grad]
         if not new:
             return
-        self._layout_changed()
+        self._remember_layout()
         group.unplaced = [p for p in group.unplaced if not any(p is q for q in new)]
         by_arena: dict[Arena, list[Tensor]] = {}
         homeless: dict[str, list[Tensor]] = {}
@@ -194,13 +219,15 @@ class Optimizer:
             segment = Segment(arena, members, names)
             segment.restore({id(p): self._saved.pop(id(p)) for p in members if id(p) in self._saved})
             group.segments.append(segment)
+        self._layout_changed()
 
     def _release(self, group: ParamGroup, segment: Segment) -> None:
         """Saves a segment's state; its parameters find another place at their next gradient."""
-        self._layout_changed()
+        self._remember_layout()
         self._saved |= segment.export()
         group.segments = [s for s in group.segments if s is not segment]
         group.unplaced += segment.tensors
+        self._layout_changed()
 
     def _release_moved(self) -> None:
         for group in self.param_groups:
@@ -232,7 +259,7 @@ class Optimizer:
         """Takes over a state that `state_dict` returned, also one of PyTorch's optimizer of the same name.
 
         Raises:
-            ArgumentError: groups or shapes differ. Nothing has been changed.
+            ArgumentError: groups, numbers of parameters or shapes differ. Nothing has been changed.
         """
         groups = list(state_dict["param_groups"])
         sizes, mine = [len(g["params"]) for g in groups], [len(g.params) for g in self.param_groups]
@@ -241,19 +268,31 @@ class Optimizer:
                 f"[{self._name}] the state is of groups of {sizes} parameters, the optimizer has {mine}"
             )
         params = [p for group in self.param_groups for p in group.params]
-        saved = {
-            id(params[int(key)]): self._loaded(params[int(key)], entry)
-            for key, entry in state_dict["state"].items()
-        }
+        saved: dict[int, Saved] = {}
+        for key, entry in state_dict["state"].items():
+            p = self._numbered(params, key)
+            saved[id(p)] = self._loaded(p, entry)
         values = [
             {name: group.checked(name, g[name]) for name in group if name in g and name != "params"}
             for group, g in zip(self.param_groups, groups, strict=True)
         ]
+        self._remember_layout()
         for group, new in zip(self.param_groups, values, strict=True):
             group.update(new)
             group.segments, group.unplaced = [], list(group.params)
         self._saved = saved
         self._layout_changed()
+
+    def _numbered(self, params: list[Tensor], key: Any) -> Tensor:
+        try:
+            number = int(key)
+        except (TypeError, ValueError):
+            number = -1
+        if not 0 <= number < len(params):
+            raise ArgumentError(
+                f"[{self._name}] the state names a parameter {key!r}, the optimizer's are 0 to {len(params) - 1}"
+            )
+        return params[number]
 
     def _loaded(self, p: Tensor, entry: Mapping[str, Any]) -> Saved:
         arrays = {
@@ -262,7 +301,7 @@ class Optimizer:
             if name != "step" and value is not None
         }
         for name, array in arrays.items():
-            if _memory(p) is not None and array.shape != p.shape:
+            if _is_sized(p) and array.shape != p.shape:
                 raise ArgumentError(f"[{self._name}] {name} has shape {array.shape}, its parameter {p.shape}")
         return int(np.asarray(entry.get("step", 1)).item()), arrays
 
