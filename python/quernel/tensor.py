@@ -121,10 +121,12 @@ class Tensor:
                 f"[requires_grad] only floating tensors have gradients, this one is {self.dtype}"
             )
         if bool(value) != bool(self._requires_grad):
-            recording.host_write("Tensor.requires_grad")
             if self._requires_grad is None:
                 Tensor.first_requests += 1
             self._requires_grad = bool(value)
+            recording.host_write(
+                "Tensor.requires_grad"
+            )  # last: guards looked at from now on see the new value
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Sets `requires_grad` and returns the tensor."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import nn, recording
+from quernel import nn, optim, recording
 from quernel.errors import ArgumentError, DeviceError, ShapeError, StateError
 
 
@@ -288,3 +288,31 @@ def test_a_plan_notices_changes_anywhere_below_and_in_lists() -> None:
     check()
     loose.append(nn.Tanh())
     check()
+
+
+def test_host_state_has_changed_when_the_change_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise another thread could look at its guards after the announcement, and find that they still hold."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    opt = optim.SGD(net.parameters(), lr=0.5)
+    layer, weight = net[0], net[0].weight
+
+    def state() -> list[object]:
+        groups = [group.peek("lr") for group in opt.param_groups]
+        attributes = [layer.__dict__.get("note"), layer.__dict__["_version"], layer.__dict__["_training"]]
+        return [*attributes, weight._requires_grad, *groups, opt._version]
+
+    announced: list[list[object]] = []
+    monkeypatch.setattr(recording, "host_write", lambda what: announced.append(state()))  # noqa: ARG005
+    changes: list[Callable[[], object]] = [
+        lambda: setattr(layer, "note", "new"),
+        lambda: delattr(layer, "note"),
+        lambda: layer.train(False),
+        lambda: weight.requires_grad_(False),
+        lambda: setattr(opt, "lr", 0.25),
+        lambda: opt.add_param_group({"params": [nn.Parameter([1.0])], "lr": 0.1}),
+    ]
+    for change in changes:
+        before = state()
+        change()
+        assert announced.pop() == state() != before
+        assert not announced

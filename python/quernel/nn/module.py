@@ -100,7 +100,6 @@ class Module(Verbs):
         if name == "training":
             object.__setattr__(self, name, value)
             return
-        self._changed(name)
         registry: dict[str, Any] | None = None
         if isinstance(value, Parameter):
             registry = self._parameters
@@ -114,16 +113,18 @@ class Module(Verbs):
         if registry is not None:
             registry[name] = value
         object.__setattr__(self, name, value)
+        self._changed(name)
 
     def __delattr__(self, name: str) -> None:
-        self._changed(name)
         for registry in (self._parameters, self._buffers, self._modules):
             registry.pop(name, None)
         object.__delattr__(self, name)
+        self._changed(name)
 
     def _changed(self, name: str) -> None:
-        recording.host_write(f"{type(self).__name__}.{name}")
+        # After the change: whoever looks at guards again, because of it, must see the new state.
         self.__dict__["_version"] += 1
+        recording.host_write(f"{type(self).__name__}.{name}")
 
     def register_buffer(self, name: str, value: Tensor | None, persistent: bool = True) -> None:
         """Adds a tensor that belongs to the module's state but is not trained (BatchNorm's running mean).
@@ -245,8 +246,8 @@ class Module(Verbs):
 
     @training.setter
     def training(self, value: bool) -> None:
-        recording.host_write(f"{type(self).__name__}.training")
         self.__dict__["_training"] = bool(value)
+        recording.host_write(f"{type(self).__name__}.training")
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode here and below; returns self."""
