@@ -54,6 +54,12 @@ bool poll_due() {
   return g_poll.load(std::memory_order_relaxed) != nullptr;
 }
 
+// A call after a pause starts the interval anew: its first poll would cost it the way to a cold GIL.
+void forget_pause() {
+  const int64_t now = coarse_now_ns();
+  if (now - t_last_poll > 2 * kPollInterval) t_last_poll = now;
+}
+
 bool stop_requested() {
   const auto poll = g_poll.load(std::memory_order_relaxed);
   return poll != nullptr && poll();
@@ -186,6 +192,7 @@ int64_t Pool::run_chunk(int64_t unclaimed, int thread) {
 
 void Pool::run(const Call& call, bool interruptible) {
   const FloatEnvironment environment;
+  if (interruptible) forget_pause();
   if (call.chunks > 1 && size() > 1 && !t_in_chunk && try_hold()) {
     struct Release {
       Pool& pool;
