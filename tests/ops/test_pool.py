@@ -96,6 +96,9 @@ def test_batch_split_gives_the_same_bits() -> None:
         ((1, 2, 8, 3), ((3, 3), (1, 1), (0, 0)), "kernel size 3 exceeds the padded image"),
         ((1, 8, 8, 3), ((2, 2), (0, 2), (0, 0)), "stride must be at least 1"),
         ((1, 8, 8, 3), ((2, 2), (2, 2), (2, 0)), "padding must be at most half"),
+        ((1, 8, 8, 3), ((2**62, 2), (2, 2), (2**61, 0)), r"less than 2\^31, got 46116"),
+        ((1, 8, 8, 3), ((2, 2), (2, 2**62), (0, 0)), r"less than 2\^31, got 2 and 46116"),
+        ((1, 2, 2, 1), ((2**16, 2**16), (2, 2), (2**15, 2**15)), r"elements, got 65536 x 65536"),
     ],
 )
 def test_errors(shape: tuple[int, ...], window: Window, message: str) -> None:
