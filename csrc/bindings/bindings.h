@@ -4,6 +4,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "core/tensor.h"
 
 namespace quernel {
@@ -12,6 +14,8 @@ namespace py = pybind11;
 
 // Releases the GIL while an op runs.
 using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+using Optional = std::optional<Tensor>;  // an operand that Python may leave None
 
 // NumPy in and out; defined in register_tensor.cpp.
 Tensor from_numpy(const py::array& array, bool copy);

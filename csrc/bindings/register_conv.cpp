@@ -4,7 +4,6 @@
 namespace quernel {
 namespace {
 
-using Optional = std::optional<Tensor>;
 using ops::Pair;
 
 std::pair<Tensor, Optional> conv2d(const Tensor& x, const Tensor& weight, const Optional& bias,

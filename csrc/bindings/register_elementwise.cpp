@@ -66,7 +66,7 @@ void register_elementwise(py::module_& m) {
   m.def(
       "full",
       [](const std::vector<int64_t>& shape, double value, const std::string& dtype) {
-        return ops::full(Shape(std::span<const int64_t>(shape)), value, dtype_from_name(dtype.c_str()));
+        return ops::full(Shape(shape), value, dtype_from_name(dtype.c_str()));
       },
       py::arg("shape"), py::arg("value"), py::arg("dtype"), Unlocked());
   m.def("fill_", &ops::fill_into, py::arg("dst"), py::arg("value"), Unlocked());

@@ -21,8 +21,7 @@ void register_layout(py::module_& m) {
   m.def("concat", &ops::concat, py::arg("inputs"), py::arg("axis"), Unlocked());
   m.def("pad", &ops::pad, py::arg("x"), py::arg("widths"), py::arg("value"), Unlocked());
   m.def(
-      "broadcast_to",
-      [](const Tensor& x, const Dims& shape) { return ops::broadcast_to(x, Shape(std::span<const int64_t>(shape))); },
+      "broadcast_to", [](const Tensor& x, const Dims& shape) { return ops::broadcast_to(x, Shape(shape)); },
       py::arg("x"), py::arg("shape"), Unlocked());
 }
 

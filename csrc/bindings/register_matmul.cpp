@@ -4,8 +4,6 @@
 namespace quernel {
 namespace {
 
-using Optional = std::optional<Tensor>;
-
 std::pair<Tensor, Optional> linear(const Tensor& x, const Tensor& weight, const Optional& bias,
                                    const Optional& residual, const std::string& activation, bool save_pre) {
   const auto [y, pre] = ops::linear(x, weight,

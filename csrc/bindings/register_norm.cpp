@@ -1,12 +1,9 @@
-#include <optional>
-
 #include "bindings/bindings.h"
 #include "ops/norm.h"
 
 namespace quernel {
 
 void register_norm(py::module_& m) {
-  using Optional = std::optional<Tensor>;
   m.def("batch_norm_stats", &ops::batch_norm_stats, py::arg("x"), Unlocked());
   m.def(
       "batch_norm",

@@ -6,8 +6,6 @@ namespace {
 
 using Pair = std::array<int64_t, 2>;
 
-Shape to_shape(const std::vector<int64_t>& dims) { return Shape(std::span<const int64_t>(dims)); }
-
 }  // namespace
 
 void register_pool(py::module_& m) {
@@ -16,26 +14,27 @@ void register_pool(py::module_& m) {
       [](const Tensor& x, Pair kernel, Pair stride, Pair padding) {
         return ops::max_pool2d(x, {kernel, stride, padding});
       },
-      py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), Unlocked(), "(y, int32 taps).");
+      py::arg("x"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), Unlocked(), "(y, int32 taps).");
   m.def(
       "max_pool2d_grad",
       [](const Tensor& g, const Tensor& index, const std::vector<int64_t>& x_shape, Pair kernel, Pair stride,
-         Pair padding) { return ops::max_pool2d_grad(g, index, to_shape(x_shape), {kernel, stride, padding}); },
-      py::arg("g"), py::arg("index"), py::arg("x_shape"), py::arg("kernel"), py::arg("stride"), py::arg("padding"),
+         Pair padding) { return ops::max_pool2d_grad(g, index, Shape(x_shape), {kernel, stride, padding}); },
+      py::arg("g"), py::arg("index"), py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"),
       Unlocked());
   m.def(
       "avg_pool2d",
       [](const Tensor& x, Pair kernel, Pair stride, Pair padding, bool count_include_pad) {
         return ops::avg_pool2d(x, {kernel, stride, padding}, count_include_pad);
       },
-      py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"), Unlocked());
+      py::arg("x"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("count_include_pad"),
+      Unlocked());
   m.def(
       "avg_pool2d_grad",
       [](const Tensor& g, const std::vector<int64_t>& x_shape, Pair kernel, Pair stride, Pair padding,
          bool count_include_pad) {
-        return ops::avg_pool2d_grad(g, to_shape(x_shape), {kernel, stride, padding}, count_include_pad);
+        return ops::avg_pool2d_grad(g, Shape(x_shape), {kernel, stride, padding}, count_include_pad);
       },
-      py::arg("g"), py::arg("x_shape"), py::arg("kernel"), py::arg("stride"), py::arg("padding"),
+      py::arg("g"), py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"),
       py::arg("count_include_pad"), Unlocked());
 }
 

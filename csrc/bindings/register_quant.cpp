@@ -33,10 +33,10 @@ void register_quant(py::module_& m) {
       py::arg("a"), py::arg("a_scale"), py::arg("a_zp"), py::arg("b"), py::arg("b_scale"), py::arg("b_zp"),
       py::arg("y_scale"), py::arg("y_zp"), py::arg("lo"), py::arg("hi"), Unlocked());
   m.def("qlookup", &ops::qlookup, py::arg("x"), py::arg("table"), Unlocked());
-  m.def("qmax_pool2d", &ops::qmax_pool2d, py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding") = zero,
-        Unlocked());
-  m.def("qavg_pool2d", &ops::qavg_pool2d, py::arg("x"), py::arg("kernel"), py::arg("stride"), py::arg("padding") = zero,
-        py::arg("zero_point") = 0, py::arg("count_include_pad") = true, Unlocked());
+  m.def("qmax_pool2d", &ops::qmax_pool2d, py::arg("x"), py::arg("kernel_size"), py::arg("stride"),
+        py::arg("padding") = zero, Unlocked());
+  m.def("qavg_pool2d", &ops::qavg_pool2d, py::arg("x"), py::arg("kernel_size"), py::arg("stride"),
+        py::arg("padding") = zero, py::arg("zero_point") = 0, py::arg("count_include_pad") = true, Unlocked());
   m.def("qmean_hw", &ops::qmean_hw, py::arg("x"), Unlocked());
 }
 

@@ -10,7 +10,7 @@ using RandomOp = Tensor (*)(const Shape&, double, double, DType, const Generator
 
 template <RandomOp kOp>
 Tensor draw(const std::vector<int64_t>& shape, double a, double b, const std::string& dtype, const Generator& g) {
-  return kOp(Shape(std::span<const int64_t>(shape)), a, b, dtype_from_name(dtype.c_str()), g);
+  return kOp(Shape(shape), a, b, dtype_from_name(dtype.c_str()), g);
 }
 
 }  // namespace

@@ -46,7 +46,7 @@ Shape broadcast(const char* op, const Shape& a, const Shape& b) {
     }
     dims[rank - i] = x == 1 ? y : x;
   }
-  return Shape(std::span<const int64_t>(dims.data(), static_cast<size_t>(rank)));
+  return Shape(std::span(dims.data(), static_cast<size_t>(rank)));
 }
 
 }  // namespace quernel

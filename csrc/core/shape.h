@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <ostream>
 #include <span>
+#include <vector>
 
 namespace quernel {
 
@@ -14,6 +15,7 @@ class Shape {
  public:
   Shape() = default;
   Shape(std::initializer_list<int64_t> dims) : Shape(std::span(dims.begin(), dims.size())) {}
+  explicit Shape(const std::vector<int64_t>& dims) : Shape(std::span(dims)) {}
   explicit Shape(std::span<const int64_t> dims);  // throws ShapeError: rank > 8, negative size, volume overflow
 
   int rank() const { return rank_; }

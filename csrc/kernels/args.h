@@ -2,7 +2,6 @@
 // (written); ops/ fills them through runtime/launch.h, a plan patches them at each replay. Sizes and strides count
 // elements unless a name says otherwise. This header declares data only: it is included by every ISA's objects.
 // Longer than 400 lines: one struct per kernel of the engine, in one place to read and to mirror on a device.
-// Longer than 400 lines, so that every kernel's contract is found in one place.
 #pragma once
 #include <cstdint>
 
@@ -24,7 +23,7 @@ struct Ctx {
   int thread;
 };
 
-enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange, kIndexOutOfRange };
+enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange };
 
 // Kernels that look at data may refuse it; `index` and `value` say where and what.
 struct Status {

@@ -4,15 +4,12 @@
 #include <utility>
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "ops/strided.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {
 namespace {
-
-Work blocks(int64_t size, double ns_per_element) {
-  return {(size + kElementBlock - 1) / kElementBlock, ns_per_element * static_cast<double>(kElementBlock)};
-}
 
 // Moving memory through the cache: about 16 bytes a nanosecond.
 double move_ns(DType dtype) { return static_cast<double>(itemsize(dtype)) / 16; }
@@ -142,7 +139,7 @@ void launch_unary(const char* op, UnaryOp kind, const Tensor& x, const Tensor& y
   args.op = kind;
   args.dtype = x.dtype();
   args.size = x.size();
-  launch(op, &KernelTable::unary, args, blocks(x.size(), unary_ns(kind, x.dtype())),
+  launch(op, &KernelTable::unary, args, element_blocks(x.size(), unary_ns(kind, x.dtype())),
          {read(&UnaryArgs::x, x), write(&UnaryArgs::y, y)});
 }
 
@@ -159,7 +156,7 @@ void launch_binary(const char* op, BinaryOp kind, const Value& a, const Value& b
   set_strides(args.a_strides, x, shape);
   set_strides(args.b_strides, z, shape);
   args.shape = collapse(shape, {args.a_strides, args.b_strides});
-  launch(op, &KernelTable::binary, args, blocks(shape.volume(), binary_ns(kind, dtype)),
+  launch(op, &KernelTable::binary, args, element_blocks(shape.volume(), binary_ns(kind, dtype)),
          {read(&BinaryArgs::a, or_absent(x)), read(&BinaryArgs::b, or_absent(z)), y});
 }
 
@@ -206,7 +203,7 @@ Tensor where(const Tensor& condition, const Value& a, const Value& b) {
   set_strides(args.a_strides, x, shape);
   set_strides(args.b_strides, z, shape);
   args.shape = collapse(shape, {args.c_strides, args.a_strides, args.b_strides});
-  launch("where", &KernelTable::where, args, blocks(shape.volume(), 4 * move_ns(dtype)),
+  launch("where", &KernelTable::where, args, element_blocks(shape.volume(), 4 * move_ns(dtype)),
          {read(&WhereArgs::condition, condition), read(&WhereArgs::a, or_absent(x)), read(&WhereArgs::b, or_absent(z)),
           write(&WhereArgs::y, y)});
   return y;
@@ -223,7 +220,7 @@ Tensor clip(const Tensor& x, double lo, double hi) {
   args.lo = lo;
   args.hi = hi;
   args.size = x.size();
-  launch("clip", &KernelTable::clip, args, blocks(x.size(), 2 * move_ns(x.dtype())),
+  launch("clip", &KernelTable::clip, args, element_blocks(x.size(), 2 * move_ns(x.dtype())),
          {read(&ClipArgs::x, x), write(&ClipArgs::y, y)});
   return y;
 }
@@ -237,7 +234,7 @@ Tensor cast(const Tensor& x, DType dtype) {
   args.from = x.dtype();
   args.to = dtype;
   args.size = x.size();
-  launch("cast", &KernelTable::cast, args, blocks(x.size(), move_ns(x.dtype()) + move_ns(dtype)),
+  launch("cast", &KernelTable::cast, args, element_blocks(x.size(), move_ns(x.dtype()) + move_ns(dtype)),
          {read(&CastArgs::x, x), write(&CastArgs::y, y)});
   return y;
 }
@@ -257,7 +254,8 @@ void fill_into(const Tensor& dst, double value) {
   args.dtype = dst.dtype();
   args.value = value;
   args.size = dst.size();
-  launch("fill", &KernelTable::fill, args, blocks(dst.size(), move_ns(dst.dtype())), {write(&FillArgs::y, dst)});
+  launch("fill", &KernelTable::fill, args, element_blocks(dst.size(), move_ns(dst.dtype())),
+         {write(&FillArgs::y, dst)});
 }
 
 void copy_into(const Tensor& dst, const Tensor& src) {

@@ -1,6 +1,7 @@
 #include "ops/epilogue.h"
 
 #include "core/error.h"
+#include "ops/common.h"
 
 namespace quernel::ops {
 
@@ -30,10 +31,8 @@ void check_epilogue(const char* op, const EpilogueSpec& spec, DType dtype, const
 }
 
 void check_floating(const char* op, const char* a_name, const Tensor& a, const char* b_name, const Tensor& b) {
-  for (const auto& [label, t] : {std::pair(a_name, &a), std::pair(b_name, &b)}) {
-    check<DTypeError>(t->dtype() == DType::kFloat32 || t->dtype() == DType::kFloat64, op, label, " is ",
-                      name(t->dtype()), ", expected float32 or float64; cast it");
-  }
+  check_floating(op, a_name, a.dtype());
+  check_floating(op, b_name, b.dtype());
   check<DTypeError>(a.dtype() == b.dtype(), op, a_name, " is ", name(a.dtype()), ", ", b_name, " is ", name(b.dtype()),
                     "; cast one of them");
 }

@@ -16,8 +16,6 @@ struct View {
   Strides strides{};
 };
 
-Shape to_shape(const std::vector<int64_t>& dims) { return Shape(std::span<const int64_t>(dims)); }
-
 void swap_dims(StridedCopyArgs& args, int a, int b) {
   std::swap(args.shape.dims[a], args.shape.dims[b]);
   std::swap(args.src_strides[a], args.src_strides[b]);
@@ -110,7 +108,7 @@ Tensor transpose(const Tensor& x, const std::vector<int64_t>& axes) {
     dims[d] = x.dim(static_cast<int>(axis));
     from.strides[d] = own[axis];
   }
-  const Shape shape = to_shape(dims);
+  const Shape shape(dims);
   const Tensor y = Tensor::empty(x.dtype(), shape);
   launch_copy("transpose", shape, x, from, write(&StridedCopyArgs::dst, y), whole(shape));
   return y;
@@ -118,7 +116,7 @@ Tensor transpose(const Tensor& x, const std::vector<int64_t>& axes) {
 
 Tensor slice(const Tensor& x, const Slice& s) {
   const View from = sliced("slice", x, s);
-  const Shape shape = to_shape(s.sizes);
+  const Shape shape(s.sizes);
   const Tensor y = Tensor::empty(x.dtype(), shape);
   launch_copy("slice", shape, x, from, write(&StridedCopyArgs::dst, y), whole(shape));
   return y;
@@ -129,7 +127,7 @@ void assign_slice(const Tensor& dst, const Slice& s, const Tensor& src) {
   check<DTypeError>(dst.dtype() == src.dtype(), kOp, "cannot assign ", name(src.dtype()), " to ", name(dst.dtype()),
                     "; cast it first");
   const View to = sliced(kOp, dst, s);
-  const Shape shape = to_shape(s.sizes);
+  const Shape shape(s.sizes);
   check<ShapeError>(broadcast(kOp, src.shape(), shape) == shape, kOp, "cannot assign ", src.shape(), " to a slice of ",
                     shape);
   // Overlapping views are copied first: x[1:] = x[:-1] moves the old values.

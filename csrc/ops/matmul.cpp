@@ -59,7 +59,7 @@ Matrices as_matrices(const Tensor& t, bool transposed, bool is_left) {
 }
 
 // Strides of `batch` seen as the broadcast shape `full`, in units of one matrix.
-std::array<int64_t, kMaxRank> broadcast_strides(const Shape& batch, const Shape& full) {
+std::array<int64_t, kMaxRank> batch_strides(const Shape& batch, const Shape& full) {
   std::array<int64_t, kMaxRank> strides{};
   int64_t stride = 1;
   for (int d = batch.rank() - 1; d >= 0; --d) {
@@ -71,7 +71,7 @@ std::array<int64_t, kMaxRank> broadcast_strides(const Shape& batch, const Shape&
 
 // Merges neighbouring batch dimensions that both operands walk evenly.
 void set_batch(GemmArgs& g, const Matrices& a, const Matrices& b, const Shape& full, int64_t b_matrix) {
-  const auto a_strides = broadcast_strides(a.batch, full), b_strides = broadcast_strides(b.batch, full);
+  const auto a_strides = batch_strides(a.batch, full), b_strides = batch_strides(b.batch, full);
   int rank = 0;
   for (int d = 0; d < full.rank(); ++d) {
     if (full[d] == 1) continue;
@@ -96,7 +96,7 @@ Shape product_shape(const Shape& batch, const Tensor& a, const Tensor& b, int64_
   auto end = std::copy(batch.begin(), batch.end(), dims.begin());
   if (a.rank() > 1) *end++ = m;
   if (b.rank() > 1) *end++ = n;
-  return Shape(std::span<const int64_t>(dims.begin(), end));
+  return Shape(std::span(dims.begin(), end));
 }
 
 }  // namespace

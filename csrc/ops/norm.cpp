@@ -1,6 +1,7 @@
 #include "ops/norm.h"
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "ops/reduce.h"
 #include "runtime/launch.h"
 
@@ -10,8 +11,7 @@ namespace {
 constexpr const char* kOp = "batch_norm";
 
 int64_t rows_of(const Tensor& x) {
-  check<DTypeError>(x.dtype() == DType::kFloat32 || x.dtype() == DType::kFloat64, kOp,
-                    "x must be float32 or float64, is ", name(x.dtype()), "; cast it first");
+  check_floating(kOp, "x", x.dtype());
   check<ShapeError>(x.rank() >= 2, kOp, "x must have at least 2 dimensions (N, ..., C), has shape ", x.shape());
   return x.dim(-1) == 0 ? 0 : x.size() / x.dim(-1);
 }
@@ -90,8 +90,7 @@ void batch_norm_update(const Tensor& mean, const Tensor& var, const Tensor& runn
     check<DTypeError>(t->dtype() == mean.dtype(), kOp, "statistics of dtype ", name(mean.dtype()), " and ",
                       name(t->dtype()));
   }
-  check<DTypeError>(mean.dtype() == DType::kFloat32 || mean.dtype() == DType::kFloat64, kOp,
-                    "statistics must be float32 or float64, are ", name(mean.dtype()));
+  check_floating(kOp, "mean", mean.dtype());
   BatchNormUpdateArgs args;
   args.dtype = mean.dtype();
   args.momentum = momentum;

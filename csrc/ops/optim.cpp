@@ -1,6 +1,7 @@
 #include "ops/optim.h"
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {
@@ -18,8 +19,7 @@ void check_step(const char* op, const Tensor& step) {
 
 void check_common(const char* op, const Tensor& param, const Tensor& grad, const Tensor& hyper, int64_t hyper_size,
                   const Tensor& step) {
-  check<DTypeError>(param.dtype() == DType::kFloat32 || param.dtype() == DType::kFloat64, op,
-                    "param must be float32 or float64, is ", name(param.dtype()));
+  check_floating(op, "param", param.dtype());
   check<ShapeError>(param.rank() == 1, op, "param must be a flat segment, has shape ", param.shape());
   check_segment(op, "grad", grad, param);
   check<DTypeError>(hyper.dtype() == DType::kFloat64 && hyper.size() == hyper_size, op, "hyper must hold ", hyper_size,

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "runtime/derived.h"
 #include "runtime/launch.h"
 
@@ -10,10 +11,6 @@ namespace quernel::ops {
 namespace {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-Work blocks(int64_t size, double ns_per_element) {
-  return {ceil_div(size, kElementBlock), ns_per_element * static_cast<double>(kElementBlock)};
-}
 
 // Nanoseconds of `macs` multiply-adds: VNNI does 64 a cycle.
 double mac_ns(double macs) { return macs / 150.0; }
@@ -108,7 +105,7 @@ Tensor quantize(const Tensor& x, float scale, int32_t zero_point) {
   args.zero_point = zero_point;
   args.size = x.size();
   if (args.size > 0)
-    launch("quantize", &KernelTable::quantize, args, blocks(args.size, 0.2),
+    launch("quantize", &KernelTable::quantize, args, element_blocks(args.size, 0.2),
            {read(&QuantizeArgs::x, x), write(&QuantizeArgs::y, y)});
   return y;
 }
@@ -122,7 +119,7 @@ Tensor dequantize(const Tensor& x, float scale, int32_t zero_point) {
   args.zero_point = zero_point;
   args.size = x.size();
   if (args.size > 0)
-    launch("dequantize", &KernelTable::dequantize, args, blocks(args.size, 0.1),
+    launch("dequantize", &KernelTable::dequantize, args, element_blocks(args.size, 0.1),
            {read(&QuantizeArgs::x, x), write(&QuantizeArgs::y, y)});
   return y;
 }
@@ -244,7 +241,7 @@ Tensor qadd(const Tensor& a, QParams qa, const Tensor& b, QParams qb, QParams qy
   args.lo = lo, args.hi = hi;
   args.size = a.size();
   if (args.size > 0)
-    launch(op, &KernelTable::qadd, args, blocks(args.size, 0.3),
+    launch(op, &KernelTable::qadd, args, element_blocks(args.size, 0.3),
            {read(&QAddArgs::a, a), read(&QAddArgs::b, b), write(&QAddArgs::y, y)});
   return y;
 }
@@ -257,7 +254,7 @@ Tensor qlookup(const Tensor& x, const Tensor& table) {
   QLookupArgs args;
   args.size = x.size();
   if (args.size > 0)
-    launch("qlookup", &KernelTable::qlookup, args, blocks(args.size, 0.4),
+    launch("qlookup", &KernelTable::qlookup, args, element_blocks(args.size, 0.4),
            {read(&QLookupArgs::x, x), read(&QLookupArgs::table, table), write(&QLookupArgs::y, y)});
   return y;
 }

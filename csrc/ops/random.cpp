@@ -3,22 +3,14 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {
 namespace {
 
-void check_floating(const char* op, const char* what, DType dtype) {
-  check<DTypeError>(dtype == DType::kFloat32 || dtype == DType::kFloat64, op, what, " must be float32 or float64, is ",
-                    name(dtype));
-}
-
 void check_probability(double p) {
   check<ValueError>(p >= 0 && p <= 1, "dropout", "p must be a probability in [0, 1], is ", p);
-}
-
-Work blocks(int64_t size, double ns_per_element) {
-  return {(size + kElementBlock - 1) / kElementBlock, ns_per_element * static_cast<double>(kElementBlock)};
 }
 
 uint64_t blocks_of(int64_t size, int64_t per_block) {
@@ -30,7 +22,7 @@ Tensor random(const char* op, const Shape& shape, RandomFillArgs args, const Gen
   const Tensor y = Tensor::empty(args.dtype, shape);
   args.size = y.size();
   args.offset = generator.reserve(blocks_of(y.size(), args.dtype == DType::kFloat64 ? 2 : 4));
-  launch(op, &KernelTable::random_fill, args, blocks(y.size(), args.normal ? 20 : 2),
+  launch(op, &KernelTable::random_fill, args, element_blocks(y.size(), args.normal ? 20 : 2),
          {read(&RandomFillArgs::state, generator.state()), write(&RandomFillArgs::y, y)});
   return y;
 }
@@ -46,7 +38,7 @@ std::pair<Tensor, Tensor> dropout(const Tensor& x, double p, const Generator& ge
   args.p = p;
   args.size = x.size();
   args.offset = generator.reserve(blocks_of(x.size(), 4));
-  launch("dropout", &KernelTable::dropout, args, blocks(x.size(), 1),
+  launch("dropout", &KernelTable::dropout, args, element_blocks(x.size(), 1),
          {read(&DropoutArgs::state, generator.state()), read(&DropoutArgs::x, x), write(&DropoutArgs::y, y),
           write(&DropoutArgs::mask, mask)});
   return {y, mask};
@@ -62,7 +54,7 @@ Tensor dropout_grad(const Tensor& g, const Tensor& mask, double p) {
   args.dtype = g.dtype();
   args.p = p;
   args.size = g.size();
-  launch("dropout", &KernelTable::dropout_grad, args, blocks(g.size(), 0.4),
+  launch("dropout", &KernelTable::dropout_grad, args, element_blocks(g.size(), 0.4),
          {read(&DropoutGradArgs::g, g), read(&DropoutGradArgs::mask, mask), write(&DropoutGradArgs::dx, dx)});
   return dx;
 }

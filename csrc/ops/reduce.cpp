@@ -52,7 +52,7 @@ View view_of(const char* op, const Tensor& x, const Axes& axes) {
       (state == 0 ? view.outer : view.inner) *= n;
     }
   }
-  view.kept = Shape(std::span<const int64_t>(kept));
+  view.kept = Shape(kept);
   if (scattered) {
     kept_axes.insert(kept_axes.end(), reduced_axes.begin(), reduced_axes.end());
     view.x = transpose(x, kept_axes);

@@ -1,15 +1,11 @@
 #include "ops/softmax.h"
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {
 namespace {
-
-void check_floating(const char* op, const char* what, const Tensor& t) {
-  check<DTypeError>(t.dtype() == DType::kFloat32 || t.dtype() == DType::kFloat64, op, what,
-                    " must be float32 or float64, is ", name(t.dtype()), "; cast it first");
-}
 
 void check_like(const char* op, const char* what, const Tensor& t, const Shape& shape, DType dtype) {
   check<ShapeError>(t.shape() == shape, op, what, " expects shape ", shape, ", is ", t.shape());
@@ -21,7 +17,7 @@ Work rows_work(DType dtype, int64_t rows, int64_t cols, double passes) {
 }
 
 Tensor along_rows(const char* op, const Tensor& x, const Tensor& g, bool log) {
-  check_floating(op, "x", x);
+  check_floating(op, "x", x.dtype());
   check<ShapeError>(x.rank() >= 1, op, "expects at least one dimension, x is a scalar");
   if (g.defined()) check_like(op, "g", g, x.shape(), x.dtype());
   const Tensor y = Tensor::empty(x.dtype(), x.shape());
@@ -37,7 +33,7 @@ Tensor along_rows(const char* op, const Tensor& x, const Tensor& g, bool log) {
 }
 
 CrossEntropyArgs cross_entropy_args(const char* op, const Tensor& logits, const Tensor& labels) {
-  check_floating(op, "logits", logits);
+  check_floating(op, "logits", logits.dtype());
   check<ShapeError>(logits.rank() == 2 && logits.dim(1) > 0, op, "logits must have shape (N, C) with C > 0, is ",
                     logits.shape());
   check<ShapeError>(labels.shape() == Shape{logits.dim(0)}, op, "labels must have shape (", logits.dim(0),

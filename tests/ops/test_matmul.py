@@ -212,5 +212,5 @@ def test_linear_names_what_is_wrong() -> None:
         _core.linear(x, w, None, None, "selu")
     with pytest.raises(TypeError, match=r"\[linear\] x is float32, weight is float64"):
         _core.linear(x, T(np.zeros((5, 3))))
-    with pytest.raises(TypeError, match=r"\[linear\] x is int32, expected float32 or float64"):
+    with pytest.raises(TypeError, match=r"\[linear\] x must be float32 or float64, is int32"):
         _core.linear(T(np.zeros((2, 3), "i4")), w)

@@ -30,7 +30,6 @@ INT8 = {
     "qmean_hw",
 }
 NAMES = {
-    "kernel_size": "kernel",
     "scale": "y_scale",
     "zero_point": "y_zp",
     "a_zero_point": "a_zp",
@@ -170,8 +169,6 @@ def _one(node: Node, arguments: dict[str, Any]) -> Any:
             )
         elif node.op == "qadd":
             arguments = {NAMES.get(k, k): v for k, v in arguments.items()}
-        else:
-            arguments = {"kernel" if k == "kernel_size" else k: v for k, v in arguments.items()}
         return getattr(reference, node.op)(**arguments)
     if node.op == "concat":
         return np.concatenate(arguments["tensors"], arguments["axis"])

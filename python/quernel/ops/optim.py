@@ -26,7 +26,7 @@ def from_values(values: NDArray[np.generic] | Sequence[float], dtype: str) -> Na
     return _core.from_numpy(np.asarray(values, dtype).reshape(-1), True)
 
 
-def overwrite(target: Native, values: NDArray[np.generic] | Sequence[float]) -> None:
+def copy_into(target: Native, values: NDArray[np.generic] | Sequence[float]) -> None:
     """Replaces the values of a segment."""
     _core.copy_into_(target, from_values(values, target.dtype))
 

@@ -116,7 +116,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self._values[name] = checked
         recording.on_rollback(undo)
         if name in self._checks:
-            native.overwrite(self.hyper, self._packed())
+            native.copy_into(self.hyper, self._packed())
         recording.host_write(f"{self._owner}.{name}")
 
     def __delitem__(self, name: str) -> None:

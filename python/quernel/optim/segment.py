@@ -109,7 +109,7 @@ class Segment:
                 continue
             steps[t.identity] = step
             for name, view in self._views(t).items():
-                native.overwrite(view, arrays[name])
+                native.copy_into(view, arrays[name])
         runs: list[Run] = []
         for run in self.runs:
             counts = [steps.get(t.identity, 0) for t in run.params]

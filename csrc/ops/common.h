@@ -1,0 +1,20 @@
+// What many ops need: a dtype check, and element-wise work.
+#pragma once
+#include "core/dtype.h"
+#include "core/error.h"
+#include "kernels/args.h"
+#include "runtime/launch.h"
+
+namespace quernel::ops {
+
+inline void check_floating(const char* op, const char* what, DType dtype) {
+  check<DTypeError>(dtype == DType::kFloat32 || dtype == DType::kFloat64, op, what, " must be float32 or float64, is ",
+                    name(dtype), "; cast to one of them");
+}
+
+// Work of kernels whose items are blocks of kElementBlock elements.
+inline Work element_blocks(int64_t size, double ns_per_element) {
+  return {(size + kElementBlock - 1) / kElementBlock, ns_per_element * static_cast<double>(kElementBlock)};
+}
+
+}  // namespace quernel::ops
