@@ -42,7 +42,7 @@ void register_errors(py::module_& m) {
       if (p) std::rethrow_exception(p);
     } catch (const ShapeError& e) {
       set("ShapeError", e.what());
-    } catch (const ValueError& e) {
+    } catch (const ArgumentError& e) {
       set("ArgumentError", e.what());
     } catch (const DTypeError& e) {
       set("DTypeError", e.what());

@@ -15,7 +15,7 @@ void register_runtime(py::module_& m) {
   m.def("active_isa", &active_isa, "The level whose kernels run.");
   m.def(
       "set_isa", [](const std::string& name) { set_isa(name.c_str()); }, py::arg("name"),
-      "Chooses a level; ValueError if unknown or absent from this CPU.");
+      "Chooses a level; ArgumentError if unknown or absent from this CPU.");
   m.def("compiled_isas", &compiled_isas, "Levels in this build, lowest first.");
   m.def("supported_isas", &supported_isas, "Levels that this CPU can run, lowest first.");
   m.def("kernel_coverage", &kernel_coverage, "(kernel, level that serves it) pairs.");

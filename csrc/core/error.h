@@ -1,5 +1,5 @@
 // Errors name the op and both sides: "[conv2d] weight expects 32 input channels, x has 16 (…)".
-// bindings/errors.cpp maps each class to a Python class of the same name.
+// bindings/errors.cpp maps each class to a Python class of the same name, which derives from a builtin one, too.
 #pragma once
 #include <sstream>
 #include <stdexcept>
@@ -10,19 +10,19 @@ namespace quernel {
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
-struct ShapeError : Error {  // Python: ValueError
+struct ShapeError : Error {  // a ValueError too
   using Error::Error;
 };
-struct ValueError : Error {  // Python: ValueError
+struct ArgumentError : Error {  // a ValueError too
   using Error::Error;
 };
-struct DTypeError : Error {  // Python: TypeError
+struct DTypeError : Error {  // a TypeError too
   using Error::Error;
 };
-struct StateError : Error {  // Python: RuntimeError
+struct StateError : Error {  // a RuntimeError too
   using Error::Error;
 };
-struct UnsupportedError : Error {  // Python: NotImplementedError
+struct UnsupportedError : Error {  // a NotImplementedError too
   using Error::Error;
 };
 

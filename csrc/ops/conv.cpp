@@ -25,12 +25,12 @@ int64_t output_size(const char* op, int axis, int64_t size, int64_t kernel, cons
   const char* side = axis == 0 ? "height" : "width";
   const auto d = static_cast<size_t>(axis);
   constexpr int64_t kMost = int64_t{1} << 31;  // keeps products of sizes below overflow
-  check<ValueError>(p.stride[d] >= 1 && p.stride[d] < kMost, op, "stride must be positive, got (", p.stride[0], ", ",
-                    p.stride[1], ")");
-  check<ValueError>(p.dilation[d] >= 1 && p.dilation[d] < kMost, op, "dilation must be positive, got (", p.dilation[0],
-                    ", ", p.dilation[1], ")");
-  check<ValueError>(p.padding[d] >= 0 && p.padding[d] < kMost, op, "padding must not be negative, got (", p.padding[0],
-                    ", ", p.padding[1], ")");
+  check<ArgumentError>(p.stride[d] >= 1 && p.stride[d] < kMost, op, "stride must be positive, got (", p.stride[0], ", ",
+                       p.stride[1], ")");
+  check<ArgumentError>(p.dilation[d] >= 1 && p.dilation[d] < kMost, op, "dilation must be positive, got (",
+                       p.dilation[0], ", ", p.dilation[1], ")");
+  check<ArgumentError>(p.padding[d] >= 0 && p.padding[d] < kMost, op, "padding must not be negative, got (",
+                       p.padding[0], ", ", p.padding[1], ")");
   check<ShapeError>(kernel >= 1 && kernel < kMost, op, "kernel ", side, " must be positive, got ", kernel);
   const int64_t reach = p.dilation[d] * (kernel - 1) + 1;
   check<ShapeError>(reach <= size + 2 * p.padding[d], op, "kernel reaches over ", reach, " pixels of ", side,
@@ -42,7 +42,7 @@ int64_t output_size(const char* op, int axis, int64_t size, int64_t kernel, cons
 ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, const ConvParams& p) {
   check<ShapeError>(x.rank() == 4, op, "x must be (N, H, W, C), got ", x);
   check<ShapeError>(weight.rank() == 4, op, "weight must be (O, KH, KW, C/groups), got ", weight);
-  check<ValueError>(p.groups >= 1, op, "groups must be at least 1, got ", p.groups);
+  check<ArgumentError>(p.groups >= 1, op, "groups must be at least 1, got ", p.groups);
   check<ShapeError>(x[3] % p.groups == 0 && weight[3] == x[3] / p.groups, op, "weight expects ", weight[3],
                     p.groups > 1 ? " input channels per group" : " input channels", ", x has ", x[3], " (x: ", x,
                     ", NHWC; weight: ", weight, ", groups: ", p.groups, ")");

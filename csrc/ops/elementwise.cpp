@@ -100,8 +100,8 @@ void check_scalar(const char* op, double value, DType dtype) {
     default:
       break;
   }
-  check<ValueError>(std::trunc(value) == value && value >= lo && value <= hi, op, "the scalar ", value,
-                    " is not exactly a value of dtype ", name(dtype), "; cast the tensor first, or pass a tensor");
+  check<ArgumentError>(std::trunc(value) == value && value >= lo && value <= hi, op, "the scalar ", value,
+                       " is not exactly a value of dtype ", name(dtype), "; cast the tensor first, or pass a tensor");
 }
 
 const Tensor* tensor_of(const Value& value) { return std::get_if<Tensor>(&value); }
@@ -212,8 +212,8 @@ Tensor where(const Tensor& condition, const Value& a, const Value& b) {
 Tensor clip(const Tensor& x, double lo, double hi) {
   check_supported("clip", x.dtype());
   check<DTypeError>(x.dtype() != DType::kBool, "clip", "is not defined for bool; cast first");
-  check<ValueError>(!std::isnan(lo) && !std::isnan(hi), "clip", "the limits are ", lo, " and ", hi,
-                    "; use -inf or inf for no limit");
+  check<ArgumentError>(!std::isnan(lo) && !std::isnan(hi), "clip", "the limits are ", lo, " and ", hi,
+                       "; use -inf or inf for no limit");
   const Tensor y = Tensor::empty(x.dtype(), x.shape());
   ClipArgs args;
   args.dtype = x.dtype();

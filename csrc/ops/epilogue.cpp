@@ -12,7 +12,7 @@ Activation activation_from_name(const char* op, const std::string& name) {
   for (const auto& [known, activation] : kNames) {
     if (name == known) return activation;
   }
-  fail<ValueError>(op, "unknown activation '", name, "'; choose none, relu, tanh, sigmoid, gelu or silu");
+  fail<ArgumentError>(op, "unknown activation '", name, "'; choose none, relu, tanh, sigmoid, gelu or silu");
 }
 
 void check_epilogue(const char* op, const EpilogueSpec& spec, DType dtype, const Shape& y) {

@@ -15,17 +15,17 @@ PoolArgs geometry(const char* op, const Shape& x, DType dtype, const PoolWindow&
                     name(dtype));
   for (int i = 0; i < 2; ++i) {
     const int64_t kernel = window.kernel[i], padding = window.padding[i];
-    check<ValueError>(kernel >= 1 && window.stride[i] >= 1, op, "kernel and stride must be at least 1, got ", kernel,
-                      " and ", window.stride[i]);
-    check<ValueError>(kernel < kMost && window.stride[i] < kMost, op, "kernel and stride must be less than 2^31, got ",
-                      kernel, " and ", window.stride[i]);
-    check<ValueError>(padding >= 0 && 2 * padding <= kernel, op, "padding must be at most half the kernel size ",
-                      kernel, ", got ", padding);
+    check<ArgumentError>(kernel >= 1 && window.stride[i] >= 1, op, "kernel and stride must be at least 1, got ", kernel,
+                         " and ", window.stride[i]);
+    check<ArgumentError>(kernel < kMost && window.stride[i] < kMost, op,
+                         "kernel and stride must be less than 2^31, got ", kernel, " and ", window.stride[i]);
+    check<ArgumentError>(padding >= 0 && 2 * padding <= kernel, op, "padding must be at most half the kernel size ",
+                         kernel, ", got ", padding);
     check<ShapeError>(x[1 + i] + 2 * padding >= kernel, op, "kernel size ", kernel, " exceeds the padded image (x: ", x,
                       ", NHWC)");
   }
-  check<ValueError>(window.kernel[0] * window.kernel[1] < kMost, op, "windows hold less than 2^31 elements, got ",
-                    window.kernel[0], " x ", window.kernel[1]);
+  check<ArgumentError>(window.kernel[0] * window.kernel[1] < kMost, op, "windows hold less than 2^31 elements, got ",
+                       window.kernel[0], " x ", window.kernel[1]);
   PoolArgs args;
   args.dtype = dtype;
   args.n = x[0], args.h = x[1], args.w = x[2], args.c = x[3];

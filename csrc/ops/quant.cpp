@@ -21,18 +21,18 @@ void check_dtype(const char* op, const char* what, const Tensor& t, DType dtype)
 }
 
 void check_zero_point(const char* op, const char* what, int32_t zero_point) {
-  check<ValueError>(zero_point >= 0 && zero_point <= 255, op, what, " must lie in 0..255, got ", zero_point);
+  check<ArgumentError>(zero_point >= 0 && zero_point <= 255, op, what, " must lie in 0..255, got ", zero_point);
 }
 
 void check_qparams(const char* op, const char* scale_name, float scale, const char* zero_point_name,
                    int32_t zero_point) {
-  check<ValueError>(std::isfinite(scale) && scale > 0, op, scale_name, " must be positive and finite, got ", scale);
+  check<ArgumentError>(std::isfinite(scale) && scale > 0, op, scale_name, " must be positive and finite, got ", scale);
   check_zero_point(op, zero_point_name, zero_point);
 }
 
 void check_range(const char* op, int32_t lo, int32_t hi) {
-  check<ValueError>(0 <= lo && lo <= hi && hi <= 255, op, "the output range needs 0 <= lo <= hi <= 255, got lo ", lo,
-                    ", hi ", hi);
+  check<ArgumentError>(0 <= lo && lo <= hi && hi <= 255, op, "the output range needs 0 <= lo <= hi <= 255, got lo ", lo,
+                       ", hi ", hi);
 }
 
 void check_output(const char* op, const QOutput& out, int64_t channels, const Tensor& weight) {
@@ -151,10 +151,10 @@ int64_t output_size(const Geometry& g, int axis, int64_t size) {
   const int64_t kernel = g.kernel[axis], stride = g.stride[axis], padding = g.padding[axis],
                 dilation = g.dilation[axis];
   constexpr int64_t kMost = int64_t{1} << 31;
-  check<ValueError>(kernel >= 1 && kernel < kMost, g.op, "kernel size must be at least 1, got ", kernel);
-  check<ValueError>(stride >= 1 && stride < kMost, g.op, "stride must be at least 1, got ", stride);
-  check<ValueError>(padding >= 0 && padding < kMost, g.op, "padding must not be negative, got ", padding);
-  check<ValueError>(dilation >= 1 && dilation < kMost, g.op, "dilation must be at least 1, got ", dilation);
+  check<ArgumentError>(kernel >= 1 && kernel < kMost, g.op, "kernel size must be at least 1, got ", kernel);
+  check<ArgumentError>(stride >= 1 && stride < kMost, g.op, "stride must be at least 1, got ", stride);
+  check<ArgumentError>(padding >= 0 && padding < kMost, g.op, "padding must not be negative, got ", padding);
+  check<ArgumentError>(dilation >= 1 && dilation < kMost, g.op, "dilation must be at least 1, got ", dilation);
   const int64_t reach = dilation * (kernel - 1) + 1;
   check<ShapeError>(reach <= size + 2 * padding, g.op, "a kernel that reaches over ", reach,
                     axis == 0 ? " rows" : " columns", " does not fit into ", size, " plus padding ", padding,
@@ -173,7 +173,7 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
   check_dtype(op, "weight", weight, DType::kInt8);
   check<ShapeError>(weight.rank() == 4, op, "weight must be (O, KH, KW, C/groups), got ", weight.shape());
   const int64_t groups = params.groups;
-  check<ValueError>(groups >= 1, op, "groups must be at least 1, got ", groups);
+  check<ArgumentError>(groups >= 1, op, "groups must be at least 1, got ", groups);
   check<ShapeError>(weight.dim(3) * groups == x.dim(3), op, "weight expects ", weight.dim(3) * groups,
                     " input channels, x has ", x.dim(3), " (x: ", x.shape(), ", NHWC; weight: ", weight.shape(),
                     ", groups ", groups, ")");
@@ -270,8 +270,8 @@ void set_pool(PoolArgs& args, const Geometry& g, const Tensor& x) {
   args.stride_h = g.stride[0], args.stride_w = g.stride[1];
   args.pad_h = g.padding[0], args.pad_w = g.padding[1];
   // As in PyTorch: every window then holds a pixel.
-  check<ValueError>(2 * args.pad_h <= args.kh && 2 * args.pad_w <= args.kw, g.op, "padding (", args.pad_h, ", ",
-                    args.pad_w, ") must be at most half the kernel (", args.kh, ", ", args.kw, ")");
+  check<ArgumentError>(2 * args.pad_h <= args.kh && 2 * args.pad_w <= args.kw, g.op, "padding (", args.pad_h, ", ",
+                       args.pad_w, ") must be at most half the kernel (", args.kh, ", ", args.kw, ")");
 }
 
 Work pool_work(const PoolArgs& args) {
@@ -280,8 +280,8 @@ Work pool_work(const PoolArgs& args) {
 
 Tensor average(QAvgPoolArgs& args, const Tensor& x, const char* op) {
   // The kernel adds up in int32.
-  check<ValueError>(args.kh * args.kw <= (int64_t{1} << 23), op,
-                    "windows of more than 2^23 pixels are not supported, got ", args.kh, " x ", args.kw);
+  check<ArgumentError>(args.kh * args.kw <= (int64_t{1} << 23), op,
+                       "windows of more than 2^23 pixels are not supported, got ", args.kh, " x ", args.kw);
   const Tensor y = Tensor::empty(DType::kUInt8, {args.n, args.oh, args.ow, args.c});
   if (y.size() > 0)
     launch(op, &KernelTable::avg_pool2d_u8, args, pool_work(args), {read(&PoolArgs::x, x), write(&PoolArgs::y, y)});

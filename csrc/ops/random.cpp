@@ -10,7 +10,7 @@ namespace quernel::ops {
 namespace {
 
 void check_probability(double p) {
-  check<ValueError>(p >= 0 && p <= 1, "dropout", "p must be a probability in [0, 1], is ", p);
+  check<ArgumentError>(p >= 0 && p <= 1, "dropout", "p must be a probability in [0, 1], is ", p);
 }
 
 uint64_t blocks_of(int64_t size, int64_t per_block) {
@@ -60,8 +60,8 @@ Tensor dropout_grad(const Tensor& g, const Tensor& mask, double p) {
 }
 
 Tensor uniform(const Shape& shape, double lo, double hi, DType dtype, const Generator& generator) {
-  check<ValueError>(lo < hi && std::isfinite(hi - lo), "uniform", "the range [", lo, ", ", hi,
-                    ") is empty or unbounded");
+  check<ArgumentError>(lo < hi && std::isfinite(hi - lo), "uniform", "the range [", lo, ", ", hi,
+                       ") is empty or unbounded");
   RandomFillArgs args;
   args.dtype = dtype;
   args.lo = lo;
@@ -70,8 +70,8 @@ Tensor uniform(const Shape& shape, double lo, double hi, DType dtype, const Gene
 }
 
 Tensor normal(const Shape& shape, double mean, double sd, DType dtype, const Generator& generator) {
-  check<ValueError>(std::isfinite(mean) && std::isfinite(sd) && sd >= 0, "normal", "mean ", mean, " and std ", sd,
-                    " must be finite, and std not negative");
+  check<ArgumentError>(std::isfinite(mean) && std::isfinite(sd) && sd >= 0, "normal", "mean ", mean, " and std ", sd,
+                       " must be finite, and std not negative");
   RandomFillArgs args;
   args.dtype = dtype;
   args.normal = true;

@@ -54,11 +54,12 @@ const Level& level_by_name(std::string_view name) {
   for (const Level* level : kLevels) {
     known += (known.empty() ? "" : ", ") + std::string(level->name);
     if (level->name != name) continue;
-    check<ValueError>(supported(*level), "isa", "level '", name, "' needs CPU features that this machine lacks: ",
-                      feature_names(level->features & ~cpu_features()), "; supported_isas() lists the levels it has");
+    check<ArgumentError>(supported(*level), "isa", "level '", name, "' needs CPU features that this machine lacks: ",
+                         feature_names(level->features & ~cpu_features()),
+                         "; supported_isas() lists the levels it has");
     return *level;
   }
-  fail<ValueError>("isa", "unknown level '", name, "'; compiled levels: ", known);
+  fail<ArgumentError>("isa", "unknown level '", name, "'; compiled levels: ", known);
 }
 
 const Level& initial_level() {

@@ -10,7 +10,7 @@ namespace quernel {
 
 const KernelTable& active_table();
 const char* active_isa();
-void set_isa(const char* name);  // throws ValueError: unknown level, or absent from this CPU
+void set_isa(const char* name);  // throws ArgumentError: unknown level, or absent from this CPU
 
 std::vector<std::string> compiled_isas();   // lowest first
 std::vector<std::string> supported_isas();  // those this CPU can run, without emulated ones

@@ -38,13 +38,9 @@ struct Call {
 };
 
 [[noreturn]] void refuse(const char* op, const Status& s) {
-  switch (s.code) {
-    case StatusCode::kLabelOutOfRange:
-      fail<ValueError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
-                       " classes (labels count from 0 to ", s.limit - 1, ")");
-    default:
-      fail<ValueError>(op, "index ", s.value, " at position ", s.index, " is out of range for size ", s.limit);
-  }
+  // kLabelOutOfRange, the only refusal so far.
+  fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
+                      " classes (labels count from 0 to ", s.limit - 1, ")");
 }
 
 }  // namespace

@@ -42,7 +42,7 @@ void wait_actively(int64_t ns) {
 }  // namespace
 
 double fma_peak(int threads) {
-  check<ValueError>(threads >= 1, "fma_peak", "at least one thread must work, got ", threads);
+  check<ArgumentError>(threads >= 1, "fma_peak", "at least one thread must work, got ", threads);
   constexpr int64_t kRounds = 2000, kItems = 1024;
   const KernelFn kernel = active_table().fma_peak.run;
   std::vector<float> y(static_cast<size_t>(2 * kItems));

@@ -95,8 +95,8 @@ int requested() {
   int count = 0;
   const char* end = text + std::string_view(text).size();
   const auto [stop, error] = std::from_chars(text, end, count);
-  check<ValueError>(error == std::errc() && stop == end && count >= 1, "threads",
-                    "QUERNEL_NUM_THREADS expects an integer of at least 1, got \"", text, '"');
+  check<ArgumentError>(error == std::errc() && stop == end && count >= 1, "threads",
+                       "QUERNEL_NUM_THREADS expects an integer of at least 1, got \"", text, '"');
   return count;
 }
 

@@ -403,7 +403,7 @@ ThreadPool& ThreadPool::instance() {
 int ThreadPool::size() const { return pool().size(); }
 
 void ThreadPool::resize(int threads) {
-  check<ValueError>(threads >= 1, "set_num_threads", "at least one thread must work, got ", threads);
+  check<ArgumentError>(threads >= 1, "set_num_threads", "at least one thread must work, got ", threads);
   pool().resize(threads);
   g_threads.store(threads, std::memory_order_relaxed);
 }

@@ -22,7 +22,7 @@ class ThreadPool {
   static ThreadPool& instance();
 
   int size() const;          // threads that work on a call, the caller included
-  void resize(int threads);  // throws ValueError below 1, StateError from inside a call
+  void resize(int threads);  // throws ArgumentError below 1, StateError from inside a call
 
   // `interruptible`: the caller polls for Ctrl-C between chunks (keep chunks below ~50 us).
   void run(Body body, void* context, int64_t items, int64_t grain, bool interruptible = true);
