@@ -197,3 +197,38 @@ def test_a_layer_made_with_its_size_keeps_it() -> None:
     fail(lambda: made.append(nn.Linear(3, 2)))
     assert made[0].in_features == 3
     assert made[0](X).shape == (4, 2)
+
+
+@pytest.mark.parametrize("calls_before", [0, 1, 2, 3])
+def test_a_jitted_step_that_raises_leaves_no_trace(calls_before: int) -> None:
+    """Run eagerly, recorded, or (as raising is another path, chosen by an argument) as a signature of its own."""
+
+    def run(failure: bool) -> object:
+        qn.seed(1)
+        net = make_net(None)
+        opt = optim.Adam(net.parameters(), lr=0.1)
+
+        @qn.jit
+        def step(x: qn.Tensor, refuse: bool) -> None:
+            opt.zero_grad()
+            net(x).square().sum().backward()
+            opt.step()
+            if refuse:
+                opt.lr = 0.5
+                raise Refused
+
+        for _ in range(calls_before):
+            step(X, False)
+        if failure:
+            was = None if calls_before == 0 else everything(net, opt)
+            for _ in range(2):
+                with pytest.raises(Refused):
+                    step(X, True)
+                assert was is None or everything(net, opt) == was
+            assert calls_before > 0 or net[0].weight.is_unsized
+        for _ in range(3):
+            step(X, False)
+        assert len(step.plans()) == 1
+        return everything(net, opt)
+
+    assert run(failure=True) == run(failure=False)
