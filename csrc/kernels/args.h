@@ -79,17 +79,17 @@ struct PackArgs {
 
 // Geometry of a 2-D convolution, NHWC; channels are per group.
 struct ConvShape {
-  int64_t n, h, w, c;        // input; c = channels of all groups
-  int64_t oh, ow, o;         // output; o = channels of all groups
+  int64_t n, h, w, c;  // input; c = channels of all groups
+  int64_t oh, ow, o;   // output; o = channels of all groups
   int64_t kh, kw;
   int64_t stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w;
   int64_t groups;
 };
 
-// y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g] in panels. Also its adjoint, dx from g: then x is g,
-// y is dx, `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed. Depthwise
-// weights (groups = C = O) are packed as B[KH·KW, C]. Items: (group, panel, strip of `strip` pixels); in the adjoint
-// for each phase (pixel coordinates modulo the strides).
+// y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g] in panels. Also its adjoint, dx from g: then x is
+// g, y is dx, `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed.
+// Depthwise weights (groups = C = O) are packed as B[KH·KW, C]. Items: (group, panel, strip of `strip` pixels); in the
+// adjoint for each phase (pixel coordinates modulo the strides).
 struct ConvArgs : Epilogue {
   const void* x = nullptr;
   const void* w = nullptr;
@@ -117,6 +117,7 @@ struct SumSplitsArgs {
 
 // ---- elementwise ------------------------------------------------------------------------------------------------
 
+// clang-format off
 enum class UnaryOp : int32_t {
   kCopy, kNeg, kAbs, kSign, kSquare, kSqrt, kReciprocal, kExp, kLog, kTanh, kSigmoid, kRelu, kGelu, kSilu, kLogicalNot
 };
@@ -127,6 +128,7 @@ enum class BinaryOp : int32_t {
   kReluGrad, kTanhGrad, kSigmoidGrad,  // from the output y
   kGeluGrad, kSiluGrad, kAbsGrad       // from the input x
 };
+// clang-format on
 
 // Strided operands of up to kArgsRank collapsed dimensions, the output contiguous; item = block of kElementBlock
 // output elements. Strides count elements; 0 broadcasts.
@@ -232,7 +234,7 @@ struct PoolArgs {
   const void* x = nullptr;      // input (forward) or incoming gradient (backward)
   const void* index = nullptr;  // max backward: argmax of the forward pass, int32 tap numbers
   void* y = nullptr;
-  void* index_out = nullptr;    // max forward
+  void* index_out = nullptr;  // max forward
   DType dtype{};
   int64_t n = 0, h = 0, w = 0, c = 0, oh = 0, ow = 0;
   int64_t kh = 0, kw = 0, stride_h = 0, stride_w = 0, pad_h = 0, pad_w = 0;

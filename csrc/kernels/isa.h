@@ -31,46 +31,46 @@ enum CpuFeature : uint32_t {
 // Taken from the compiler's own macros, so that flags and detection cannot drift apart.
 inline constexpr uint32_t kRequiredFeatures = 0
 #ifdef __AVX2__
-    | kCpuAvx2
+                                              | kCpuAvx2
 #endif
 #ifdef __FMA__
-    | kCpuFma
+                                              | kCpuFma
 #endif
 #ifdef __F16C__
-    | kCpuF16c
+                                              | kCpuF16c
 #endif
 #ifdef __BMI2__
-    | kCpuBmi2
+                                              | kCpuBmi2
 #endif
 #ifdef __AVX512F__
-    | kCpuAvx512f
+                                              | kCpuAvx512f
 #endif
 #ifdef __AVX512BW__
-    | kCpuAvx512bw
+                                              | kCpuAvx512bw
 #endif
 #ifdef __AVX512VL__
-    | kCpuAvx512vl
+                                              | kCpuAvx512vl
 #endif
 #ifdef __AVX512DQ__
-    | kCpuAvx512dq
+                                              | kCpuAvx512dq
 #endif
 #ifdef __AVX512CD__
-    | kCpuAvx512cd
+                                              | kCpuAvx512cd
 #endif
 #ifdef __AVX512VNNI__
-    | kCpuAvx512vnni
+                                              | kCpuAvx512vnni
 #endif
 #ifdef __AVX512BF16__
-    | kCpuAvx512bf16
+                                              | kCpuAvx512bf16
 #endif
 #ifdef __AMX_TILE__
-    | kCpuAmxTile
+                                              | kCpuAmxTile
 #endif
 #ifdef __AMX_INT8__
-    | kCpuAmxInt8
+                                              | kCpuAmxInt8
 #endif
 #ifdef __AMX_BF16__
-    | kCpuAmxBf16
+                                              | kCpuAmxBf16
 #endif
     ;
 

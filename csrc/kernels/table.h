@@ -71,17 +71,29 @@ struct KernelTable {
 
 struct Level {
   const char* name;
-  uint32_t features;  // CpuFeature bits the objects were compiled for
+  uint32_t features;      // CpuFeature bits the objects were compiled for
   bool emulated = false;  // for tests: runs only if asked for by name
   KernelTable table;
 };
 
 // Defined by kernels/table.cpp once per level, constant-initialised.
-namespace scalar { extern const Level level; }
-namespace avx2 { extern const Level level; }
-namespace avx512 { extern const Level level; }
-namespace vnni { extern const Level level; }
-namespace amx { extern const Level level; }
-namespace amx_emulated { extern const Level level; }
+namespace scalar {
+extern const Level level;
+}
+namespace avx2 {
+extern const Level level;
+}
+namespace avx512 {
+extern const Level level;
+}
+namespace vnni {
+extern const Level level;
+}
+namespace amx {
+extern const Level level;
+}
+namespace amx_emulated {
+extern const Level level;
+}
 
 }  // namespace quernel

@@ -1,5 +1,5 @@
-// DotS8 in portable C++. Four columns of one row at a time: GCC makes a mess (20 times the code, a fifth of the speed) of
-// larger register tiles written as arrays.
+// DotS8 in portable C++. Four columns of one row at a time: GCC makes a mess (20 times the code, a fifth of the speed)
+// of larger register tiles written as arrays.
 #pragma once
 #include <cstdint>
 
