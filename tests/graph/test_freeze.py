@@ -251,6 +251,26 @@ MIXING = {
 }
 
 
+NUMBERS = {
+    "an operand": lambda x: x * x.shape[0],
+    "a bound": lambda x: ops.clip(x, 0, x.shape[0]),
+    "a slice": lambda x: x[:, : x.shape[0] + 2],
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_batch_size_that_is_computed_with_stays_what_it_is(name: str) -> None:
+    class Net(nn.Module):
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            y: qn.Tensor = NUMBERS[name](x)
+            return y
+
+    frozen = Net().freeze(max_batch=4, input_shape=(6,))
+    for batch in (1, 3, 5, 9):  # 5 would be padded to 6, 9 run in chunks of 4
+        x = np.full((batch, 6), 7, np.float32)
+        np.testing.assert_array_equal(frozen(x), evaluate(Net(), x))
+
+
 @pytest.mark.parametrize("name", MIXING)
 def test_models_that_mix_rows_are_seen(name: str) -> None:
     class Net(nn.Module):

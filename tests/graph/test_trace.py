@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_no_thread_sees_a_traced_model_altered() -> None:
             return x * 2
 
     trace(nn.Sequential(Watched()), [Input((3,))])
-    assert seen == [None, None]
+    assert seen and all(forward is None for forward in seen)
 
 
 def test_layers_may_be_called_anything() -> None:
@@ -211,6 +212,16 @@ def test_deciding_by_values_is_refused(net: nn.Module) -> None:
 def test_deciding_by_the_batch_size_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"different paths with batch sizes.*tanh.*relu"):
         trace(ByBatch(), [Input((3,))])
+
+
+@pytest.mark.parametrize("number", [lambda n: n * n, lambda n: n % 2, lambda n: min(n, 10)])
+def test_a_number_not_linear_in_the_batch_size_is_refused(number: Callable[[int], int]) -> None:
+    class Net(nn.Module):
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            return x * number(x.shape[0])
+
+    with pytest.raises(UnsupportedError, match="different paths with batch sizes"):
+        trace(Net(), [Input((3,))])
 
 
 class BatchSizedConstant(nn.Module):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quernel.graph.ir import Arg, Dim, Graph, Node, Ref, Slice, Value
+from quernel.graph.ir import Arg, Dim, Graph, Node, Ref, Slice, Value, leaves
 
 _N = Dim()
 
@@ -48,6 +48,8 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
         return all(_fixed(v) for v in node.outputs) and node.args.get("training") is not True
     if not all(_leads_with_batch(v) for v in node.outputs):
         return False
+    if _uses_batch_size(node):
+        return False
     rank = len(node.outputs[0].shape)
     operands = (*reads, *_weights(graph, node))
     if node.op in _ELEMENTWISE:
@@ -72,6 +74,17 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
     if node.op in _ALONG_AXIS:
         return _axes_behind_batch(node, len(reads[0].shape))
     return node.op in _BY_ROW and rank >= 2
+
+
+def _uses_batch_size(node: Node) -> bool:
+    """Whether N is a number that the op computes with: of a padded batch it would be another one."""
+    if node.op in ("reshape", "flatten"):  # there it is the extent that the result has anyway
+        return False
+    items = list(leaves(node.args.values()))
+    bounds = [
+        bound for item in items if isinstance(item, Slice) for bound in (item.start, item.stop, item.step)
+    ]
+    return any(isinstance(item, Dim) for item in (*items, *bounds))
 
 
 def _rows_times(x: Value, other: Value) -> bool:
