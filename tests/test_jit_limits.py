@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -145,19 +147,23 @@ def test_isa_change_records_anew() -> None:
             assert all(f(x).item() == want for _ in range(3))
 
 
+class Holder:
+    value: object = None
+
+
 def test_tensor_kept_outside_is_noticed(caplog: pytest.LogCaptureFixture) -> None:
-    kept: dict[int, qn.Tensor] = {}
+    kept = Holder()
 
     def f(x: qn.Tensor) -> qn.Tensor:
         y = x * 2
-        kept[len(kept)] = y
+        kept.value = y
         return y + 1
 
     g = qn.jit(f)
     with caplog.at_level(logging.WARNING, logger="quernel.jit"):
         for i in range(5):
             g(np.full(3, i, np.float32))
-    assert [k.numpy()[0] for k in kept.values()] == [0, 2, 4, 6, 8]
+            assert kept.value.numpy()[0] == 2 * i
     assert "kept outside" in caplog.text
 
 
@@ -277,3 +283,64 @@ def test_another_optimizer_does_not_disturb_a_plan() -> None:
     qn.tensor(x).requires_grad_()
     step(x, y)
     assert step.plans() == plans
+
+
+def test_attributes_of_plain_objects_are_watched() -> None:
+    settings, table = Holder(), {"factor": 1.0}
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            self.settings = settings
+
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            return x * self.settings.value
+
+    settings.value = 1.0
+    net = Net()
+    f = qn.jit(lambda x: net(x) * table["factor"])
+    x = np.ones(2, np.float32)
+    for value, factor in ((1.0, 1.0),) * 4 + ((5.0, 1.0),) * 3 + ((5.0, 2.0),) * 3:
+        settings.value, table["factor"] = value, factor
+        assert f(x).numpy()[0] == value * factor
+    assert f.plans()
+
+
+def test_methods() -> None:
+    class Trainer:
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        @qn.jit
+        def scale(self, x: qn.Tensor) -> qn.Tensor:
+            return x * self.factor
+
+    two, three = Trainer(2.0), Trainer(3.0)
+    x = np.ones(2, np.float32)
+    for _ in range(4):
+        assert two.scale(x).numpy()[0] == 2
+        assert three.scale(x).numpy()[0] == 3
+    assert len(two.scale.plans()) == len(three.scale.plans()) == 1
+    two.factor = 7.0
+    assert two.scale(x).numpy()[0] == 7
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_ctrl_c_in_a_long_step_is_heard_and_leaves_no_trace(share: float) -> None:
+    net = nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(1024, 1024), nn.ReLU())])
+    step = qn.jit(simple_step(net, optim.Adam(net.parameters())))
+    x, y = np.ones((1024, 1024), np.float32), np.zeros(1024, np.int64)
+    for _ in range(2):
+        step(x, y)
+    start = time.perf_counter()
+    step(x, y)
+    whole = time.perf_counter() - start
+    before = state_of(net)
+    timer = threading.Timer(share * whole, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        step(x, y)
+    timer.join()
+    assert state_of(net) == before  # heard while it could still be undone, not at the end
+    step(x, y)
+    assert state_of(net) != before

@@ -46,8 +46,6 @@ py::tuple shape_tuple(const Shape& shape) {
   return result;
 }
 
-Shape to_shape(const std::vector<int64_t>& dims) { return Shape(std::span<const int64_t>(dims)); }
-
 void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
   check<ShapeError>(t.dtype() == flat.dtype() && offset >= 0 && offset + t.size() <= flat.size(), "rehome",
                     "a tensor of ", t.size(), " ", name(t.dtype()), " does not fit at ", offset, " of a segment of ",
@@ -123,7 +121,7 @@ void register_tensor(py::module_& m) {
           "take_numpy", [](const Tensor& t) { return to_numpy(t, true); },
           "A writable NumPy view, for tensors that nobody else holds.")
       .def(
-          "reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(to_shape(shape)); },
+          "reshape", [](const Tensor& t, const std::vector<int64_t>& shape) { return t.reshape(Shape(shape)); },
           py::arg("shape"), "The same memory under another shape.")
       .def("alias", &Tensor::alias, "The same memory through a storage of its own.")
       .def("rehome", &rehome, py::arg("flat"), py::arg("offset"),
@@ -131,7 +129,7 @@ void register_tensor(py::module_& m) {
   m.def(
       "empty",
       [](const std::vector<int64_t>& shape, const std::string& dtype) {
-        return Tensor::empty(dtype_from_name(dtype.c_str()), to_shape(shape));
+        return Tensor::empty(dtype_from_name(dtype.c_str()), Shape(shape));
       },
       py::arg("shape"), py::arg("dtype"), "A tensor of undefined contents.");
   m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("copy") = true,

@@ -8,6 +8,7 @@ namespace {
 
 constexpr double kSmallNs = 20e3;
 constexpr int64_t kSmallBytes = 64 << 10;
+constexpr double kSmallShare = 0.1;
 
 bool has_visible_write(const Program& program, const Step& step) {
   return std::any_of(step.uses.begin(), step.uses.end(), [&](const Use& u) { return program.visible(u); });
@@ -23,19 +24,23 @@ bool conflict(const Step& a, const Step& b) {
   return false;
 }
 
-// Running statistics of BatchNorm and the like: cheap, and keeping their inputs alive costs little.
-bool is_small(const Step& step) {
+// Running statistics of BatchNorm and the like: cheap, and keeping their inputs alive costs little. Of a long program
+// every step that is short beside it: then gradients wait in the arena.
+bool is_small(const Step& step, double program_ns, bool is_long) {
   int64_t bytes = 0;
   for (const Use& use : step.uses) bytes += use.nbytes;
-  return bytes <= kSmallBytes && step.work.ns_per_item * static_cast<double>(step.work.items) <= kSmallNs;
+  const double ns = step.work.ns_per_item * static_cast<double>(step.work.items);
+  return is_long ? ns <= kSmallShare * program_ns : bytes <= kSmallBytes && ns <= kSmallNs;
 }
 
 // Moves small visible writes behind everything that does not depend on them.
 void sink_small_writes(Program& program) {
   std::vector<Step> kept, sunk;  // both in reverse order
+  const double program_ns = program.work_ns();
+  const bool is_long = program.is_long();
   for (size_t i = program.steps.size(); i-- > 0;) {
     Step& step = program.steps[i];
-    const bool free = has_visible_write(program, step) && is_small(step) &&
+    const bool free = has_visible_write(program, step) && is_small(step, program_ns, is_long) &&
                       std::none_of(kept.begin(), kept.end(), [&](const Step& s) { return conflict(step, s); });
     (free ? sunk : kept).push_back(std::move(step));
   }

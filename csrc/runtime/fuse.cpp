@@ -20,7 +20,7 @@ namespace {
 
 class Fuser {
  public:
-  explicit Fuser(Program& program) : program_(program) {}
+  explicit Fuser(Program& program) : program_(program), is_long_(program.is_long()) {}
 
   void run() {
     while (drop_dead() || fuse_any()) {
@@ -54,6 +54,7 @@ class Fuser {
   void erase(size_t step) { program_.steps.erase(program_.steps.begin() + static_cast<std::ptrdiff_t>(step)); }
 
   Program& program_;
+  const bool is_long_;
 };
 
 // ---- what an epilogue offers ------------------------------------------------------------------------------------
@@ -189,6 +190,7 @@ bool Fuser::fuse_step(size_t consumer) {
     const auto producer = sole_writer(t, consumer);
     if (!producer) return false;
     if (step.as<UnaryArgs>().op != UnaryOp::kCopy) return fuse_epilogue(consumer, *producer, t, y);
+    if (is_long_ && program_.visible(y)) return false;
     // Later readers of T will read the destination: nobody may write there any more.
     if (!may_write_early(y, *producer, consumer)) return false;
     if (count_readers(t.segment) > 1 && !unwritten_between(y, consumer + 1, program_.steps.size())) return false;
@@ -251,7 +253,7 @@ bool Fuser::fuse_epilogue(size_t consumer, size_t producer, const Use& t, const 
     // The other operand must be there when the producer runs, and apart from what it writes.
     if (operand->overlaps(y) || !unwritten_between(*operand, producer, consumer)) return false;
   }
-  if (!may_write_early(y, producer, consumer)) return false;
+  if ((is_long_ && program_.visible(y)) || !may_write_early(y, producer, consumer)) return false;
   *epilogue->values = changed;
   for (Use& use : into.uses) {
     if (use.field == epilogue->fields.output) use = {use.field, Access::kWrite, y.segment, y.offset, y.nbytes};

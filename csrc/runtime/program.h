@@ -73,6 +73,17 @@ struct Program {
   std::vector<Step> steps;
   std::vector<Segment> segments;
 
+  // Estimated nanoseconds on one thread.
+  double work_ns() const {
+    double total = 0;
+    for (const Step& step : steps) total += step.work.ns_per_item * static_cast<double>(step.work.items);
+    return total;
+  }
+
+  // Long enough for someone to press Ctrl-C: visible writes then wait for the end, since nothing can be undone after
+  // the first one. It costs copies of the gradients.
+  bool is_long() const { return work_ns() > 30e6; }
+
   // A write that others can see, and that must not happen in a step that is refused.
   bool visible(const Use& use) const {
     const auto kind = segments[static_cast<size_t>(use.segment)].kind;

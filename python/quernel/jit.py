@@ -15,7 +15,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
@@ -24,14 +23,13 @@ from quernel import _core, recording
 from quernel.autograd import is_grad_enabled, no_grad
 from quernel.errors import ArgumentError, StateError
 from quernel.ops.op import current_tracer
+from quernel.signature import PLAIN, SEQUENCES, Call, Variables
 from quernel.tensor import Tensor
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _log = logging.getLogger("quernel.jit")
-_PLAIN = (int, float, complex, str, bool, bytes, type(None))
-_SEQUENCES = (list, tuple)
 _MAX_SIGNATURES = 64
 _MAX_PLANS = 8  # per signature
 _MAX_ATTEMPTS = 3
@@ -83,12 +81,12 @@ class Jitted(Generic[P, R]):
         self._signatures: OrderedDict[Any, _Signature] = OrderedDict()
         self._arenas = _core.ArenaPool()
         self._logged: set[str] = set()
-        self._variables = _Variables(fn)
+        self._variables = Variables(fn)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if _inside.jitted or current_tracer() is not None:  # a part of the call around it
             return self._fn(*args, **kwargs)
-        call = _Call()
+        call = Call()
         args_, kwargs_ = call.take(args), call.take(kwargs)
         call.key.append(is_grad_enabled())
         self._variables.add_to(call)
@@ -101,7 +99,9 @@ class Jitted(Generic[P, R]):
                 if plan.holds(call.tensors):
                     try:
                         outputs = plan.native.replay(call.tensors, self._arenas)
-                    except ArgumentError:  # data refused, nothing happened: `fn` may know what to do, or raises
+                    except (
+                        ArgumentError
+                    ):  # data refused, nothing happened: `fn` may know what to do, or raises
                         return self._eager(args_, kwargs_)
                     result: R = _rebuild(plan.output, [Tensor(t) for t in outputs])
                     return result
@@ -110,12 +110,24 @@ class Jitted(Generic[P, R]):
                 return self._eager(args_, kwargs_)
             return self._record(signature, call.tensors, args_, kwargs_)
 
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """A jitted method: bound like a function, with plans of its own for each object."""
+        if instance is None:
+            return self
+        bound = Jitted(functools.partial(self._fn, instance))
+        functools.update_wrapper(bound, self._fn)
+        name = getattr(self._fn, "__name__", "")
+        if name and hasattr(instance, "__dict__"):
+            vars(instance).setdefault(name, bound)  # found there from now on
+        return bound
+
     def _signature(self, key: Any, kept: Any) -> _Signature:
         signature = self._signatures.get(key)
         if signature is None:
             signature = self._signatures[key] = _Signature(kept)
             if len(self._signatures) > _MAX_SIGNATURES:
                 self._signatures.popitem(last=False)
+                self._tell("its signature keeps changing (an argument or a variable that it reads)")
         self._signatures.move_to_end(key)
         return signature
 
@@ -166,132 +178,18 @@ class Jitted(Generic[P, R]):
         return [p.native for s in self._signatures.values() for p in s.plans]
 
 
-class _Call:
-    """Takes a call's arguments apart: a hashable key, the native tensors, and what the function is to be given."""
-
-    def __init__(self) -> None:
-        self.key: list[Any] = []
-        self.tensors: list[_core.Tensor] = []
-        self.kept: list[Any] = []  # what the key refers to by identity
-        self.obstacle = ""  # why no plan can serve this call
-
-    def take(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return self._take_tensor(value)
-        if isinstance(value, np.ndarray):  # borrowed: kernels read the caller's memory
-            return self._argument("t", _core.from_numpy(value, copy=False))
-        if type(value) is float or isinstance(value, np.floating):
-            return self._argument("f", _core.from_numpy(np.array(value, np.float64), copy=True))
-        if isinstance(value, _SEQUENCES):
-            self.key.append((type(value), len(value)))
-            items = [self.take(item) for item in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        if isinstance(value, dict):
-            self.key.append((dict, *value))
-            return {name: self.take(item) for name, item in value.items()}
-        self.key.append(self.constant(value))
-        return value
-
-    def _take_tensor(self, value: Tensor) -> Tensor:
-        if value.is_traced or not value.requires_grad:
-            # An alias, so that the same tensor reached through a closure is not taken for the argument.
-            return self._argument("t", value._t.alias())
-        if value.is_leaf:  # such as a parameter: part of the state, not an argument
-            self.key.append(id(value))
-            self.kept.append(value)
-        else:
-            self.obstacle = "an argument has a history; detach() it, gradients do not flow into a jitted call"
-        return value
-
-    def _argument(self, kind: str, native: _core.Tensor) -> Tensor:
-        self.key.append((kind, native.dtype, native.shape))
-        self.tensors.append(native)
-        return Tensor(native)
-
-    def constant(self, value: Any) -> Any:
-        """What stands for a value in the key: the value and its type if it is plain, else its identity."""
-        kind = type(value)
-        if kind is float:
-            return (kind, value.hex())  # tells -0.0 from 0.0
-        if kind in (tuple, list):
-            return (kind, *[self.constant(item) for item in value])
-        if kind in _PLAIN:
-            return (kind, value)
-        self.kept.append(value)
-        return id(value)
-
-
-class _Variables:
-    """Variables that a function reads from its closure, its defaults and its module.
-
-    Plain ones (numbers, strings, lists of them) belong to the signature by value, others by identity. Functions of the
-    user's that are found among them are followed. Modules and classes, and what quernel itself defines, do not change.
-    """
-
-    def __init__(self, fn: Callable[..., Any]) -> None:
-        while isinstance(fn, functools.partial):
-            fn = fn.func
-        self._fn = getattr(fn, "__func__", fn)
-        self._read: list[Callable[[], Any]] | None = None  # looked for at the first call, when names are bound
-
-    def add_to(self, call: _Call) -> None:
-        if self._read is None:
-            self._read = []
-            self._follow(self._fn, set())
-        for read in self._read:
-            call.key.append(call.constant(read()))
-
-    def _follow(self, fn: Any, seen: set[int]) -> None:
-        if not isinstance(fn, FunctionType) or id(fn) in seen or recording.is_ours(fn.__code__.co_filename):
-            return
-        seen.add(id(fn))
-        names = [name for name in _global_names(fn.__code__) if name in fn.__globals__]
-        reads = [functools.partial(_cell_value, cell) for cell in fn.__closure__ or ()]
-        reads += [functools.partial(fn.__globals__.get, name) for name in names]
-        if fn.__defaults__:
-            reads.append(functools.partial(getattr, fn, "__defaults__"))
-        for read in reads:
-            value = read()
-            if isinstance(value, FunctionType | Jitted):
-                self._follow(getattr(value, "__wrapped__", value), seen)
-            elif not isinstance(value, ModuleType | type | BuiltinFunctionType):
-                self._reads().append(read)
-                for module in getattr(value, "modules", tuple)():
-                    self._follow(type(module).forward, seen)
-
-    def _reads(self) -> list[Callable[[], Any]]:
-        assert self._read is not None
-        return self._read
-
-
-def _cell_value(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not assigned yet
-        return None
-
-
-def _global_names(code: CodeType) -> list[str]:
-    """Names that a function, or one defined inside it, may look up in its module."""
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            names.update(_global_names(constant))
-    return sorted(names)
-
-
 def _flatten(value: Any, natives: list[_core.Tensor]) -> Any:
     """The structure of a result, its tensors replaced by slots and copied: nobody else holds them."""
     if isinstance(value, Tensor):
         natives.append(_core.fresh_copy(value._t))
         return _Slot(len(natives) - 1)
-    if isinstance(value, _SEQUENCES):
+    if isinstance(value, SEQUENCES):
         items = [_flatten(item, natives) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if isinstance(value, dict):
         return {name: _flatten(item, natives) for name, item in value.items()}
     current = recording.current()
-    if current is not None and not isinstance(value, _PLAIN):
+    if current is not None and not isinstance(value, PLAIN):
         current.abandon(f"it returns a {type(value).__name__}, which a replay cannot renew")
     return value
 
@@ -299,7 +197,7 @@ def _flatten(value: Any, natives: list[_core.Tensor]) -> Any:
 def _rebuild(structure: Any, tensors: Sequence[Tensor]) -> Any:
     if isinstance(structure, _Slot):
         return tensors[structure.index]
-    if isinstance(structure, _SEQUENCES):
+    if isinstance(structure, SEQUENCES):
         items = [_rebuild(item, tensors) for item in structure]
         return type(structure)(*items) if hasattr(structure, "_fields") else type(structure)(items)
     if isinstance(structure, dict):
@@ -326,8 +224,10 @@ def jit(fn: Callable[P, R] | None = None) -> Jitted[P, R] | Callable[[Callable[P
 
     What a replay cannot follow is done eagerly instead, and logged once with its line: looking at a tensor's numbers
     inside `fn` (`item()`, `if loss > 1:`, `numpy()`), arrays that are not arguments, results kept outside. Plain Python
-    side effects (a `print`, a counter) happen only while `fn` really runs; attributes of objects other than Modules,
-    optimizers and tensors are not watched.
+    side effects (a `print`, a counter, drawing from another random generator) happen only while `fn` really runs. Of
+    host state, arguments, Modules, optimizers and tensors are watched, and the plain values (numbers, strings, short
+    lists and dicts of them) in variables of `fn` and of functions it calls, and in attributes of objects found there;
+    what lies deeper is not.
 
     Example:
         >>> net = nn.Linear(4, 2)

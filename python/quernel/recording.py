@@ -121,7 +121,10 @@ def on_rollback(undo: Callable[[], None]) -> None:
 
 @contextmanager
 def transaction() -> Iterator[None]:
-    """Everything inside happens whole, or is undone when an exception leaves it."""
+    """Everything inside happens whole, or is undone when an exception leaves it; inside another one it does nothing."""
+    if _state.undo is not None:
+        yield
+        return
     native = _core.Transaction()
     _state.undo = []
     try:
