@@ -38,11 +38,11 @@ INTRINSICS = re.compile(r"\b(immintrin|x86intrin|arm_neon|amxintrin)\.h|\b_mm\d*
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 # Python: what each part of the package may import from it. `_core` is the native module.
-FOUNDATION = {"errors", "recording", "runtime", "tensor", "autograd", "jit", "ops", "random"}
-# Its users are what Python sees of the engine's own objects. Four of them beside the tensors and ops: the tape and the
+FOUNDATION = {"errors", "recording", "runtime", "tensor", "autograd", "signature", "jit", "ops", "random"}
+# Its users are what Python sees of the engine's own objects. Five of them beside the tensors and ops: the arguments of jit; the tape and the
 # recording, which native code takes part in (accumulating gradients, transactions); the default random stream, which
 # is a native object; and the error classes, which native code raises.
-CORE_USERS = {"tensor", "autograd", "runtime", "jit", "ops", "recording", "random", "errors"}
+CORE_USERS = {"tensor", "autograd", "runtime", "signature", "jit", "ops", "recording", "random", "errors"}
 
 
 def relative(path: Path) -> str:
