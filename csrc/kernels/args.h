@@ -99,7 +99,7 @@ struct ConvArgs : Epilogue {
 };
 
 // dw[split] (splits, O, KH·KW·C/g): each the sum over one range of the output pixels. Item = (split, group, panel of 64
-// columns).
+// columns), depthwise (split, panel of 64 channels).
 struct ConvGradWeightArgs {
   const void* x = nullptr;
   const void* g = nullptr;

@@ -20,8 +20,6 @@ namespace {
 constexpr int64_t kShortRun = 16;      // elements
 constexpr int64_t kBlockDepth = 1536;  // rows of a panel of B that stay in L2 while a strip passes
 
-inline bool is_depthwise(const ConvShape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.o; }
-
 // Source and result of a pass: (x, y) forward, (g, dx) backward.
 struct Sides {
   int64_t source_channels, result_channels;  // of all groups

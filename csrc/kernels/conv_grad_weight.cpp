@@ -4,6 +4,8 @@
 // columns in place. dW itself holds the accumulators between chunks. Gathering costs one copy per element against O
 // multiply-adds.
 //
+// Depthwise kernels have no tile: lanes run over channels, and a pixel updates its taps' sums, which stay in L1.
+//
 // Few weights leave few items, so the pixels are cut into `splits` ranges with a result each, which the op adds up
 // afterwards. The number of splits depends on the shape alone: so does the order of summation.
 #include "kernels/conv_stencil.h"
@@ -26,13 +28,19 @@ class GradWeight {
     patches_ = static_cast<T*>(ctx.scratch);
   }
 
-  // Items: (split, group, panel of 64 columns of dW).
+  // Items: (split, group, panel of 64 columns of dW); depthwise (split, panel of 64 channels).
   void run(Range range) {
-    const int64_t panels = ceil_div(cols_, kPanel), pixels = s_.n * s_.oh * s_.ow;
+    const bool depthwise = is_depthwise(s_);
+    const int64_t groups = depthwise ? 1 : s_.groups;
+    const int64_t panels = ceil_div(depthwise ? s_.c : cols_, kPanel), pixels = s_.n * s_.oh * s_.ow;
     for (int64_t item = range.begin; item < range.end; ++item) {
-      const int64_t panel = item % panels, group = item / panels % s_.groups, split = item / panels / s_.groups;
-      run_panel(group, panel * kPanel, pixels * split / args_.splits, pixels * (split + 1) / args_.splits,
-                static_cast<T*>(args_.dw) + split * s_.o * cols_);
+      const int64_t panel = item % panels, group = item / panels % groups, split = item / panels / groups;
+      const int64_t pixel = pixels * split / args_.splits, end = pixels * (split + 1) / args_.splits;
+      T* dw = static_cast<T*>(args_.dw) + split * s_.o * cols_;
+      if (depthwise)
+        run_depthwise(panel * kPanel, pixel, end, dw);
+      else
+        run_panel(group, panel * kPanel, pixel, end, dw);
     }
   }
 
@@ -85,6 +93,38 @@ class GradWeight {
     } while (pixel < end);
   }
 
+  // Channels [first, first + 64) of a depthwise kernel, a vector at a time.
+  void run_depthwise(int64_t first, int64_t pixel, int64_t end, T* dw) {
+    const int64_t last = least(first + kPanel, s_.c), taps = s_.kh * s_.kw;
+    T* sums = patches_;  // [taps][kWidth]
+    for (int64_t c = first; c < last; c += V::kWidth) {
+      const int lanes = static_cast<int>(least(last - c, V::kWidth));
+      for (int64_t tap = 0; tap < taps; ++tap) V::zero().store(sums + tap * V::kWidth);
+      int64_t n = pixel / (s_.oh * s_.ow), oy = pixel / s_.ow % s_.oh, ox = pixel % s_.ow;
+      for (int64_t p = pixel; p < end; ++p) {
+        add_depthwise(V::load(static_cast<const T*>(args_.g) + p * s_.c + c, lanes), n, oy, ox, c, lanes);
+        if (++ox == s_.ow) ox = 0, ++oy;
+        if (oy == s_.oh) oy = 0, ++n;
+      }
+      for (int lane = 0; lane < lanes; ++lane)
+        for (int64_t tap = 0; tap < taps; ++tap) dw[(c + lane) * taps + tap] = sums[tap * V::kWidth + lane];
+    }
+  }
+
+  // One output pixel's share of every tap.
+  void add_depthwise(V g, int64_t n, int64_t oy, int64_t ox, int64_t c, int lanes) {
+    T* sum = patches_;
+    for (int64_t i = 0; i < s_.kh; ++i) {
+      const int64_t y = oy * s_.stride_h + i * s_.dilation_h - s_.pad_h;
+      for (int64_t j = 0; j < s_.kw; ++j, sum += V::kWidth) {
+        const int64_t x = ox * s_.stride_w + j * s_.dilation_w - s_.pad_w;
+        if (y < 0 || y >= s_.h || x < 0 || x >= s_.w) continue;
+        const T* at = static_cast<const T*>(args_.x) + ((n * s_.h + y) * s_.w + x) * s_.c + c;
+        fma(g, V::load(at, lanes), V::load(sum)).store(sum);
+      }
+    }
+  }
+
   const ConvGradWeightArgs& args_;
   const ConvShape& s_;
   int64_t depth_, rows_, cols_;
@@ -105,9 +145,10 @@ Status sum_splits(const SumSplitsArgs& args, Range range) {
   return {};
 }
 
-template <class T>
-int64_t scratch_bytes() {
-  return (kChunk + 1) * kPanel * static_cast<int64_t>(sizeof(T));
+template <class V>
+int64_t scratch_bytes(const ConvGradWeightArgs& args) {
+  const int64_t elements = most((kChunk + 1) * kPanel, args.s.kh * args.s.kw * V::kWidth);
+  return elements * static_cast<int64_t>(sizeof(typename V::Scalar));
 }
 
 }  // namespace
@@ -124,7 +165,7 @@ Status conv2d_grad_weight_f64(const ConvGradWeightArgs& args, Range range, const
 Status sum_splits_f32(const SumSplitsArgs& args, Range range, const Ctx&) { return sum_splits<VecF32>(args, range); }
 Status sum_splits_f64(const SumSplitsArgs& args, Range range, const Ctx&) { return sum_splits<VecF64>(args, range); }
 
-int64_t conv2d_grad_weight_f32_scratch(const ConvGradWeightArgs&) { return scratch_bytes<float>(); }
-int64_t conv2d_grad_weight_f64_scratch(const ConvGradWeightArgs&) { return scratch_bytes<double>(); }
+int64_t conv2d_grad_weight_f32_scratch(const ConvGradWeightArgs& args) { return scratch_bytes<VecF32>(args); }
+int64_t conv2d_grad_weight_f64_scratch(const ConvGradWeightArgs& args) { return scratch_bytes<VecF64>(args); }
 
 }  // namespace quernel::QUERNEL_ISA

@@ -47,9 +47,14 @@ inline void store(V v, typename V::Scalar* p, [[maybe_unused]] int lanes) {
 template <class V, int kRows, int kVecs, bool kTail>
 void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
   using T = typename V::Scalar;
+  // Every loop over the tile is unrolled by order: one that the compiler leaves rolled, as it does with masked tails,
+  // indexes the accumulators and thereby keeps them in memory, at a third of the speed.
   V acc[kRows][kVecs];
-  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
     for (int j = 0; j < kVecs; ++j) acc[i][j] = V::zero();
+  }
   if (tile.accumulate) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
@@ -61,19 +66,25 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
   const int64_t a_step = tile.a_step, ldb = tile.ldb;
   for (int64_t tap = 0; tap < tile.taps; ++tap) {
     const T* a[kRows];
+#pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) a[i] = tile.a[tap * kRows + i];
     const T* b = tile.b[tap] + col;
     for (int64_t k = 0, at = 0; k < tile.depth; ++k, at += a_step, b += ldb) {
       V row[kVecs];
+#pragma GCC unroll 8
       for (int j = 0; j < kVecs - 1; ++j) row[j] = V::load(b + j * V::kWidth);
       row[kVecs - 1] = load<V, kTail>(b + (kVecs - 1) * V::kWidth, lanes);
+#pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
         const V x = V::set(a[i][at]);
+#pragma GCC unroll 8
         for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
       }
     }
   }
+#pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
     for (int j = 0; j < kVecs - 1; ++j) acc[i][j].store(tile.c[i] + col + j * V::kWidth);
     store<V, kTail>(acc[i][kVecs - 1], tile.c[i] + col + (kVecs - 1) * V::kWidth, lanes);
   }

@@ -14,6 +14,8 @@ constexpr int64_t kStripPixels = 48;
 constexpr double kItemNs = 30e3;
 constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
 constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
+constexpr double kLongestSplitNs = 2e6;     // Ctrl-C and balance wait for the end of an item
+constexpr double kMostSplits = 256;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -194,11 +196,13 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape);
   if (dw.size() == 0) return dw;
   const int64_t pixels = s.n * s.oh * s.ow, k = s.kh * s.kw * (s.c / s.groups);
-  const int64_t panels = s.groups * ceil_div(k, kPanel);
-  args.splits = std::max<int64_t>(1, std::min(ceil_div(kBusyItems, panels), pixels / kLeastSplitPixels));
+  const int64_t panels = is_depthwise(s) ? ceil_div(s.c, kPanel) : s.groups * ceil_div(k, kPanel);
+  const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(dw.size() + 32 * k));
+  const auto short_items = static_cast<int64_t>(std::min(total / kLongestSplitNs, kMostSplits));
+  const int64_t wanted = ceil_div(std::max(kBusyItems, short_items), panels);
+  args.splits = std::max<int64_t>(1, std::min(wanted, pixels / kLeastSplitPixels));
   const Tensor parts = args.splits == 1 ? dw : Tensor::empty(x.dtype(), {args.splits, dw.size()});
   const int64_t items = panels * args.splits;
-  const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(dw.size() + 32 * k));
   launch("conv2d_grad_weight", is_f32(x) ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64,
          args, {items, total / static_cast<double>(items)},
          {read(&ConvGradWeightArgs::x, x), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
