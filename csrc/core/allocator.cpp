@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <new>
 #include <vector>
 
 namespace quernel {
@@ -48,7 +47,7 @@ class CachingAllocator final : public Allocator {
       trim();
       data = std::aligned_alloc(kAlign, size);
     }
-    if (!data) throw std::bad_alloc();
+    if (!data) throw OutOfMemory(nbytes);
     return data;
   }
 
@@ -89,9 +88,9 @@ class GuardAllocator final : public Allocator {
   void* allocate(size_t nbytes) override {
     const size_t body = round_up(std::max<size_t>(nbytes, 1), kPage);
     void* map = mmap(nullptr, body + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED) throw std::bad_alloc();
+    if (map == MAP_FAILED) throw OutOfMemory(nbytes);
     auto* first = static_cast<std::byte*>(map) + kPage;
-    if (mprotect(first, body, PROT_READ | PROT_WRITE) != 0) throw std::bad_alloc();
+    if (mprotect(first, body, PROT_READ | PROT_WRITE) != 0) throw OutOfMemory(nbytes);
     std::memset(first, 0xFF, body);  // NaN in every floating type
     // The end of the block meets the guard page to within the alignment of a float.
     return first + (body - round_up(nbytes, 8));

@@ -2,15 +2,29 @@
 // the same sizes again and again, and fresh pages cost more than the kernels that fill them.
 #pragma once
 #include <cstddef>
+#include <cstdio>
+#include <new>
 
 namespace quernel {
 
 class Allocator {
  public:
   virtual ~Allocator() = default;
-  virtual void* allocate(size_t nbytes) = 0;  // 64-byte aligned; throws std::bad_alloc
+  virtual void* allocate(size_t nbytes) = 0;  // 64-byte aligned; throws OutOfMemory
   virtual void release(void* data, size_t nbytes) noexcept = 0;
   virtual void trim() noexcept = 0;  // gives cached blocks back to the system
+};
+
+// No memory; pybind11 makes a MemoryError of it.
+class OutOfMemory final : public std::bad_alloc {
+ public:
+  explicit OutOfMemory(size_t nbytes) noexcept {
+    std::snprintf(message_, sizeof message_, "[allocate] there is no memory for %zu bytes", nbytes);
+  }
+  const char* what() const noexcept override { return message_; }
+
+ private:
+  char message_[72];  // making a string might fail now
 };
 
 // The process-wide CPU allocator. QUERNEL_DEBUG_ALLOC=guard puts every block against an inaccessible page and

@@ -7,6 +7,7 @@ drawn before, never on threads, instruction set, or whether a plan replays the d
 from __future__ import annotations
 
 import functools
+import operator
 
 from quernel import _core, recording
 from quernel.errors import ArgumentError
@@ -22,7 +23,7 @@ def seed(value: int) -> None:
     """Starts the default stream anew.
 
     Raises:
-        ArgumentError: The seed is negative or does not fit 64 bits.
+        ArgumentError: The seed is negative, no whole number, or does not fit 64 bits.
 
     Example:
         >>> qn.seed(7)
@@ -31,6 +32,10 @@ def seed(value: int) -> None:
         >>> bool((qn.ops.uniform((3,)) == a).numpy().all())
         True
     """
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise ArgumentError(f"[seed] a seed is a whole number in [0, 2**64), got {value!r}") from None
     if not 0 <= value < 2**64:
         raise ArgumentError(f"[seed] a seed lies in [0, 2**64), got {value}")
     recording.host_write("qn.seed()")
