@@ -51,6 +51,10 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "conv2d: groups": (A, r"\[conv2d\] groups must divide the 3 output channels, got 2", lambda: ops.conv2d(X, ones(3, 3, 3, 2), groups=2)),
     "conv2d: stride": (A, r"\[conv2d\] stride must be at least 1, got 0", lambda: ops.conv2d(X, ones(2, 3, 3, 4), stride=0)),
     "conv2d: padding": (A, r"\[conv2d\] padding must be at least 0", lambda: ops.conv2d(X, ones(2, 3, 3, 4), padding=(0, -1))),
+    "conv2d: fraction": (A, r"\[conv2d\] stride must be one whole number or two .*, got 1.5", lambda: ops.conv2d(X, ones(2, 3, 3, 4), stride=1.5)),
+    "conv2d: stride word": (A, r"\[conv2d\] stride must be one whole number or two .*, got '1'", lambda: ops.conv2d(X, ones(2, 3, 3, 4), stride="1")),
+    "conv2d: huge": (A, r"\[conv2d\] padding must be at most 2147483647, got 1099511627776", lambda: ops.conv2d(X, ones(2, 3, 3, 4), padding=2**40)),
+    "max_pool2d: fraction": (A, r"\[max_pool2d\] kernel_size must be one whole number", lambda: ops.max_pool2d(X, 2.5)),
     "conv2d: word": (A, r"\[conv2d\] padding must be a size, 'same' or 'valid'", lambda: ops.conv2d(X, ones(2, 3, 3, 4), padding="full")),
     "conv2d: same": (A, r"\[conv2d\] padding='same' needs stride 1", lambda: ops.conv2d(X, ones(2, 3, 3, 4), stride=2, padding="same")),
     "conv2d: pair": (A, r"\[conv2d\] dilation must be one whole number or two", lambda: ops.conv2d(X, ones(2, 3, 3, 4), dilation=(1, 2, 3))),
@@ -60,14 +64,20 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "max_pool2d: window": (S, r"\[max_pool2d\] kernel_size \(9, 9\) exceeds", lambda: ops.max_pool2d(X, 9)),
     "avg_pool2d: padding": (A, r"\[avg_pool2d\] padding must be at most half", lambda: ops.avg_pool2d(X, 2, padding=2)),
     "adaptive: size": (U, r"\[adaptive_avg_pool2d\] only output_size=1", lambda: ops.adaptive_avg_pool2d(X, 2)),
-    "sum: axis": (S, r"\[sum\] axis 2 is out of range", lambda: ops.sum(V, 2)),
-    "sum: twice": (S, r"\[sum\] an axis is named twice", lambda: ops.sum(V, (0, -2))),
+    "sum: axis": (S, r"\[sum\] dim 2 is out of range", lambda: ops.sum(V, 2)),
+    "sum: twice": (S, r"\[sum\] a dim is named twice", lambda: ops.sum(V, (0, -2))),
     "mean: integers": (D, r"\[mean\] x must be floating, got int64; cast", lambda: qn.tensor([1]).mean()),
     "max: nothing": (S, r"\[max\] there is no max of no elements", lambda: qn.zeros((0, 3)).max(0)),
-    "softmax: axis": (S, r"\[softmax\] axis 2 is out of range", lambda: ops.softmax(V, 2)),
+    "softmax: axis": (S, r"\[softmax\] dim 2 is out of range", lambda: ops.softmax(V, 2)),
     "reshape": (S, r"\[reshape\] 12 elements of shape \(3, 4\) do not fit shape \(5, -1\)", lambda: ops.reshape(V, (5, -1))),
     "flatten": (S, r"\[flatten\] start_dim 1 lies behind end_dim 0", lambda: ops.flatten(V, 1, 0)),
-    "transpose": (S, r"\[transpose\] axes \(0, 0\)", lambda: ops.transpose(V, (0, 0))),
+    "permute": (S, r"\[permute\] dims \(0, 0\) must name each", lambda: ops.permute(V, (0, 0))),
+    "permute: number": (A, r"\[permute\] dims must name each of the 2", lambda: ops.permute(V, 1)),  # type: ignore[arg-type]
+    "transpose": (S, r"\[transpose\] dim 2 is out of range", lambda: ops.transpose(V, 0, 2)),
+    "transpose: tuple": (A, r"\[transpose\] swaps two dimensions.*permute", lambda: ops.transpose(V, (0, 1), 0)),  # type: ignore[arg-type]
+    "dim and axis": (A, r"\[sum\] axis is another name of dim", lambda: ops.sum(V, dim=0, axis=0)),  # type: ignore[call-arg]
+    "stack": (S, r"\[stack\] tensor 1 has shape \(4,\), the first \(3, 4\)", lambda: ops.stack([V, ones(4)])),
+    "pad: flat": (A, r"\[pad\] pad_width is a list of .*\[\(0, 0\), \(1, 2\)\] here", lambda: ops.pad(V, (1, 1))),  # type: ignore[arg-type]
     "concat: shapes": (S, r"\[concat\] tensor 1 has shape \(2, 3\), the first \(3, 4\)", lambda: ops.concat([V, ones(2, 3)])),
     "concat: none": (A, r"\[concat\] there is nothing to join", lambda: ops.concat([])),
     "pad": (A, r"\[pad\] pad_width must give", lambda: ops.pad(V, [(1, 1)])),
@@ -88,6 +98,12 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "device: cuda": (errors.DeviceError, r"\[device\] 'cuda' cannot be used: .*device='cpu'", lambda: qn.tensor([1.0], device="cuda")),
     "device: unknown": (errors.DeviceError, r"\[device\] unknown device 'tpu'", lambda: qn.tensor([1.0], device="tpu")),
     "seed": (A, r"\[seed\]", lambda: qn.seed(-1)),
+    "seed: fraction": (A, r"\[seed\] a seed is a whole number .*, got 1.5", lambda: qn.seed(1.5)),  # type: ignore[arg-type]
+    "add: None": (D, r"\[add\] tensors cannot hold a NoneType; pass", lambda: qn.tensor([1.0]) + None),
+    "mul: text": (D, r"\[mul\] tensors cannot hold <U1", lambda: "a" * qn.tensor([1.0])),
+    "concat: None": (D, r"\[concat\] tensors cannot hold a NoneType", lambda: ops.concat([None])),
+    "tensor: None": (D, r"\[tensor\] tensors cannot hold a NoneType", lambda: qn.tensor(None)),
+    "memory": (MemoryError, r"\[allocate\] there is no memory for \d{15} bytes", lambda: qn.zeros((2**23, 2**23))),
     "uniform": (A, r"\[uniform\] low must be below high", lambda: ops.uniform(3, 1, 1)),
     "threads": (A, r"\[set_num_threads\] at least one thread", lambda: qn.runtime.set_num_threads(0)),
 }  # fmt: skip

@@ -240,7 +240,7 @@ def test_dropout_uses_one_mask_both_ways() -> None:
 LINEAR: dict[str, tuple[Callable[[qn.Tensor], qn.Tensor], tuple[int, ...]]] = {
     "reshape": (lambda x: ops.reshape(x, (4, -1)), (3, 4, 2)),
     "flatten": (lambda x: ops.flatten(x, 1), (3, 4, 2)),
-    "transpose": (lambda x: ops.transpose(x, (2, 0, 1)), (3, 4, 2)),
+    "transpose": (lambda x: ops.permute(x, (2, 0, 1)), (3, 4, 2)),
     "concat": (lambda x: ops.concat([x, x, x], -1), (3, 4)),
     "pad": (lambda x: ops.pad(x, [(1, 0), (2, 3)]), (3, 4)),
     "slice": (lambda x: x[::-2, None, 1:], (5, 4)),

@@ -310,3 +310,20 @@ def test_layout_strategy_reaches_the_borrowing_path() -> None:
     a = lay_out(np.arange(6, dtype=np.float32).reshape(2, 3), "guard_end")
     assert np.shares_memory(qn.as_tensor(a).numpy(), a)
     assert isinstance(qn.as_tensor(a)._t, _core.Tensor)
+
+
+def test_a_gradient_is_a_tensor() -> None:
+    t = qn.tensor([1.0], requires_grad=True)
+    with pytest.raises(qn.errors.DTypeError, match=r"\[grad\] a gradient is a Tensor or None, got ndarray"):
+        t.grad = np.ones(1, np.float32)  # type: ignore[assignment]
+    assert t.grad is None
+    t.grad = qn.tensor([2.0])
+    assert t.grad.item() == 2.0
+
+
+def test_one_element_takes_the_formats_of_its_number() -> None:
+    loss = qn.tensor(1.23456)
+    assert f"{loss:.2f} {loss.reshape(1, 1):6.1f} {qn.tensor(7):03d}" == "1.23    1.2 007"
+    assert f"{loss}" == str(loss)
+    with pytest.raises(TypeError, match="format"):
+        f"{qn.tensor([1.0, 2.0]):.2f}"

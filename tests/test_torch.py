@@ -166,7 +166,7 @@ def test_a_formula_with_reuse_and_broadcasting(seed: int, rows: int) -> None:
 
     x, y, s = normal(seed, (rows, 7), (rows, 7), (7,))
     compare(
-        lambda *a: formula(*a, lambda z: ops.concat(z, 1), ops.exp, lambda t: ops.transpose(t, (1, 0))),
+        lambda *a: formula(*a, lambda z: ops.concat(z, 1), ops.exp, lambda t: ops.transpose(t, 0, 1)),
         lambda *a: formula(*a, lambda z: torch.cat(z, 1), torch.exp, lambda t: t.T),
         x, y, s,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from quernel import _core, ops, recording, runtime
 from quernel.autograd import is_grad_enabled, no_grad
 from quernel.errors import QuernelError
 from quernel.jit import jit  # now: importing the module later would put it in the function's place
-from quernel.ops.create import as_tensor, full, ones, ones_like, tensor, zeros, zeros_like
+from quernel.ops.create import arange, as_tensor, full, ones, ones_like, tensor, zeros, zeros_like
 from quernel.runtime import show_config
 from quernel.tensor import Tensor
 
@@ -57,7 +57,7 @@ _LAZY_MODULES = frozenset(
 _LAZY_NAMES = {"load": "quernel.io", "seed": "quernel.random"}
 
 __all__ = [
-    "QuernelError", "Tensor", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
+    "QuernelError", "Tensor", "arange", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
     "is_grad_enabled", "jit", "load", "losses", "metrics", "nn", "no_grad", "ones", "ones_like", "ops", "optim", "quant",
     "random", "recording", "runtime", "seed", "show_config", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -8,13 +8,15 @@ Longer than 400 lines, because Python wants all of a class's operators inside th
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from quernel import _core, ops, recording
 from quernel.errors import DTypeError, ShapeError, StateError
+from quernel.ops.op import numpy_names
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from quernel.autograd import Node
     from quernel.ops.create import TensorLike
     from quernel.ops.op import Spec
+
+Number = bool | int | float
 
 _ABSENT: Any = None
 
@@ -42,9 +46,6 @@ class Tensor:
     __slots__ = ("__weakref__", "_node", "_requires_grad", "_spec", "_t")
 
     __array_priority__ = 1000  # `array + tensor` is ours
-
-    # How often a tensor that had never been asked for gradients was: plans do not watch each of those on its own.
-    first_requests: ClassVar[int] = 0
 
     def __init__(
         self, native: _core.Tensor, requires_grad: bool | None = None, node: Node | None = None
@@ -90,6 +91,10 @@ class Tensor:
             n *= s
         return n
 
+    def numel(self) -> int:
+        """Number of elements; `size` under PyTorch's name."""
+        return self.size
+
     @property
     def device(self) -> str:
         """Where the elements live: "cpu"."""
@@ -121,8 +126,6 @@ class Tensor:
                 f"[requires_grad] only floating tensors have gradients, this one is {self.dtype}"
             )
         if bool(value) != bool(self._requires_grad):
-            if self._requires_grad is None:
-                Tensor.first_requests += 1
             self._requires_grad = bool(value)
             recording.host_write(
                 "Tensor.requires_grad"
@@ -145,6 +148,10 @@ class Tensor:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
+        if not isinstance(value, Tensor | None):
+            raise DTypeError(
+                f"[grad] a gradient is a Tensor or None, got {type(value).__name__}; use qn.tensor()"
+            )
         if value is not None and (value.shape != self.shape or value.dtype != self.dtype):
             raise ShapeError(
                 f"[grad] a {self.dtype} tensor of shape {self.shape} got a {value.dtype} gradient of {value.shape}"
@@ -225,14 +232,14 @@ class Tensor:
     def __dlpack_device__(self) -> tuple[int, int]:
         return (1, 0)
 
-    def item(self) -> bool | int | float:
+    def item(self) -> Number:
         """Returns the value of a tensor of one element as a Python number."""
         value = self._host("Tensor.item()")
         if self.size != 1:
             raise ShapeError(
                 f"[item] only a tensor of one element has an item, this one has shape {self.shape}"
             )
-        number: bool | int | float = value.numpy().item()
+        number: Number = value.numpy().item()
         return number
 
     def tolist(self) -> Any:
@@ -246,7 +253,7 @@ class Tensor:
             )
         return bool(self.item())
 
-    def __float__(self) -> float:
+    def __float__(self) -> builtins.float:
         return float(self.item())
 
     def __int__(self) -> int:
@@ -256,6 +263,10 @@ class Tensor:
         if self.dtype in ops.FLOATING:
             raise DTypeError(f"[index] a {self.dtype} tensor is no index")
         return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        """A tensor of one element takes the formats of its number: ``f"{loss:.3f}"``."""
+        return format(self.item(), spec) if spec and self.size == 1 else super().__format__(spec)
 
     def __repr__(self) -> str:
         extra = f", dtype={self.dtype}" + (", requires_grad=True" if self._requires_grad else "")
@@ -390,20 +401,38 @@ class Tensor:
         """See `ops.reshape`; takes the sizes one by one or as one tuple."""
         return ops.reshape(self, _one_tuple(shape))
 
-    def flatten(self, start_dim: int = 0) -> Tensor:
+    view = reshape
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         """See `ops.flatten`."""
-        return ops.flatten(self, start_dim)
+        return ops.flatten(self, start_dim, end_dim)
 
-    def transpose(self, *axes: int | Sequence[int]) -> Tensor:
-        """See `ops.transpose`; without arguments reverses the dimensions."""
-        return ops.transpose(self, _one_tuple(axes) or None)
+    @numpy_names
+    def squeeze(self, dim: int | Sequence[int] | None = None) -> Tensor:
+        """See `ops.squeeze`."""
+        return ops.squeeze(self, dim)
 
-    permute = transpose
+    @numpy_names
+    def unsqueeze(self, dim: int) -> Tensor:
+        """See `ops.unsqueeze`."""
+        return ops.unsqueeze(self, dim)
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        """See `ops.transpose`: swaps two dimensions."""
+        return ops.transpose(self, dim0, dim1)
+
+    def permute(self, *dims: int | Sequence[int]) -> Tensor:
+        """See `ops.permute`; takes the dimensions one by one or as one tuple."""
+        return ops.permute(self, _one_tuple(dims))
 
     @property
     def T(self) -> Tensor:
         """The tensor with its dimensions reversed."""
-        return ops.transpose(self)
+        return ops.permute(self, tuple(reversed(range(self.ndim))))
+
+    def float(self) -> Tensor:
+        """The tensor as float32."""
+        return ops.cast(self, "float32")
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """See `ops.cast`."""
@@ -415,21 +444,25 @@ class Tensor:
 
     # Reductions and functions.
 
-    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    @numpy_names
+    def sum(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         """See `ops.sum`."""
-        return ops.sum(self, axis, keepdims)
+        return ops.sum(self, dim, keepdim)
 
-    def mean(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    @numpy_names
+    def mean(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         """See `ops.mean`."""
-        return ops.mean(self, axis, keepdims)
+        return ops.mean(self, dim, keepdim)
 
-    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    @numpy_names
+    def max(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         """See `ops.max`."""
-        return ops.max(self, axis, keepdims)
+        return ops.max(self, dim, keepdim)
 
-    def min(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor:
+    @numpy_names
+    def min(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
         """See `ops.min`."""
-        return ops.min(self, axis, keepdims)
+        return ops.min(self, dim, keepdim)
 
     def clip(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
         """See `ops.clip`."""
@@ -466,6 +499,32 @@ class Tensor:
     def abs(self) -> Tensor:
         """See `ops.abs`."""
         return ops.abs(self)
+
+    def gelu(self) -> Tensor:
+        """See `ops.gelu`."""
+        return ops.gelu(self)
+
+    def silu(self) -> Tensor:
+        """See `ops.silu`."""
+        return ops.silu(self)
+
+    def pow(self, exponent: TensorLike) -> Tensor:
+        """See `ops.pow`."""
+        return ops.pow(self, exponent)
+
+    def matmul(self, other: TensorLike) -> Tensor:
+        """See `ops.matmul`."""
+        return ops.matmul(self, other)
+
+    @numpy_names
+    def softmax(self, dim: int = -1) -> Tensor:
+        """See `ops.softmax`."""
+        return ops.softmax(self, dim)
+
+    @numpy_names
+    def log_softmax(self, dim: int = -1) -> Tensor:
+        """See `ops.log_softmax`."""
+        return ops.log_softmax(self, dim)
 
 
 def _one_tuple(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:

@@ -171,7 +171,7 @@ def _one(node: Node, arguments: dict[str, Any]) -> Any:
             arguments = {NAMES.get(k, k): v for k, v in arguments.items()}
         return getattr(reference, node.op)(**arguments)
     if node.op == "concat":
-        return np.concatenate(arguments["tensors"], arguments["axis"])
+        return np.concatenate(arguments["tensors"], arguments["dim"])
     with qn.no_grad():
         return getattr(ops, node.op)(**arguments).numpy()
 

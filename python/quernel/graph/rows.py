@@ -63,9 +63,9 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
             return node.args["training"] is False and node.args["running_mean"] is not None
         case "reshape" | "flatten":
             return True  # row-major: (N, …) to (N, …) keeps each row's elements together
-        case "transpose":
-            axes = node.args["axes"]
-            return isinstance(axes, tuple) and axes[:1] == (0,)
+        case "permute":
+            dims = node.args["dims"]
+            return isinstance(dims, tuple) and dims[:1] == (0,)
         case "getitem":
             return _takes_all_rows(node.args["index"], len(reads[0].shape))
         case "pad":
@@ -114,6 +114,6 @@ def _aligned(value: Value, rank: int) -> bool:
 
 
 def _axes_behind_batch(node: Node, rank: int) -> bool:
-    axis = node.args.get("axis", node.args.get("dim"))
+    axis = node.args["dim"]
     axes = axis if isinstance(axis, tuple) else (axis,)
     return all(isinstance(a, int) and a % rank != 0 for a in axes)

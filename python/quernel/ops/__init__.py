@@ -8,30 +8,10 @@ from __future__ import annotations
 
 from quernel.ops.dtypes import DTYPES, FLOATING, promote_types  # isort: skip - tensor.py needs them
 from quernel.ops.activation import ACTIVATIONS
+from quernel.ops.compare import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne
 from quernel.ops.conv import conv2d
 from quernel.ops.create import as_tensor
-from quernel.ops.elementwise import (
-    add,
-    cast,
-    clip,
-    clone,
-    div,
-    eq,
-    ge,
-    gt,
-    le,
-    logical_and,
-    logical_not,
-    logical_or,
-    lt,
-    maximum,
-    minimum,
-    mul,
-    ne,
-    pow,
-    sub,
-    where,
-)
+from quernel.ops.elementwise import add, clip, clone, div, maximum, minimum, mul, pow, sub, where
 from quernel.ops.layout import (
     assign_,
     broadcast_to,
@@ -41,11 +21,15 @@ from quernel.ops.layout import (
     pad,
     permute,
     reshape,
+    squeeze,
+    stack,
     transpose,
+    unsqueeze,
 )
 from quernel.ops.matmul import linear, matmul
 from quernel.ops.norm import batch_norm
 from quernel.ops.op import OPS, Op, Spec, Tracer, current_tracer, op, set_tracer
+from quernel.ops.operands import cast
 from quernel.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
 from quernel.ops.quant import (
     dequantize,
@@ -69,6 +53,6 @@ __all__ = [
     "current_tracer", "dequantize", "div", "dropout", "eq", "exp", "flatten", "ge", "gelu", "getitem", "global_avg_pool2d", "gt", "le",
     "linear", "log", "log_softmax", "logical_and", "logical_not", "logical_or", "lt", "matmul", "max", "max_pool2d",
     "maximum", "mean", "min", "minimum", "mse_loss", "mul", "ne", "neg", "normal", "op", "pad", "permute", "pow",
-    "promote_types", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw", "quantize", "relu", "reshape", "set_tracer", "sigmoid", "silu", "softmax", "sqrt", "square", "sub", "sum", "tanh",
-    "transpose", "uniform", "where",
+    "promote_types", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw", "quantize", "relu", "reshape", "set_tracer", "sigmoid", "silu", "softmax", "sqrt", "square", "squeeze", "stack", "sub", "sum",
+    "tanh", "transpose", "uniform", "unsqueeze", "where",
 ]  # fmt: skip

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quernel import _core, recording
-from quernel.errors import DTypeError
+from quernel.errors import ArgumentError, DTypeError
 from quernel.ops.dtypes import DTYPES, FLOATING, dtype_name, scalar_dtype
+from quernel.ops.op import NotTensorLike
 from quernel.runtime import check_device
 from quernel.tensor import Tensor
 
@@ -75,9 +76,17 @@ def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
         isinstance(data, int) and abs(data) < 2**53
     ):  # numbers may well be part of a plan
         return Tensor(_core.full((), data, scalar_dtype(data) if dtype is None else dtype_name(dtype)))
+    if type(data) is int and dtype is None and -(2**63) <= data < 2**63:
+        return Tensor(_long(data))
     array = _array(data, dtype)
     recording.host_read("array constant")
     return Tensor(_core.from_numpy(array, False))
+
+
+def _long(value: int) -> _core.Tensor:
+    """An int64 that a double, which is how numbers reach kernels, may not hold: made of halves that it does."""
+    high = _core.mul(_core.full((), value >> 32, "int64"), 2.0**32)
+    return _core.add(high, float(value & 0xFFFFFFFF))
 
 
 def full(
@@ -111,6 +120,23 @@ def zeros_like(x: Tensor) -> Tensor:
     return full(x.shape, 0, x.dtype)
 
 
+def arange(start: float, end: float | None = None, step: float = 1, dtype: DTypeLike | None = None) -> Tensor:
+    """Returns ``start, start + step, …`` up to, but without, ``end``; with one number, ``0, 1, …`` up to that.
+
+    Whole numbers give int64, others float32, unless ``dtype`` says otherwise.
+
+    Example:
+        >>> qn.arange(1, 7, 2)
+        tensor([1, 3, 5], dtype=int64)
+    """
+    start, end = (0, start) if end is None else (start, end)
+    if step == 0:
+        raise ArgumentError("[arange] the step must not be 0")
+    whole = all(isinstance(n, int | np.integer) for n in (start, end, step))
+    name = ("int64" if whole else "float32") if dtype is None else dtype_name(dtype)
+    return tensor(np.arange(start, end, step), name)
+
+
 def ones_like(x: Tensor) -> Tensor:
     """Returns ones of x's shape and dtype."""
     return full(x.shape, 1, x.dtype)
@@ -127,13 +153,14 @@ def _array(data: Any, dtype: DTypeLike | None) -> NDArray[Any]:
         array = np.from_dlpack(data)
     else:
         array = np.asarray(data)
+        if array.dtype == object:
+            what = f"{data}" if isinstance(data, int) else f"a {type(data).__name__}"
+            raise NotTensorLike(f"tensors cannot hold {what}; pass numbers, arrays or tensors")
         if dtype is None and array.dtype == np.float64:
             dtype = "float32"
     name = array.dtype.name if dtype is None else dtype_name(dtype)
     if name not in DTYPES or (array.dtype.kind in "OSUV" and name != "bfloat16"):
-        raise DTypeError(
-            f"[tensor] tensors cannot hold {array.dtype}; convert to one of {', '.join(DTYPES)} first"
-        )
+        raise NotTensorLike(f"tensors cannot hold {array.dtype}; convert to one of {', '.join(DTYPES)} first")
     if array.dtype.name != name or not array.dtype.isnative:
         array = array.astype(_numpy_dtype(name))
     return np.ascontiguousarray(array) if array.ndim else array

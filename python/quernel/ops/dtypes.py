@@ -53,7 +53,15 @@ def promote_types(a: str, b: str) -> str:
 
 def scalar_dtype(value: bool | float) -> str:
     """The dtype of a Python number on its own."""
-    return "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
+    if isinstance(value, bool | np.bool_):
+        return "bool"
+    return "int64" if isinstance(value, int | np.integer) else "float32"
+
+
+def whole_range(dtype: str) -> tuple[int, int]:
+    """The least and the largest value of an integer dtype."""
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
 
 
 def combine(higher: str, lower: str) -> str:

@@ -1,4 +1,4 @@
-"""Elementwise ops: arithmetic, functions, comparisons.
+"""Elementwise ops of two operands, and choosing, limiting and copying elements.
 
 Operands broadcast as in NumPy and promote as in PyTorch. The gradient of an operand that was broadcast is summed over the
 dimensions along which it was repeated.
@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 from quernel import _core
 from quernel.autograd import Gradients, attach, needs_grad, no_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError
+from quernel.ops.compare import eq, ge, gt, le, logical_and, lt
 from quernel.ops.create import as_tensor
-from quernel.ops.dtypes import FLOATING, dtype_name
+from quernel.ops.dtypes import FLOATING
 from quernel.ops.op import Spec, op
+from quernel.ops.operands import Operand, cast, promoted, raw, unbroadcast, wanted
 from quernel.ops.shapes import (
     arithmetic,
     broadcast_shapes,
-    comparison,
-    is_number,
-    result_type,
     same,
     spec_of,
 )
@@ -28,47 +27,7 @@ from quernel.ops.unary import log, neg
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
-
     from quernel.ops.create import TensorLike
-
-Operand = Tensor | float
-
-
-def _promoted(x: TensorLike, other: TensorLike, floating: bool = False) -> tuple[Operand, Operand]:
-    """Two operands of one dtype. A Python number stays one, unless both are."""
-    if isinstance(x, Tensor):  # the usual cases first
-        dtype = x._t.dtype
-        if isinstance(other, Tensor):
-            if dtype == other._t.dtype and not (floating and dtype not in FLOATING):
-                return x, other
-        elif dtype in FLOATING and isinstance(other, int | float):
-            return x, float(other)
-    dtype = result_type(x, other)
-    if floating and dtype not in FLOATING:
-        dtype = "float32"
-    if is_number(other) and not is_number(x):
-        return cast(as_tensor(x), dtype), float(other)
-    return (float(x) if is_number(x) else cast(as_tensor(x), dtype)), cast(as_tensor(other), dtype)
-
-
-def _raw(x: Operand) -> _core.Tensor | float:
-    return x._t if isinstance(x, Tensor) else x
-
-
-def _wanted(x: Operand) -> tuple[int, ...] | None:
-    """The shape of the operand if it needs a gradient."""
-    return x._t.shape if isinstance(x, Tensor) and x._requires_grad else None
-
-
-def unbroadcast(g: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Sums a gradient over the dimensions along which an operand of this shape was repeated."""
-    have = g._t.shape
-    if have == shape:
-        return g
-    lead = len(have) - len(shape)
-    repeated = [i + lead for i, n in enumerate(shape) if n != have[i + lead]]
-    return Tensor(_core.sum(g._t, [*range(lead), *repeated]).reshape(shape))
 
 
 @op(shape=arithmetic("add"))
@@ -79,11 +38,11 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
         >>> qn.ops.add(qn.tensor([1, 2]), 0.5)
         tensor([1.5, 2.5], dtype=float32)
     """
-    a, b = _promoted(x, other)
-    out = _core.add(_raw(a), _raw(b))
+    a, b = promoted(x, other)
+    out = _core.add(raw(a), raw(b))
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor) -> Gradients:
         return None if sa is None else unbroadcast(g, sa), None if sb is None else unbroadcast(g, sb)
@@ -94,11 +53,11 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
 @op(shape=arithmetic("sub"))
 def sub(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x - other``."""
-    a, b = _promoted(x, other)
-    out = _core.sub(_raw(a), _raw(b))
+    a, b = promoted(x, other)
+    out = _core.sub(raw(a), raw(b))
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor) -> Gradients:
         return None if sa is None else unbroadcast(g, sa), None if sb is None else unbroadcast(neg(g), sb)
@@ -109,12 +68,12 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
 @op(shape=arithmetic("mul"))
 def mul(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x * other``, element by element."""
-    a, b = _promoted(x, other)
-    ta, tb = _raw(a), _raw(b)
+    a, b = promoted(x, other)
+    ta, tb = raw(a), raw(b)
     out = _core.mul(ta, tb)
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, a: Any, b: Any) -> Gradients:
         return (
@@ -138,12 +97,12 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
         >>> qn.ops.div(qn.tensor([1, 3]), 2)
         tensor([0.5, 1.5], dtype=float32)
     """
-    a, b = _promoted(x, other, floating=True)
-    tb = _raw(b)
-    out = _core.div(_raw(a), tb)
+    a, b = promoted(x, other, floating=True)
+    tb = raw(b)
+    out = _core.div(raw(a), tb)
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, b: Operand, out: Any) -> Gradients:
         ga = div(g, b)
@@ -168,16 +127,16 @@ def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
     Raises:
         ArgumentError: An integer tensor with a negative whole exponent; use floats.
     """
-    a, b = _promoted(x, exponent)
+    a, b = promoted(x, exponent)
     if not isinstance(b, Tensor) and b < 0 and spec_of(a).dtype not in FLOATING:
         raise ArgumentError(
             f"[pow] an integer tensor cannot have the exponent {b:g}; use x.astype('float32')"
         )
-    ta, tb = _raw(a), _raw(b)
+    ta, tb = raw(a), raw(b)
     out = _core.pow(ta, tb)
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, a: Operand, b: Operand, out: Any) -> Gradients:
         ga = gb = None
@@ -222,12 +181,12 @@ def minimum(x: TensorLike, other: TensorLike) -> Tensor:
 
 
 def _extremum(kernel: Any, loses: Any, x: TensorLike, other: TensorLike) -> Tensor:
-    a, b = _promoted(x, other)
-    ta, tb = _raw(a), _raw(b)
+    a, b = promoted(x, other)
+    ta, tb = raw(a), raw(b)
     out = kernel(ta, tb)
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, a: Operand, b: Operand) -> Gradients:
         shared = where(eq(a, b), mul(g, 0.5), g)
@@ -237,69 +196,6 @@ def _extremum(kernel: Any, loses: Any, x: TensorLike, other: TensorLike) -> Tens
         )
 
     return put_on_tape(out, (a, b), backward, (ta, tb))
-
-
-# Comparisons and logic. They have no gradient.
-
-
-@op(shape=comparison("eq"))
-def eq(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns whether the elements are equal."""
-    a, b = _promoted(x, other)
-    return Tensor(_core.eq(_raw(a), _raw(b)))
-
-
-@op(shape=comparison("ne"))
-def ne(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns whether the elements differ."""
-    a, b = _promoted(x, other)
-    return Tensor(_core.ne(_raw(a), _raw(b)))
-
-
-@op(shape=comparison("lt"))
-def lt(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns ``x < other``."""
-    a, b = _promoted(x, other)
-    return Tensor(_core.lt(_raw(a), _raw(b)))
-
-
-@op(shape=comparison("le"))
-def le(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns ``x <= other``."""
-    a, b = _promoted(x, other)
-    return Tensor(_core.le(_raw(a), _raw(b)))
-
-
-@op(shape=comparison("gt"))
-def gt(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns ``x > other``."""
-    a, b = _promoted(x, other)
-    return Tensor(_core.gt(_raw(a), _raw(b)))
-
-
-@op(shape=comparison("ge"))
-def ge(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns ``x >= other``."""
-    a, b = _promoted(x, other)
-    return Tensor(_core.ge(_raw(a), _raw(b)))
-
-
-@op(shape=comparison("logical_and"))
-def logical_and(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns whether both are true; numbers other than 0 are."""
-    return Tensor(_core.logical_and(cast(as_tensor(x), "bool")._t, cast(as_tensor(other), "bool")._t))
-
-
-@op(shape=comparison("logical_or"))
-def logical_or(x: TensorLike, other: TensorLike) -> Tensor:
-    """Returns whether either is true; numbers other than 0 are."""
-    return Tensor(_core.logical_or(cast(as_tensor(x), "bool")._t, cast(as_tensor(other), "bool")._t))
-
-
-@op(shape=lambda x: Spec(spec_of(x).shape, "bool"))
-def logical_not(x: TensorLike) -> Tensor:
-    """Returns whether the elements are false, that is 0."""
-    return Tensor(_core.logical_not(cast(as_tensor(x), "bool")._t))
 
 
 # Choosing, limiting, converting.
@@ -324,11 +220,11 @@ def where(condition: TensorLike, x: TensorLike, other: TensorLike) -> Tensor:
     chosen = as_tensor(condition)
     if chosen.dtype != "bool":
         _where_rule(condition, x, other)
-    a, b = _promoted(x, other)
-    out = _core.where(chosen._t, _raw(a), _raw(b))
+    a, b = promoted(x, other)
+    out = _core.where(chosen._t, raw(a), raw(b))
     if not needs_grad(a, b):
         return Tensor(out)
-    sa, sb = _wanted(a), _wanted(b)
+    sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, chosen: Tensor) -> Gradients:
         return (
@@ -371,23 +267,6 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
         return (unbroadcast(cast(g, a.dtype), a.shape),)
 
     return attach(out._t, (a,), backward, (a._t,))
-
-
-def _cast_rule(x: Any, dtype: DTypeLike) -> Spec:
-    return Spec(spec_of(x).shape, dtype_name(dtype))
-
-
-@op(shape=_cast_rule)
-def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
-    """Converts to another dtype; floats are cut off on their way to integers. Returns ``x`` itself if it has that dtype."""
-    a = as_tensor(x)
-    before, name = a._t.dtype, dtype_name(dtype)
-    if before == name:
-        return a
-    out = _core.cast(a._t, name)
-    if name not in FLOATING:
-        return Tensor(out)
-    return attach(out, (a,), lambda g: (cast(g, before),))
 
 
 @op(shape=same)

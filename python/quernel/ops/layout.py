@@ -16,9 +16,9 @@ from quernel.autograd import Gradients, attach, is_grad_enabled, needs_grad, put
 from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError, UnsupportedError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import promote_types
-from quernel.ops.elementwise import cast, unbroadcast
-from quernel.ops.op import Spec, op
-from quernel.ops.shapes import normalize_axis, spec_of
+from quernel.ops.op import Spec, numpy_names, op
+from quernel.ops.operands import cast, unbroadcast
+from quernel.ops.shapes import normalize_axes, normalize_axis, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -85,52 +85,81 @@ def flatten(x: TensorLike, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return _reshaped(a, _flat_shape(a._t.shape, start_dim, end_dim))
 
 
-def _permutation(rank: int, axes: Sequence[int] | None) -> Shape:
-    if axes is None:
-        return tuple(reversed(range(rank)))
-    order = tuple(normalize_axis("transpose", axis, rank) for axis in axes)
+def unsqueeze(x: TensorLike, dim: int) -> Tensor:
+    """Puts a dimension of size 1 before dimension ``dim``, sharing memory; -1 puts it last."""
+    a = as_tensor(x)
+    at = normalize_axis("unsqueeze", dim, a.ndim + 1)
+    return reshape(a, (*a.shape[:at], 1, *a.shape[at:]))
+
+
+@numpy_names
+def squeeze(x: TensorLike, dim: int | Sequence[int] | None = None) -> Tensor:
+    """Takes out the dimensions of size 1, sharing memory: all, or those of the given ones that have this size."""
+    a = as_tensor(x)
+    dims = normalize_axes("squeeze", dim, a.ndim)
+    return reshape(a, tuple(n for i, n in enumerate(a.shape) if n != 1 or i not in dims))
+
+
+def _permutation(rank: int, dims: Sequence[int]) -> Shape:
+    if isinstance(dims, int):
+        raise ArgumentError(f"[permute] dims must name each of the {rank} dimensions once, got {dims}")
+    order = tuple(normalize_axis("permute", dim, rank) for dim in dims)
     if sorted(order) != list(range(rank)):
-        raise ShapeError(f"[transpose] axes {tuple(axes)} must name each of the {rank} dimensions once")
+        raise ShapeError(f"[permute] dims {tuple(dims)} must name each of the {rank} dimensions once")
     return order
 
 
-def _transpose_rule(x: Any, axes: Sequence[int] | None = None) -> Spec:
+def _permute_rule(x: Any, dims: Sequence[int]) -> Spec:
     spec = spec_of(x)
-    return Spec(tuple(spec.shape[i] for i in _permutation(len(spec.shape), axes)), spec.dtype)
+    return Spec(tuple(spec.shape[i] for i in _permutation(len(spec.shape), dims)), spec.dtype)
 
 
-@op(shape=_transpose_rule)
-def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
-    """Returns a copy whose dimension ``i`` is dimension ``axes[i]`` of ``x``; None reverses the dimensions.
+@op(shape=_permute_rule)
+def permute(x: TensorLike, dims: Sequence[int]) -> Tensor:
+    """Returns a copy whose dimension ``i`` is dimension ``dims[i]`` of ``x``.
 
     Example:
-        >>> qn.ops.transpose(qn.zeros((8, 3, 28, 30)), (0, 2, 3, 1)).shape
+        >>> qn.ops.permute(qn.zeros((8, 3, 28, 30)), (0, 2, 3, 1)).shape
         (8, 28, 30, 3)
     """
     a = as_tensor(x)
-    order = _permutation(a.ndim, axes)
+    order = _permutation(a.ndim, dims)
     back = tuple(order.index(i) for i in range(len(order)))
     return attach(_core.transpose(a._t, order), (a,), lambda g: (Tensor(_core.transpose(g._t, back)),))
 
 
-def permute(x: TensorLike, dims: Sequence[int]) -> Tensor:
-    """PyTorch's name for `transpose` with all axes given."""
-    return transpose(x, dims)
+def transpose(x: TensorLike, dim0: int, dim1: int) -> Tensor:
+    """Returns a copy with two dimensions swapped, as in PyTorch; `permute` reorders them all.
+
+    Example:
+        >>> qn.ops.transpose(qn.zeros((2, 3, 4)), 0, -1).shape
+        (4, 3, 2)
+    """
+    a = as_tensor(x)
+    rank = max(a.ndim, 1)
+    if not all(hasattr(dim, "__index__") for dim in (dim0, dim1)):
+        raise ArgumentError(
+            f"[transpose] swaps two dimensions, got {dim0!r} and {dim1!r}; use permute() for more"
+        )
+    order = list(range(rank))
+    i, j = normalize_axis("transpose", dim0, rank), normalize_axis("transpose", dim1, rank)
+    order[i], order[j] = order[j], order[i]
+    return permute(a, tuple(order[: a.ndim]))
 
 
-def _concat_rule(tensors: Sequence[Any], axis: int = 0) -> Spec:
+def _concat_rule(tensors: Sequence[Any], dim: int = 0) -> Spec:
     if not tensors:
         raise ArgumentError("[concat] there is nothing to join")
     specs = [spec_of(t) for t in tensors]
     first = specs[0].shape
-    at = normalize_axis("concat", axis, len(first))
+    at = normalize_axis("concat", dim, len(first))
     dtype = specs[0].dtype
     for i, spec in enumerate(specs):
         if len(spec.shape) != len(first) or any(
             m != n for k, (m, n) in enumerate(zip(spec.shape, first, strict=True)) if k != at
         ):
             raise ShapeError(
-                f"[concat] tensor {i} has shape {spec.shape}, the first {first}; only axis {at} may differ"
+                f"[concat] tensor {i} has shape {spec.shape}, the first {first}; only dim {at} may differ"
             )
         dtype = promote_types(dtype, spec.dtype)
     if not first:
@@ -139,12 +168,12 @@ def _concat_rule(tensors: Sequence[Any], axis: int = 0) -> Spec:
 
 
 @op(shape=_concat_rule)
-def concat(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
+def concat(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
     """Joins tensors along an existing dimension; their other sizes must agree."""
     inputs = [as_tensor(t) for t in tensors]
-    spec = _concat_rule(inputs, axis)
+    spec = _concat_rule(inputs, dim)
     inputs = [cast(t, spec.dtype) for t in inputs]
-    at = normalize_axis("concat", axis, len(spec.shape))
+    at = normalize_axis("concat", dim, len(spec.shape))
     out = _core.concat([t._t for t in inputs], at)
     if not needs_grad(*inputs):
         return Tensor(out)
@@ -164,8 +193,30 @@ def concat(tensors: Sequence[TensorLike], axis: int = 0) -> Tensor:
     return put_on_tape(out, inputs, backward)
 
 
+@numpy_names
+def stack(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
+    """Joins tensors of one shape along a new dimension ``dim``.
+
+    Example:
+        >>> qn.ops.stack([qn.tensor([1, 2]), qn.tensor([3, 4])], dim=1).tolist()
+        [[1, 3], [2, 4]]
+    """
+    inputs = [as_tensor(t) for t in tensors]
+    for i, t in enumerate(inputs):
+        if t.shape != inputs[0].shape:
+            raise ShapeError(f"[stack] tensor {i} has shape {t.shape}, the first {inputs[0].shape}")
+    return concat(
+        [unsqueeze(t, dim) for t in inputs], inputs[0].ndim + 1 + dim if inputs and dim < 0 else dim
+    )
+
+
 def _pad_rule(x: Any, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Spec:  # noqa: ARG001
     spec = spec_of(x)
+    if any(not isinstance(p, Sequence) for p in pad_width):
+        raise ArgumentError(
+            f"[pad] pad_width is a list of (before, after), one for each dimension, as in NumPy, got {pad_width}; "
+            f"PyTorch's (1, 2), which pads the last one, is {[(0, 0)] * (len(spec.shape) - 1) + [(1, 2)]} here"
+        )
     if [len(p) for p in pad_width] != [2] * len(spec.shape) or any(min(p) < 0 for p in pad_width):
         raise ArgumentError(
             f"[pad] pad_width must give (before, after) >= 0 for each of the dimensions of {spec.shape}, got {pad_width}"

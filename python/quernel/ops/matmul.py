@@ -10,8 +10,8 @@ from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ShapeError
 from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
 from quernel.ops.create import as_tensor
-from quernel.ops.elementwise import unbroadcast
 from quernel.ops.op import Spec, op
+from quernel.ops.operands import unbroadcast
 from quernel.ops.shapes import (
     broadcast_shapes,
     check_addends,

@@ -3,6 +3,8 @@
 An op is one eager function; ``@op`` puts it beside its shape rule in the registry ``OPS`` and lets a tracer see its
 calls. While this thread traces a graph, calling an op computes nothing: the tracer is given the op and its arguments,
 asks the shape rule what comes out, and notes a node down. A graph runs by calling the ops it is made of.
+
+Dimensions are named as in PyTorch, ``dim`` and ``keepdim``; NumPy's ``axis`` and ``keepdims`` are taken for them.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+
+from quernel.errors import ArgumentError, DTypeError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -73,6 +77,31 @@ class Tracer(Protocol):
 
 OPS: dict[str, Op] = {}
 
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def numpy_names(function: Callable[P, R]) -> Callable[P, R]:
+    """Lets a function that takes PyTorch's ``dim`` and ``keepdim`` be called with NumPy's ``axis`` and ``keepdims``."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for theirs, ours in _NUMPY_NAMES.items():
+            if theirs in kwargs:
+                if ours in kwargs:
+                    raise ArgumentError(f"[{function.__name__}] {theirs} is another name of {ours}; give one")
+                kwargs[ours] = kwargs.pop(theirs)
+        return function(*args, **kwargs)
+
+    return call
+
+
+class NotTensorLike(DTypeError):
+    """An operand that no tensor can be made of. The op it was handed to puts its name before the reason."""
+
+    def __init__(self, reason: str, name: str = "tensor") -> None:
+        super().__init__(f"[{name}] {reason}")
+        self.reason = reason
+
 
 class _State(threading.local):
     tracer: Tracer | None = None
@@ -106,11 +135,14 @@ def op(shape: Callable[..., Specs]) -> Callable[[Callable[P, R]], Callable[P, R]
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             tracer = _state.tracer
-            if tracer is None:
-                return function(*args, **kwargs)
-            result: R = tracer.call(entry, entry.bind(args, kwargs))
-            return result
+            try:
+                if tracer is None:
+                    return function(*args, **kwargs)
+                result: R = tracer.call(entry, entry.bind(args, kwargs))
+                return result
+            except NotTensorLike as error:
+                raise DTypeError(f"[{entry.name}] {error.reason}") from None
 
-        return call
+        return numpy_names(call) if "dim" in function.__annotations__ else call
 
     return register

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from quernel import _core
 from quernel.errors import ShapeError
+from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
 from quernel.tensor import Tensor
 
@@ -56,13 +57,13 @@ def quantize(x: Tensor, scale: float, zero_point: int) -> Tensor:
     Returns:
         uint8, of x's shape.
     """
-    return Tensor(_core.quantize(x._t, scale, zero_point))
+    return Tensor(_core.quantize(as_tensor(x)._t, scale, zero_point))
 
 
 @op(shape=_float_rule)
 def dequantize(q: Tensor, scale: float, zero_point: int) -> Tensor:
     """scale · (q - zero_point), the float32 that uint8 q stands for."""
-    return Tensor(_core.dequantize(q._t, scale, zero_point))
+    return Tensor(_core.dequantize(as_tensor(q)._t, scale, zero_point))
 
 
 def _qlinear_shape(x: Tensor, weight: Tensor, *, out_float: bool, **_: object) -> Spec:
@@ -97,7 +98,7 @@ def qlinear(
     Returns:
         uint8 or float32 (..., O).
     """
-    return Tensor(_core.qlinear(x._t, weight._t, bias._t, scale._t, zero_point, lo, hi, out_float))
+    return Tensor(_core.qlinear(as_tensor(x)._t, weight._t, bias._t, scale._t, zero_point, lo, hi, out_float))
 
 
 def _qconv2d_shape(
@@ -160,7 +161,7 @@ def qconv2d(
     """
     requantize = (bias._t, scale._t, zero_point, lo, hi, x_zero_point)
     geometry = (tuple(stride), tuple(padding), tuple(dilation), groups)
-    return Tensor(_core.qconv2d(x._t, weight._t, *requantize, *geometry, out_float))
+    return Tensor(_core.qconv2d(as_tensor(x)._t, weight._t, *requantize, *geometry, out_float))
 
 
 def _qadd_shape(a: Tensor, b: Tensor, **_: object) -> Spec:
@@ -195,7 +196,7 @@ def qlookup(x: Tensor, table: Tensor) -> Tensor:
         x: uint8, any shape.
         table: uint8 (256).
     """
-    return Tensor(_core.qlookup(x._t, table._t))
+    return Tensor(_core.qlookup(as_tensor(x)._t, table._t))
 
 
 def _pool_rule(name: str) -> Callable[..., Spec]:
@@ -211,7 +212,7 @@ def _pool_rule(name: str) -> Callable[..., Spec]:
 @op(shape=_pool_rule("qmax_pool2d"))
 def qmax_pool2d(x: Tensor, kernel_size: Pair, stride: Pair, padding: Pair = (0, 0)) -> Tensor:
     """`max_pool2d` on uint8 (N, H, W, C); the scale stays."""
-    return Tensor(_core.qmax_pool2d(x._t, tuple(kernel_size), tuple(stride), tuple(padding)))
+    return Tensor(_core.qmax_pool2d(as_tensor(x)._t, tuple(kernel_size), tuple(stride), tuple(padding)))
 
 
 @op(shape=_pool_rule("qavg_pool2d"))
@@ -225,7 +226,7 @@ def qavg_pool2d(
 ) -> Tensor:
     """`avg_pool2d` on uint8 (N, H, W, C), rounded half to even; the scale stays. Padding counts as zero_point."""
     window = (tuple(kernel_size), tuple(stride), tuple(padding))
-    return Tensor(_core.qavg_pool2d(x._t, *window, zero_point, count_include_pad))
+    return Tensor(_core.qavg_pool2d(as_tensor(x)._t, *window, zero_point, count_include_pad))
 
 
 def _qmean_shape(x: Tensor) -> Spec:
@@ -236,4 +237,4 @@ def _qmean_shape(x: Tensor) -> Spec:
 @op(shape=_qmean_shape)
 def qmean_hw(x: Tensor) -> Tensor:
     """The mean over height and width of uint8 (N, H, W, C), rounded half to even: (N, C); the scale stays."""
-    return Tensor(_core.qmean_hw(x._t))
+    return Tensor(_core.qmean_hw(as_tensor(x)._t))

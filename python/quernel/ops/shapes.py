@@ -16,9 +16,17 @@ from quernel.tensor import Tensor
 Number = bool | int | float
 
 
+_LARGEST = 2**31 - 1  # of a window's sizes: their products with an image's fit 63 bits
+
+
 def is_number(x: object) -> TypeGuard[Number]:
     """Whether x is a Python (or NumPy) number, which never widens a tensor of its kind."""
-    return isinstance(x, int | float | np.generic)
+    return isinstance(x, int | float | np.integer | np.floating | np.bool_)
+
+
+def is_whole(x: object) -> TypeGuard[int]:
+    """Whether x is a Python int (or bool)."""
+    return isinstance(x, int)
 
 
 def spec_of(x: Any) -> Spec:
@@ -89,7 +97,7 @@ def same_floating(x: Any) -> Spec:
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
     """The axis counted from the front."""
     if not -ndim <= axis < max(ndim, 1):
-        raise ShapeError(f"[{op}] axis {axis} is out of range for a tensor of {ndim} dimensions")
+        raise ShapeError(f"[{op}] dim {axis} is out of range for a tensor of {ndim} dimensions")
     return axis + ndim if axis < 0 else axis
 
 
@@ -101,17 +109,19 @@ def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tupl
         return (normalize_axis(op, axis, ndim),) if ndim else ()
     axes = sorted(normalize_axis(op, a, ndim) for a in axis)
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"[{op}] an axis is named twice in {tuple(axis)}")
+        raise ShapeError(f"[{op}] a dim is named twice in {tuple(axis)}")
     return tuple(axes)
 
 
 def pair(op: str, name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
     """A size for height and width, given as one number or as two."""
-    sizes = (value, value) if isinstance(value, int) else tuple(value)
+    sizes = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value, value)
     if len(sizes) != 2 or not all(isinstance(s, int | np.integer) for s in sizes):
         raise ArgumentError(f"[{op}] {name} must be one whole number or two (height, width), got {value!r}")
     if min(sizes) < least:
         raise ArgumentError(f"[{op}] {name} must be at least {least}, got {value!r}")
+    if max(sizes) > _LARGEST:
+        raise ArgumentError(f"[{op}] {name} must be at most {_LARGEST}, got {value!r}")
     return int(sizes[0]), int(sizes[1])
 
 

@@ -10,7 +10,7 @@ from quernel.autograd import Gradients, attach, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import INTEGER
-from quernel.ops.layout import transpose
+from quernel.ops.layout import permute
 from quernel.ops.op import Spec, op
 from quernel.ops.shapes import check_floating, normalize_axis, spec_of
 from quernel.tensor import Tensor
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def _rule(name: str) -> Any:
-    def rule(x: Any, axis: int = -1) -> Spec:
+    def rule(x: Any, dim: int = -1) -> Spec:
         spec = spec_of(x)
         check_floating(name, "x", spec.dtype)
-        normalize_axis(name, axis, len(spec.shape))
+        normalize_axis(name, dim, max(len(spec.shape), 1))
         return spec
 
     return rule
@@ -34,35 +34,35 @@ def _along_last(kernel: Any, gradient: Any, a: Tensor) -> Tensor:
     return attach(y, (a,), lambda g, y: (Tensor(gradient(y._t, g._t)),), (y,))
 
 
-def _along(name: str, kernel: Any, gradient: Any, x: TensorLike, axis: int) -> Tensor:
+def _along(name: str, kernel: Any, gradient: Any, x: TensorLike, dim: int) -> Tensor:
     a = as_tensor(x)
     check_floating(name, "x", a._t.dtype)
     shape = a._t.shape
-    at = normalize_axis(name, axis, len(shape))
+    at = normalize_axis(name, dim, max(len(shape), 1))
     if not shape:
         return _along_last(kernel, gradient, a.reshape(1)).reshape(())
     if at == len(shape) - 1:
         return _along_last(kernel, gradient, a)
     swap = list(range(len(shape)))
     swap[at], swap[-1] = swap[-1], swap[at]
-    return transpose(_along_last(kernel, gradient, transpose(a, swap)), swap)
+    return permute(_along_last(kernel, gradient, permute(a, swap)), swap)
 
 
 @op(shape=_rule("softmax"))
-def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+def softmax(x: TensorLike, dim: int = -1) -> Tensor:
     """Returns ``exp(x) / sum(exp(x))`` along one dimension, computed without overflow.
 
     Example:
         >>> qn.ops.softmax(qn.tensor([0.0, 0.0]))
         tensor([0.5, 0.5], dtype=float32)
     """
-    return _along("softmax", _core.softmax, _core.softmax_grad, x, axis)
+    return _along("softmax", _core.softmax, _core.softmax_grad, x, dim)
 
 
 @op(shape=_rule("log_softmax"))
-def log_softmax(x: TensorLike, axis: int = -1) -> Tensor:
+def log_softmax(x: TensorLike, dim: int = -1) -> Tensor:
     """Returns ``x - log(sum(exp(x)))`` along one dimension, computed without overflow."""
-    return _along("log_softmax", _core.log_softmax, _core.log_softmax_grad, x, axis)
+    return _along("log_softmax", _core.log_softmax, _core.log_softmax_grad, x, dim)
 
 
 def _cross_entropy_rule(logits: Any, labels: Any, reduction: str = "mean") -> Spec:
@@ -72,7 +72,7 @@ def _cross_entropy_rule(logits: Any, labels: Any, reduction: str = "mean") -> Sp
         raise DTypeError(
             f"[cross_entropy] labels are class numbers, whole numbers, got {wanted.dtype}; cast with .astype('int64')"
         )
-    if len(scores.shape) < 2 or scores.shape[:-1] != wanted.shape:
+    if not scores.shape or scores.shape[:-1] != wanted.shape:
         raise ShapeError(
             f"[cross_entropy] logits (..., classes) of shape {scores.shape} need labels of shape {scores.shape[:-1]}, "
             f"got {wanted.shape}"
@@ -89,7 +89,7 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, reduction: str = "mean
     """Returns the mean of ``-log(softmax(logits)[label])``.
 
     Args:
-        logits: (..., classes), not normalised.
+        logits: (..., classes), or (classes,) for one label; not normalised.
         labels: (...), whole numbers from 0 to classes - 1.
         reduction: "mean", "sum" or "none".
 

@@ -18,7 +18,7 @@ from quernel.graph.passes import CONTRACTIONS, drop_dead, rewire
 UNARY = ("relu", "tanh", "sigmoid", "gelu", "silu", "clip", "neg", "abs", "square")
 MOVES = (
     *("max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean"),
-    *("reshape", "flatten", "transpose", "getitem", "concat", "pad"),
+    *("reshape", "flatten", "permute", "getitem", "concat", "pad"),
 )
 
 
@@ -42,7 +42,7 @@ def kind(graph: Graph, node: Node) -> str | None:
 
 def _is_global(node: Node) -> bool:
     """Whether a mean is that of `global_avg_pool2d`."""
-    axis = node.args["axis"]
+    axis = node.args["dim"]
     behind = isinstance(axis, tuple) and sorted(a % 4 for a in axis if isinstance(a, int)) == [1, 2]
     return behind and len(node.outputs[0].shape) == 2
 
