@@ -53,6 +53,13 @@ def test_joining_takes_dim_and_axis() -> None:
         ops.stack([])
 
 
+def test_dims_and_widths_may_come_from_numpy() -> None:
+    check_equal(ops.sum(X, np.int64(1)).numpy(), ops.sum(X, 1).numpy())
+    check_equal(ops.transpose(X, np.int64(0), 2).numpy(), X.swapaxes(0, 2))
+    widths = np.array([[1, 0], [0, 2], [0, 0]])
+    check_equal(ops.pad(X, widths).numpy(), np.pad(X, widths))  # type: ignore[arg-type]
+
+
 def test_a_graph_knows_one_name() -> None:
     """Whatever the caller wrote, a node's argument is called dim."""
 

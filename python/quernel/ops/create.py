@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quernel import _core, recording
-from quernel.errors import ArgumentError, DTypeError
+from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.dtypes import DTYPES, FLOATING, dtype_name, scalar_dtype
 from quernel.ops.op import NotTensorLike
 from quernel.runtime import check_device
@@ -152,9 +152,13 @@ def _array(data: Any, dtype: DTypeLike | None) -> NDArray[Any]:
     elif hasattr(data, "__dlpack__"):
         array = np.from_dlpack(data)
     else:
-        array = np.asarray(data)
+        try:
+            array = np.asarray(data)
+        except ValueError as error:
+            raise ShapeError(f"[tensor] nested lists must agree in length: {error}") from None
         if array.dtype == object:
-            what = f"{data}" if isinstance(data, int) else f"a {type(data).__name__}"
+            what = data if isinstance(data, int) else f"{type(data).__name__} objects"
+            what = "Python objects in lists" if array.ndim else what
             raise NotTensorLike(f"tensors cannot hold {what}; pass numbers, arrays or tensors")
         if dtype is None and array.dtype == np.float64:
             dtype = "float32"

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from quernel import _core
 from quernel.autograd import Gradients, attach, is_grad_enabled, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError, UnsupportedError
@@ -101,7 +103,7 @@ def squeeze(x: TensorLike, dim: int | Sequence[int] | None = None) -> Tensor:
 
 
 def _permutation(rank: int, dims: Sequence[int]) -> Shape:
-    if isinstance(dims, int):
+    if not isinstance(dims, Sequence):
         raise ArgumentError(f"[permute] dims must name each of the {rank} dimensions once, got {dims}")
     order = tuple(normalize_axis("permute", dim, rank) for dim in dims)
     if sorted(order) != list(range(rank)):
@@ -137,7 +139,7 @@ def transpose(x: TensorLike, dim0: int, dim1: int) -> Tensor:
     """
     a = as_tensor(x)
     rank = max(a.ndim, 1)
-    if not all(hasattr(dim, "__index__") for dim in (dim0, dim1)):
+    if isinstance(dim0, Sequence) or isinstance(dim1, Sequence):
         raise ArgumentError(
             f"[transpose] swaps two dimensions, got {dim0!r} and {dim1!r}; use permute() for more"
         )
@@ -212,7 +214,7 @@ def stack(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
 
 def _pad_rule(x: Any, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Spec:  # noqa: ARG001
     spec = spec_of(x)
-    if any(not isinstance(p, Sequence) for p in pad_width):
+    if not np.iterable(pad_width) or not all(np.iterable(p) for p in pad_width):
         raise ArgumentError(
             f"[pad] pad_width is a list of (before, after), one for each dimension, as in NumPy, got {pad_width}; "
             f"PyTorch's (1, 2), which pads the last one, is {[(0, 0)] * (len(spec.shape) - 1) + [(1, 2)]} here"

@@ -184,8 +184,8 @@ def qadd(
     hi: int = 255,
 ) -> Tensor:
     """The sum of two uint8 tensors of one shape, each with its own scale, in the scale of the result."""
-    a_args = (a._t, a_scale, a_zero_point)
-    return Tensor(_core.qadd(*a_args, b._t, b_scale, b_zero_point, scale, zero_point, lo, hi))
+    a_args = (as_tensor(a)._t, a_scale, a_zero_point)
+    return Tensor(_core.qadd(*a_args, as_tensor(b)._t, b_scale, b_zero_point, scale, zero_point, lo, hi))
 
 
 @op(shape=_same_rule)

@@ -96,16 +96,18 @@ def same_floating(x: Any) -> Spec:
 
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
     """The axis counted from the front."""
+    if not isinstance(axis, int | np.integer):
+        raise ArgumentError(f"[{op}] a dim is a whole number, got {axis!r}")
     if not -ndim <= axis < max(ndim, 1):
         raise ShapeError(f"[{op}] dim {axis} is out of range for a tensor of {ndim} dimensions")
-    return axis + ndim if axis < 0 else axis
+    return int(axis + ndim if axis < 0 else axis)
 
 
 def normalize_axes(op: str, axis: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
     """The axes in ascending order, counted from the front; None means all."""
     if axis is None:
         return tuple(range(ndim))
-    if isinstance(axis, int):
+    if not isinstance(axis, Sequence):
         return (normalize_axis(op, axis, ndim),) if ndim else ()
     axes = sorted(normalize_axis(op, a, ndim) for a in axis)
     if len(set(axes)) != len(axes):
