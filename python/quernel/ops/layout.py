@@ -214,7 +214,8 @@ def stack(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
 
 def _pad_rule(x: Any, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Spec:  # noqa: ARG001
     spec = spec_of(x)
-    if not np.iterable(pad_width) or not all(np.iterable(p) for p in pad_width):
+    given: Any = pad_width
+    if not (np.iterable(given) and all(map(np.iterable, given))):
         raise ArgumentError(
             f"[pad] pad_width is a list of (before, after), one for each dimension, as in NumPy, got {pad_width}; "
             f"PyTorch's (1, 2), which pads the last one, is {[(0, 0)] * (len(spec.shape) - 1) + [(1, 2)]} here"
