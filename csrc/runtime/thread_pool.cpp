@@ -20,6 +20,7 @@
 
 #include "core/error.h"
 #include "runtime/float_env.h"
+#include "runtime/interrupt.h"
 #include "runtime/os_thread.h"
 
 namespace quernel {
@@ -35,35 +36,13 @@ constexpr int64_t kLateGap = 300 * kMicro;      // a gap in a spinning worker's 
 constexpr int64_t kLateWakeUp = 2 * kMilli;     // a wake-up that took this long: its core is busy
 constexpr int64_t kLeaveOut = 4 * kMilli;       // how long a late worker is left out, at first;
 constexpr int64_t kLeaveOutMax = 64 * kMilli;   // doubled up to this when it is late again
-constexpr int64_t kPollInterval = 20 * kMilli;  // of the interrupt poll
 constexpr int64_t kSerialChunks = 8;            // chunks that a serial call runs at once
 constexpr int64_t kMaxChunks = int64_t{1} << 30;
 
 enum WorkerState : uint32_t { kUnborn, kAwake, kParked, kStopped };
 
-std::atomic<bool (*)()> g_poll{nullptr};
 thread_local bool t_in_chunk = false;
 thread_local bool t_holds_pool = false;
-thread_local int64_t t_last_poll = 0;
-
-bool poll_due() {
-  const int64_t now = coarse_now_ns();
-  if (now - t_last_poll < kPollInterval) [[likely]]
-    return false;
-  t_last_poll = now;
-  return g_poll.load(std::memory_order_relaxed) != nullptr;
-}
-
-// A call after a pause starts the interval anew: its first poll would cost it the way to a cold GIL.
-void forget_pause() {
-  const int64_t now = coarse_now_ns();
-  if (now - t_last_poll > 2 * kPollInterval) t_last_poll = now;
-}
-
-bool stop_requested() {
-  const auto poll = g_poll.load(std::memory_order_relaxed);
-  return poll != nullptr && poll();
-}
 
 // Sets a flag of this thread for a block.
 class Marked {
@@ -192,7 +171,7 @@ int64_t Pool::run_chunk(int64_t unclaimed, int thread) {
 
 void Pool::run(const Call& call, bool interruptible) {
   const FloatEnvironment environment;
-  if (interruptible) forget_pause();
+  if (interruptible) begin_poll_interval();
   if (call.chunks > 1 && size() > 1 && !t_in_chunk && try_hold()) {
     struct Release {
       Pool& pool;
@@ -416,7 +395,5 @@ void ThreadPool::run(Body body, void* context, int64_t items, int64_t grain, boo
 
 void ThreadPool::enter() { pool().enter(); }
 void ThreadPool::leave() { pool().leave(); }
-
-void set_interrupt_poll(bool (*poll)()) { g_poll.store(poll, std::memory_order_relaxed); }
 
 }  // namespace quernel
