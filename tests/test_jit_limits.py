@@ -341,8 +341,7 @@ def test_ctrl_c_in_a_long_step_is_heard_and_leaves_no_trace() -> None:
         timer = threading.Timer(half, signal.raise_signal, [signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
-            step(x, y)
-            time.sleep(10 * half)
+            (step(x, y), time.sleep(10 * half))
         timer.join()
         undone += state_of(net) == before  # heard while it could still be undone, not at the end
     assert undone
