@@ -4,7 +4,8 @@
 //
 //   folded    one group, no horizontal dilation: a row of taps is one contiguous run of KW · C elements, which makes
 //             fewer and longer runs; pixels at the left and right edge use a copy with zeros.
-//   gathered  runs shorter than kShortRun (stems with few channels): the tile's patches are copied into scratch.
+//   gathered  runs shorter than kShortRun (one or two input channels): the tile's patches are copied into scratch.
+//             Gathering runs of 8 already took twice as long as reading them in place.
 //   depthwise one channel per group: no sum over channels, so lanes run over the channels of a pixel instead.
 //
 // The gradient is the same gathering computation: input pixels of one phase (coordinates modulo the stride) read the
@@ -17,7 +18,7 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kShortRun = 16;      // elements
+constexpr int64_t kShortRun = 8;      // elements
 constexpr int64_t kBlockDepth = 1536;  // rows of a panel of B that stay in L2 while a strip passes
 
 // Source and result of a pass: (x, y) forward, (g, dx) backward.
@@ -235,15 +236,31 @@ class Pass {
   }
 
   void multiply_depthwise(T* const* c, int64_t taps, int rows, int cols, int64_t first) const {
+    constexpr int kVecs = 4;  // independent chains of FMAs, to hide their latency
     for (int i = 0; i < rows; ++i) {
-      for (int j = 0; j < cols; j += V::kWidth) {
-        const int lanes = static_cast<int>(least(cols - j, V::kWidth));
-        V acc = V::zero();
-        for (int64_t t = 0; t < taps; ++t)
-          acc = fma(V::load(scratch_.a[t * rows + i] + first + j, lanes), V::load(scratch_.b[t] + j), acc);
-        acc.store(c[i] + j, lanes);
-      }
+      int j = 0;
+      for (; j + kVecs * V::kWidth <= cols; j += kVecs * V::kWidth)
+        sum_taps<kVecs>(c[i] + j, scratch_.a + i, taps, rows, first + j, j, V::kWidth);
+      for (; j < cols; j += V::kWidth)
+        sum_taps<1>(c[i] + j, scratch_.a + i, taps, rows, first + j, j, static_cast<int>(least(cols - j, V::kWidth)));
     }
+  }
+
+  // One pixel's channels [channel, channel + kVecs vectors), the last one of `lanes` lanes; `a` has a stride of `rows`.
+  template <int kVecs>
+  void sum_taps(T* c, const T* const* a, int64_t taps, int rows, int64_t channel, int64_t col, int lanes) const {
+    constexpr int kLast = (kVecs - 1) * V::kWidth;
+    V acc[kVecs];
+    for (V& v : acc) v = V::zero();
+    for (int64_t t = 0; t < taps; ++t) {
+      const T* x = a[t * rows] + channel;
+      const T* w = scratch_.b[t] + col;
+      for (int j = 0; j < kLast; j += V::kWidth)
+        acc[j / V::kWidth] = fma(V::load(x + j), V::load(w + j), acc[j / V::kWidth]);
+      acc[kVecs - 1] = fma(V::load(x + kLast, lanes), V::load(w + kLast), acc[kVecs - 1]);
+    }
+    for (int j = 0; j < kLast; j += V::kWidth) acc[j / V::kWidth].store(c + j);
+    acc[kVecs - 1].store(c + kLast, lanes);
   }
 
   const ConvArgs& args_;

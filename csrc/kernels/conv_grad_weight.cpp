@@ -4,7 +4,7 @@
 // columns in place. dW itself holds the accumulators between chunks. Gathering costs one copy per element against O
 // multiply-adds.
 //
-// Depthwise kernels have no tile: lanes run over channels, and a pixel updates its taps' sums, which stay in L1.
+// Depthwise kernels have no tile: lanes run over channels, four vectors of them at a time, and pixels pass tap by tap.
 //
 // Few weights leave few items, so the pixels are cut into `splits` ranges with a result each, which the op adds up
 // afterwards. The number of splits depends on the shape alone: so does the order of summation.
@@ -14,7 +14,7 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kChunk = 128;  // pixels: 32 KB of patches in float32
+constexpr int64_t kChunk = 64;  // pixels: 16 KB of patches in float32, half of a small L1
 
 template <class V>
 class GradWeight {
@@ -45,21 +45,35 @@ class GradWeight {
   }
 
  private:
-  // dst[0, cols) = columns [first, first + cols) of the patch at one output pixel.
-  void gather(T* dst, int64_t n, int64_t oy, int64_t ox, int64_t group, int64_t first, int64_t cols) const {
-    const bool folded = s_.groups == 1 && s_.dilation_w == 1;
-    const int64_t run = folded ? s_.kw * depth_ : depth_;  // contiguous in the image
-    const int64_t runs = folded ? 1 : s_.kw;               // per kernel row
-    int64_t at = first / run, skip = first % run;
-    for (int64_t done = 0; done < cols; ++at, skip = 0) {
-      const int64_t length = least(run - skip, cols - done);
-      const int64_t y = oy * s_.stride_h + at / runs * s_.dilation_h - s_.pad_h;
-      const int64_t x = ox * s_.stride_w + at % runs * s_.dilation_w - s_.pad_w;
-      const bool inside = y >= 0 && y < s_.h && (folded || (x >= 0 && x < s_.w));
-      // Positions in the image row, in elements; a run of one group lies inside its pixel or is all zeros.
-      const T* row = static_cast<const T*>(args_.x) + (inside ? (n * s_.h + y) * s_.w * s_.c + group * depth_ : 0);
-      copy_clipped<V>(dst + done, row, x * s_.c + skip, length, inside ? s_.w * s_.c - group * depth_ : 0);
-      done += length;
+  // A panel's columns as runs that are contiguous in an image row: with one group and no dilation a row of taps is one
+  // run, else each tap is.
+  struct Run {
+    int64_t y;       // from oy * stride_h
+    int64_t x;       // from ox * stride_w
+    int64_t skip;    // elements from there
+    int64_t length;  // elements
+  };
+
+  int find_runs(int64_t group, int64_t first, int64_t cols, Run* runs) const {
+    const int64_t length = folded() ? s_.kw * depth_ : depth_, per_row = folded() ? 1 : s_.kw;
+    int count = 0;
+    for (int64_t at = first / length, skip = first % length; cols > 0; ++at, skip = 0) {
+      const int64_t take = least(length - skip, cols);
+      runs[count++] = {at / per_row * s_.dilation_h - s_.pad_h, at % per_row * s_.dilation_w - s_.pad_w,
+                       group * depth_ + skip, take};
+      cols -= take;
+    }
+    return count;
+  }
+  bool folded() const { return s_.groups == 1 && s_.dilation_w == 1; }
+
+  // The patch at one output pixel, restricted to `runs`.
+  void gather(T* dst, int64_t n, int64_t oy, int64_t ox, const Run* runs, int count) const {
+    for (const Run* run = runs; run < runs + count; dst += run->length, ++run) {
+      const int64_t y = oy * s_.stride_h + run->y, x = ox * s_.stride_w + run->x;
+      const bool inside = y >= 0 && y < s_.h && (folded() || (x >= 0 && x < s_.w));
+      const T* row = static_cast<const T*>(args_.x) + (inside ? (n * s_.h + y) * s_.w * s_.c : 0);
+      copy_clipped<V>(dst, row, x * s_.c + run->skip, run->length, inside ? s_.w * s_.c : 0);
     }
   }
 
@@ -67,12 +81,14 @@ class GradWeight {
     const int64_t cols = least(cols_ - first, kPanel), pitch = ceil_div(cols, V::kWidth) * V::kWidth;
     const int64_t tiles = ceil_div(rows_, kTileRows);
     const T* g = static_cast<const T*>(args_.g) + group * rows_;
+    Run runs[kPanel];
+    const int count = find_runs(group, first, cols, runs);
     int64_t n = pixel / (s_.oh * s_.ow), oy = pixel / s_.ow % s_.oh, ox = pixel % s_.ow;
     bool accumulate = false;
     do {
       const int64_t depth = least(kChunk, end - pixel);
       for (int64_t k = 0; k < depth; ++k) {
-        gather(patches_ + k * pitch, n, oy, ox, group, first, cols);
+        gather(patches_ + k * pitch, n, oy, ox, runs, count);
         if (++ox == s_.ow) ox = 0, ++oy;
         if (oy == s_.oh) oy = 0, ++n;
       }
@@ -93,36 +109,40 @@ class GradWeight {
     } while (pixel < end);
   }
 
-  // Channels [first, first + 64) of a depthwise kernel, a vector at a time.
-  void run_depthwise(int64_t first, int64_t pixel, int64_t end, T* dw) {
-    const int64_t last = least(first + kPanel, s_.c), taps = s_.kh * s_.kw;
-    T* sums = patches_;  // [taps][kWidth]
-    for (int64_t c = first; c < last; c += V::kWidth) {
-      const int lanes = static_cast<int>(least(last - c, V::kWidth));
-      for (int64_t tap = 0; tap < taps; ++tap) V::zero().store(sums + tap * V::kWidth);
-      int64_t n = pixel / (s_.oh * s_.ow), oy = pixel / s_.ow % s_.oh, ox = pixel % s_.ow;
-      for (int64_t p = pixel; p < end; ++p) {
-        add_depthwise(V::load(static_cast<const T*>(args_.g) + p * s_.c + c, lanes), n, oy, ox, c, lanes);
-        if (++ox == s_.ow) ox = 0, ++oy;
-        if (oy == s_.oh) oy = 0, ++n;
-      }
-      for (int lane = 0; lane < lanes; ++lane)
-        for (int64_t tap = 0; tap < taps; ++tap) dw[(c + lane) * taps + tap] = sums[tap * V::kWidth + lane];
+  // Channels [first, first + 64) of a depthwise kernel, tap by tap.
+  void run_depthwise(int64_t first, int64_t pixel, int64_t end, T* dw) const {
+    constexpr int kVecs = 4;  // independent chains of FMAs, to hide their latency
+    const int64_t last = least(first + kPanel, s_.c);
+    for (int64_t tap = 0; tap < s_.kh * s_.kw; ++tap) {
+      int64_t c = first;
+      for (; c + kVecs * V::kWidth <= last; c += kVecs * V::kWidth) sum_tap<kVecs>(tap, c, V::kWidth, pixel, end, dw);
+      for (; c < last; c += V::kWidth) sum_tap<1>(tap, c, static_cast<int>(least(last - c, V::kWidth)), pixel, end, dw);
     }
   }
 
-  // One output pixel's share of every tap.
-  void add_depthwise(V g, int64_t n, int64_t oy, int64_t ox, int64_t c, int lanes) {
-    T* sum = patches_;
-    for (int64_t i = 0; i < s_.kh; ++i) {
-      const int64_t y = oy * s_.stride_h + i * s_.dilation_h - s_.pad_h;
-      for (int64_t j = 0; j < s_.kw; ++j, sum += V::kWidth) {
-        const int64_t x = ox * s_.stride_w + j * s_.dilation_w - s_.pad_w;
-        if (y < 0 || y >= s_.h || x < 0 || x >= s_.w) continue;
-        const T* at = static_cast<const T*>(args_.x) + ((n * s_.h + y) * s_.w + x) * s_.c + c;
-        fma(g, V::load(at, lanes), V::load(sum)).store(sum);
+  // Output pixels [pixel, end), row by row; of each row those whose tap lies in the image.
+  template <int kVecs>
+  void sum_tap(int64_t tap, int64_t c, int lanes, int64_t pixel, int64_t end, T* dw) const {
+    const int64_t dy = tap / s_.kw * s_.dilation_h - s_.pad_h, dx = tap % s_.kw * s_.dilation_w - s_.pad_w;
+    const int64_t lo = most(0, ceil_div(-dx, s_.stride_w)), hi = least(s_.ow, (s_.w - 1 - dx) / s_.stride_w + 1);
+    V acc[kVecs];
+    for (V& v : acc) v = V::zero();
+    for (int64_t row = pixel / s_.ow; row * s_.ow < end; ++row) {
+      const int64_t n = row / s_.oh, y = row % s_.oh * s_.stride_h + dy;
+      if (y < 0 || y >= s_.h || dx >= s_.w) continue;
+      const int64_t from = most(lo, pixel - row * s_.ow), to = least(hi, end - row * s_.ow);
+      const T* g = static_cast<const T*>(args_.g) + (row * s_.ow + from) * s_.c + c;
+      const T* x = static_cast<const T*>(args_.x) + ((n * s_.h + y) * s_.w + from * s_.stride_w + dx) * s_.c + c;
+      for (int64_t ox = from; ox < to; ++ox, g += s_.c, x += s_.stride_w * s_.c) {
+        for (int j = 0; j < kVecs - 1; ++j)
+          acc[j] = fma(V::load(g + j * V::kWidth), V::load(x + j * V::kWidth), acc[j]);
+        const int j = kVecs - 1;
+        acc[j] = fma(V::load(g + j * V::kWidth, lanes), V::load(x + j * V::kWidth, lanes), acc[j]);
       }
     }
+    T sums[kVecs * V::kWidth];
+    for (int j = 0; j < kVecs; ++j) acc[j].store(sums + j * V::kWidth);
+    for (int i = 0; i < (kVecs - 1) * V::kWidth + lanes; ++i) dw[(c + i) * s_.kh * s_.kw + tap] = sums[i];
   }
 
   const ConvGradWeightArgs& args_;
@@ -145,10 +165,9 @@ Status sum_splits(const SumSplitsArgs& args, Range range) {
   return {};
 }
 
-template <class V>
-int64_t scratch_bytes(const ConvGradWeightArgs& args) {
-  const int64_t elements = most((kChunk + 1) * kPanel, args.s.kh * args.s.kw * V::kWidth);
-  return elements * static_cast<int64_t>(sizeof(typename V::Scalar));
+template <class T>
+int64_t scratch_bytes() {
+  return (kChunk + 1) * kPanel * static_cast<int64_t>(sizeof(T));
 }
 
 }  // namespace
@@ -165,7 +184,7 @@ Status conv2d_grad_weight_f64(const ConvGradWeightArgs& args, Range range, const
 Status sum_splits_f32(const SumSplitsArgs& args, Range range, const Ctx&) { return sum_splits<VecF32>(args, range); }
 Status sum_splits_f64(const SumSplitsArgs& args, Range range, const Ctx&) { return sum_splits<VecF64>(args, range); }
 
-int64_t conv2d_grad_weight_f32_scratch(const ConvGradWeightArgs& args) { return scratch_bytes<VecF32>(args); }
-int64_t conv2d_grad_weight_f64_scratch(const ConvGradWeightArgs& args) { return scratch_bytes<VecF64>(args); }
+int64_t conv2d_grad_weight_f32_scratch(const ConvGradWeightArgs&) { return scratch_bytes<float>(); }
+int64_t conv2d_grad_weight_f64_scratch(const ConvGradWeightArgs&) { return scratch_bytes<double>(); }
 
 }  // namespace quernel::QUERNEL_ISA
