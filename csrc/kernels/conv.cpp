@@ -18,7 +18,7 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kShortRun = 8;      // elements
+constexpr int64_t kShortRun = 8;       // elements
 constexpr int64_t kBlockDepth = 1536;  // rows of a panel of B that stay in L2 while a strip passes
 
 // Source and result of a pass: (x, y) forward, (g, dx) backward.
