@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from quernel import ops
 from quernel.tensor import Tensor
 
@@ -19,13 +21,15 @@ def cross_entropy(logits: TensorLike, labels: TensorLike, reduction: str = "mean
 
     Args:
         logits: (N, C) scores, not normalized.
-        labels: (N,) whole numbers from 0 to C - 1.
+        labels: (N,) whole numbers from 0 to C - 1, of any integer dtype.
         reduction: "mean", "sum" or "none".
 
     Example:
         >>> round(losses.cross_entropy(np.zeros((3, 10), np.float32), np.array([1, 2, 3])).item(), 4)
         2.3026
     """
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        labels = labels.astype(np.int64, copy=False)  # tensors have no 16-bit integers
     return ops.cross_entropy(logits, labels, reduction)
 
 

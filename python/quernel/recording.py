@@ -16,8 +16,7 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -110,33 +109,49 @@ def host_write(what: str) -> None:
 
 
 def on_rollback(undo: Callable[[], None]) -> None:
-    """Has `undo` called if the jitted step that this is part of fails.
+    """Has `undo` called if the transaction that this is part of (a jitted step, a call of a model) fails.
 
     The native transaction restores the contents of tensors that existed before; this is for host state (an optimizer's
-    new segment, an attribute). Outside a jitted step nothing is ever rolled back, and `undo` is forgotten.
+    new segment, an attribute). Outside a transaction nothing is ever rolled back, and `undo` is forgotten.
     """
     if _state.undo is not None:
         _state.undo.append(undo)
 
 
-@contextmanager
-def transaction() -> Iterator[None]:
-    """Everything inside happens whole, or is undone when an exception leaves it; inside another one it does nothing."""
-    if _state.undo is not None:
-        yield
-        return
-    native = _core.Transaction()
-    _state.undo = []
-    try:
-        yield
-    except BaseException:
-        native.rollback()
-        for undo in reversed(_state.undo):
-            undo()
-        raise
-    finally:
-        _state.undo = None
-        native.close()
+def in_transaction() -> bool:
+    """Whether a transaction is open on this thread."""
+    return _state.undo is not None
+
+
+class transaction:
+    """Everything inside happens whole, or is undone when an exception leaves it.
+
+    Inside an open transaction another one does nothing: only what leaves the outermost one is undone.
+    """
+
+    __slots__ = ("_native",)
+
+    _native: _core.Transaction | None
+
+    def __enter__(self) -> None:
+        if _state.undo is None:
+            self._native = _core.Transaction()
+            _state.undo = []
+        else:
+            self._native = None
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        native = self._native
+        if native is None:
+            return
+        try:
+            if kind is not None:
+                native.rollback()
+                for undo in reversed(_state.undo or ()):
+                    undo()
+        finally:
+            _state.undo = None
+            native.close()
 
 
 def is_ours(filename: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,14 +45,17 @@ class Samples:
 
 
 def checked_inputs(verb: str, net: Module, x: Any) -> tuple[Array, ...]:
-    """The inputs as arrays of one length; floating-point ones in the dtype of the parameters.
+    """The inputs as arrays of one length, in the dtype of the parameters.
 
     Raises:
         DTypeError: they hold no numbers.
         ShapeError: their lengths differ.
     """
     given = x if isinstance(x, tuple) else (x,)
-    arrays = tuple(_as_numbers(verb, "x", value, net.dtype) for value in given)
+    dtype = net._input_dtype()
+    arrays = tuple(_as_numbers(verb, "x", value, dtype) for value in given)
+    if dtype is not None and not net._has_integers():
+        arrays = tuple(a if a.dtype.kind == "b" else a.astype(dtype, copy=False) for a in arrays)
     if len({len(array) for array in arrays}) != 1:
         raise ShapeError(f"[{verb}] the inputs have {', '.join(str(len(array)) for array in arrays)} samples")
     return arrays
@@ -106,6 +110,16 @@ def _check_labels(verb: str, target: Array) -> None:
         raise ShapeError(f"[{verb}] cross_entropy wants labels (N,), y has shape {target.shape}; use {way}")
 
 
+def _check_shapes(target: Array, output: Tensor) -> None:
+    wanted = output.shape[1:]
+    if target.shape[1:] == wanted:
+        return
+    fitting = math.prod(wanted) == math.prod(target.shape[1:])
+    way = f"; use y.reshape({(-1, *wanted)})" if fitting else ""
+    shape = "(" + ", ".join(["N", *map(str, wanted)]) + ("" if wanted else ",") + ")"
+    raise ShapeError(f"[mse] the model's output is {shape}, y has shape {target.shape}{way}")
+
+
 def _check_range(verb: str, target: Array, classes: int) -> None:
     wrong = np.flatnonzero((target < 0) | (target >= classes))
     if wrong.size:
@@ -141,6 +155,7 @@ def _probe(net: Module, loss: Loss, inputs: tuple[Array, ...], target: Array) ->
         with no_grad():
             output: Tensor = net(*[array[:1] for array in inputs])
             if loss is losses.mse:
+                _check_shapes(target, output)
                 loss(output, as_tensor(np.ascontiguousarray(target[:1])).astype(output.dtype))
             return output
     finally:

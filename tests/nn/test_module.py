@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import nn, optim, recording
+from quernel import losses, nn, optim, recording
 from quernel.errors import ArgumentError, DeviceError, ShapeError, StateError
 
 
@@ -41,12 +41,27 @@ def test_attributes_register_and_unregister() -> None:
     assert [name for name, _ in net.named_modules()] == ["", "first", "second", "rest", "rest.0", "rest.1"]
     assert [name for name, _ in net.named_children()] == ["first", "second", "rest"]
     assert [name for name, _ in net.named_buffers()] == ["count", "scratch"]
-    net.first = "gone"  # type: ignore[assignment]
+    net.first = None  # type: ignore[assignment]
     assert [name for name, _ in net.named_children()] == ["second", "rest"]
     del net.rest
     assert [name for name, _ in net.named_parameters()] == ["scale", "second.weight"]
     net.scale = None  # type: ignore[assignment]
     assert [name for name, _ in net.named_parameters()] == ["second.weight"]
+
+
+@pytest.mark.parametrize("value", [np.zeros((4, 4)), 3, qn.tensor([1.0])])
+def test_nothing_drops_out_of_a_model_unnoticed(value: object) -> None:
+    net = Tied()
+    with pytest.raises(TypeError, match=r"Linear\.weight is a parameter, got .*weight\[\.\.\.\] = values"):
+        net.first.weight = value  # type: ignore[assignment]
+    with pytest.raises(TypeError, match=r"Tied\.first is a module, got "):
+        net.first = value  # type: ignore[assignment]
+    assert len(list(net.named_parameters())) == 5
+    with pytest.raises(TypeError, match=r"Tied\.count is a buffer, got int"):
+        net.count = 3
+    net.first.weight = nn.Parameter(np.ones((4, 4)))
+    net.first.bias = None
+    assert [name for name, _ in net.first.named_parameters()] == ["weight"]
 
 
 def test_every_change_of_structure_counts_and_mode_does_not() -> None:
@@ -59,6 +74,13 @@ def test_every_change_of_structure_counts_and_mode_does_not() -> None:
     del net.anything
     assert net._version == before + 3
     assert recording.current() is None
+
+
+def test_a_state_without_sizes_can_be_printed() -> None:
+    state = nn.Linear(None, 2).state_dict()
+    assert str(state) == "{'weight': Parameter(unsized, float32), 'bias': Parameter(unsized, float32)}"
+    with pytest.raises(StateError, match="size is inferred at first use"):
+        state["weight"].numpy()
 
 
 def test_paths_lead_to_modules_and_parameters() -> None:
@@ -127,6 +149,54 @@ def test_inputs_become_tensors_of_the_parameters_dtype() -> None:
     assert nn.ReLU()(x).dtype == "float64"  # without parameters nothing is cast
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "int64", "uint64", "float16"])
+@pytest.mark.parametrize("wanted", ["float32", "float64"])
+def test_integers_and_half_floats_are_cast_too(dtype: str, wanted: str) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(8, 3)).to(wanted)
+    x = np.random.default_rng(0).integers(0, 200, (5, 2, 4)).astype(dtype)
+    expected = net(x.astype(wanted)).numpy()
+    assert np.array_equal(net(x).numpy(), expected)
+    assert np.array_equal(net.predict(x), expected)
+    assert np.array_equal(net.freeze()(x), net.freeze()(x.astype(wanted)))
+    assert np.array_equal(nn.Sequential(net).freeze()(x), net.freeze()(x))  # traced at its first call
+    net.compile("sgd", precision="fp64" if wanted == "float64" else "fp32")
+    labels = np.array([0, 1, 2, 1, 0]).astype("int16" if dtype == "float16" else dtype)
+    assert np.isfinite(net.fit(x, labels, verbose=0)["loss"][0])
+    assert nn.Flatten()(x[:, :, :0]).shape == (5, 0)
+    if dtype in ("uint8", "int32", "int64"):
+        assert np.array_equal(net(qn.tensor(x)).numpy(), net(x.astype(wanted)).numpy())
+
+
+def test_integers_reach_modules_that_take_them() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            self.net = nn.Linear(4, 3)
+            self.loss = nn.CrossEntropyLoss()
+
+        def forward(self, x: qn.Tensor, labels: qn.Tensor) -> qn.Tensor:
+            assert labels.dtype == "int64" and x.dtype == "uint8"
+            loss: qn.Tensor = self.loss(self.net(x), labels)
+            return loss
+
+    model, x, labels = Model(), np.ones((2, 4), np.uint8), np.array([0, 2], np.int16)
+    expected = losses.cross_entropy(model.net(x), labels).item()
+    assert model(x, labels).item() == expected
+
+
+def test_losses_are_modules() -> None:
+    logits, labels = qn.tensor([[1.0, 2.0], [3.0, 0.0]], requires_grad=True), np.array([1, 0], np.uint16)
+    for reduction in ("mean", "sum", "none"):
+        expected = losses.cross_entropy(logits, labels, reduction).numpy()
+        assert np.array_equal(nn.CrossEntropyLoss(reduction)(logits, labels).numpy(), expected)
+        y = nn.MSELoss(reduction)(logits, np.zeros((2, 2), np.float32)).numpy()
+        assert np.array_equal(y, losses.mse(logits, np.zeros((2, 2), np.float32), reduction).numpy())
+    nn.CrossEntropyLoss()(logits, labels).backward()
+    assert logits.grad is not None and logits.grad.shape == (2, 2)
+    assert repr(nn.MSELoss("sum")) == "MSELoss(reduction='sum')"
+    with pytest.raises(ArgumentError, match=r"\[MSELoss\] reduction is 'mean', 'sum' or 'none'"):
+        nn.MSELoss("average")
+
+
 def test_to_moves_parameters_and_buffers() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(None, affine=False)).to("cpu", "float64")
     assert net(np.ones((2, 5, 5, 1))).dtype == "float64"
@@ -189,7 +259,7 @@ def test_sizes_left_none_come_from_the_first_input_or_the_state() -> None:
 
 def test_an_input_that_does_not_fit_leaves_sizes_open() -> None:
     layer = nn.Conv2d(None, 4, 3)
-    for x in (np.ones((8, 8, 3)), np.ones((1, 2, 2, 3)), np.ones((1, 8, 8, 3), np.int64)):
+    for x in (np.ones((8, 8, 3)), np.ones((1, 2, 2, 3)), np.ones((1, 8, 8, 3), bool)):
         with pytest.raises((ValueError, TypeError), match=r"\[conv2d\]"):
             layer(x)
         assert layer.in_channels is None and layer.weight.is_unsized and layer.bias.is_unsized
@@ -316,3 +386,40 @@ def test_host_state_has_changed_when_the_change_is_announced(monkeypatch: pytest
         change()
         assert announced.pop() == state() != before
         assert not announced
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_call_that_fails_leaves_the_model_as_it_was(traced: bool) -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(), nn.Conv2d(None, 4, 1), nn.Flatten(), nn.Linear(16, 2)
+    )
+    net[1](np.ones((1, 2, 2, 4)))
+    statistics = {k: v.numpy().copy() for k, v in net[1].state_dict().items()}
+    stream = qn.random.default_generator().base
+    x = np.ones((2, 6, 5, 1))
+    with pytest.raises(ShapeError, match=r"\[linear\]"):
+        _ = net.summary(input_shape=x.shape[1:], show=False) if traced else net(x)
+    assert all(np.array_equal(v.numpy(), statistics[k]) for k, v in net[1].state_dict().items())
+    assert net[2].weight.is_unsized and net[2].in_channels is None
+    assert not any("_first_inputs" in module.__dict__ for module in (net, net[0], net[2]))
+    assert qn.random.default_generator().base == stream
+    assert not recording.in_transaction()
+    assert net(np.ones((2, 4, 4, 1))).shape == (2, 2)
+    assert not np.array_equal(net[1].running_mean.numpy(), statistics["running_mean"])
+
+
+def test_a_transaction_inside_another_belongs_to_it() -> None:
+    undone: list[str] = []
+
+    def whole() -> None:
+        with recording.transaction():
+            with recording.transaction():
+                recording.on_rollback(lambda: undone.append("inner"))
+            assert recording.in_transaction()
+            recording.on_rollback(lambda: undone.append("outer"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        whole()
+    assert undone == ["outer", "inner"]
+    assert not recording.in_transaction()

@@ -242,6 +242,8 @@ def _as_array(x: Any, name: str, value: Value) -> Array:
     array = np.asarray(x)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DTypeError(f"[frozen] input '{name}' must hold numbers, got {array.dtype}")
+    if array.dtype.kind == "f" and np.dtype(value.dtype).kind in "biu":
+        raise DTypeError(f"[frozen] input '{name}' takes {value.dtype}, got {array.dtype}")
     if array.ndim != len(value.shape):
         without = tuple(d for d in value.shape if not isinstance(d, Dim))
         hint = "; add the batch axis: x[None]" if array.shape == without else ""
@@ -253,7 +255,8 @@ def _input_like(x: npt.ArrayLike, net: Module) -> Input:
     array = np.asarray(x)
     if array.ndim == 0:
         raise ShapeError("[frozen] the input must have a batch axis, got a single number")
-    return Input(array.shape[1:], (net.dtype or "float32") if array.dtype.kind == "f" else array.dtype.name)
+    is_cast = array.dtype.kind == "f" or (array.dtype.kind in "iu" and not net._has_integers())
+    return Input(array.shape[1:], (net._input_dtype() or "float32") if is_cast else array.dtype.name)
 
 
 def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:

@@ -10,6 +10,7 @@ from quernel.graph.interpret import run
 from quernel.graph.ir import Graph
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
+from quernel.ops.dtypes import FLOATING
 from quernel.tensor import Tensor
 
 
@@ -54,6 +55,15 @@ class GraphModule(Module):
         """The graph with the weights as they are now."""
         structure: Graph = self.__dict__["_structure"]
         return replace(structure, weights=self.weights)
+
+    def _input_dtype(self) -> str | None:
+        structure: Graph = self.__dict__["_structure"]
+        dtypes = {value.dtype for value in structure.inputs.values()}
+        return next(iter(dtypes & set(FLOATING)), None)
+
+    def _has_integers(self) -> bool:
+        structure: Graph = self.__dict__["_structure"]
+        return any(value.dtype not in FLOATING for value in structure.inputs.values())
 
     def forward(self, *inputs: Tensor) -> Any:
         """Runs the graph."""

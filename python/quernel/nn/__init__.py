@@ -8,6 +8,7 @@ from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv2d
 from quernel.nn.dropout import Dropout
 from quernel.nn.linear import Flatten, Identity, Linear
+from quernel.nn.loss import CrossEntropyLoss, MSELoss
 from quernel.nn.module import Module
 from quernel.nn.norm import BatchNorm2d
 from quernel.nn.parameter import Parameter
@@ -18,11 +19,13 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
+    "CrossEntropyLoss",
     "Dropout",
     "Flatten",
     "GlobalAvgPool2d",
     "Identity",
     "Linear",
+    "MSELoss",
     "MaxPool2d",
     "Module",
     "ModuleDict",

@@ -14,8 +14,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from quernel import ops, recording
+from quernel.errors import DTypeError
 from quernel.nn.parameter import Parameter
 from quernel.nn.verbs import Verbs
+from quernel.ops.dtypes import FLOATING, INTEGER
 from quernel.ops.op import current_tracer
 from quernel.tensor import Tensor
 
@@ -25,8 +27,13 @@ _Member = TypeVar("_Member")
 class Module(Verbs):
     """A piece of a network: parameters, buffers, submodules, and a ``forward`` that uses them.
 
-    Assigning a `Parameter` or a module to an attribute registers it. Calling the module casts floating-point inputs
-    (NumPy arrays too) to the dtype of its parameters and runs ``forward``.
+    Assigning a `Parameter` or a module to an attribute registers it. Calling the module casts numbers (tensors and
+    arrays, integers too, such as images of uint8; not bool) to the dtype of its parameters and runs ``forward``. A call
+    that fails leaves parameters, buffers and sizes as they were.
+
+    Attributes:
+        takes_integers: set it on a class whose ``forward`` wants integers, such as labels; they then reach it, and
+            every module that contains it, as they are.
 
     Example:
         >>> class Twice(nn.Module):
@@ -44,6 +51,7 @@ class Module(Verbs):
     _version: int
     _unsaved: set[str]
     _session: dict[str, Any]  # what compile and predict have made; no part of the model
+    takes_integers: bool = False
     _float: str = "float32"  # dtype of buffers made later
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
@@ -59,6 +67,12 @@ class Module(Verbs):
         raise NotImplementedError(f"[module] {type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if recording.in_transaction():
+            return self._call(args, kwargs)
+        with recording.transaction():  # a call that fails leaves statistics and sizes as they were
+            return self._call(args, kwargs)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if recording.current() is not None:
             recording.guard(self, "_structure", self._structure)
         args = tuple([self._as_input(arg) for arg in args])
@@ -81,18 +95,38 @@ class Module(Verbs):
         """Remembers the first inputs, from which `summary`, `freeze` and `save` take shapes when not given any."""
         if args and all(isinstance(arg, Tensor) and not arg.is_traced for arg in args):
             self.__dict__["_first_inputs"] = [(arg.shape, arg.dtype) for arg in args]
+            recording.on_rollback(lambda: self.__dict__.pop("_first_inputs", None))
 
     def _as_input(self, value: Any) -> Any:
-        """Arrays become tensors; floating-point ones get the dtype of the parameters."""
+        """Arrays become tensors; numbers get the dtype of the parameters."""
         if not isinstance(value, Tensor):
             if not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
                 return value
+            value = self._as_array(value)
             value = ops.as_tensor(value)
         dtype = value.dtype
-        if dtype not in ("float32", "float64"):
+        if dtype == "bool" or (dtype not in FLOATING and self._has_integers()):
             return value
-        wanted = self.dtype
+        wanted = self._input_dtype()
         return value if wanted is None or wanted == dtype else value.astype(wanted)
+
+    def _as_array(self, value: Any) -> Any:
+        """An array of a dtype that tensors have: narrow floats as the parameters' dtype, integers in a wider one."""
+        array = np.asarray(value.detach() if hasattr(value, "detach") else value)
+        if array.dtype == np.float16:
+            return array.astype(self._input_dtype() or "float32")
+        if array.dtype.kind in "iu" and array.dtype.name not in INTEGER:
+            return array.astype(np.int64)
+        return array
+
+    def _input_dtype(self) -> str | None:
+        """The floating-point dtype that inputs are cast to; None leaves them as they are."""
+        dtype = self.dtype
+        return dtype if dtype in FLOATING else None
+
+    def _has_integers(self) -> bool:
+        """Whether integers are meant as such here or somewhere below."""
+        return any(module.takes_integers for module in self.modules())
 
     # ---- attributes -------------------------------------------------------------------------------------------------
 
@@ -100,6 +134,7 @@ class Module(Verbs):
         if name == "training":
             object.__setattr__(self, name, value)
             return
+        self._check_kind(name, value)
         registry: dict[str, Any] | None = None
         if isinstance(value, Parameter):
             registry = self._parameters
@@ -114,6 +149,21 @@ class Module(Verbs):
             registry[name] = value
         object.__setattr__(self, name, value)
         self._changed(name)
+
+    def _check_kind(self, name: str, value: Any) -> None:
+        """Refuses what would silently take a parameter, a buffer or a submodule out of the model."""
+        if value is None or isinstance(value, Parameter | Module):
+            return
+        place = f"[module] {type(self).__name__}.{name}"
+        if name in self._parameters:
+            raise DTypeError(
+                f"{place} is a parameter, got {type(value).__name__}; write values with module.{name}[...] = values "
+                f"(under qn.no_grad()), or assign nn.Parameter(values)"
+            )
+        if name in self._modules:
+            raise DTypeError(f"{place} is a module, got {type(value).__name__}; assign a module or None")
+        if name in self._buffers and not isinstance(value, Tensor):
+            raise DTypeError(f"{place} is a buffer, got {type(value).__name__}; assign a tensor or None")
 
     def __delattr__(self, name: str) -> None:
         for registry in (self._parameters, self._buffers, self._modules):

@@ -85,6 +85,14 @@ class Parameter(Tensor):
             self._t = self.detach().astype(dtype)._t
         self._future_dtype = dtype
 
+    def _host(self, what: str) -> Any:
+        _ = self.shape  # an unsized one has no values, and says so
+        return super()._host(what)
+
+    def detach(self) -> Tensor:
+        """The values without a gradient, sharing memory; an unsized parameter stands for itself."""
+        return self if self.is_unsized else super().detach()
+
     def __repr__(self) -> str:
         return f"Parameter(unsized, {self.dtype})" if self.is_unsized else f"Parameter({super().__repr__()})"
 

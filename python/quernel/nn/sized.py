@@ -11,6 +11,7 @@ from quernel.errors import ShapeError
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.ops.op import set_tracer
+from quernel.random import default_generator
 from quernel.tensor import Tensor
 
 
@@ -44,6 +45,9 @@ class SizedByInput(Module):
         self._is_sized = False
 
     def _ensure(self, channels: int) -> None:
+        generator = default_generator()
+        stream = generator.seed, generator.base
+        recording.on_rollback(lambda: generator.set(*stream))
         recording.on_rollback(self._unsize)
         self._fill(channels)
 
@@ -66,14 +70,14 @@ class SizedByInput(Module):
         """The size of the inputs, given the shapes of the parameters by name; KeyError if they do not tell."""
         raise NotImplementedError
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if self._is_sized or not args:
-            return super().__call__(*args, **kwargs)
+            return super()._call(args, kwargs)
         x = self._as_input(args[0])
         if isinstance(x, Tensor) and x.ndim:
             self._ensure(x.shape[-1])
         try:
-            return super().__call__(x, *args[1:], **kwargs)
+            return super()._call((x, *args[1:]), kwargs)
         except BaseException:
             self._unsize()
             raise
