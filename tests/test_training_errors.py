@@ -9,6 +9,7 @@ import pytest
 
 import quernel as qn
 from quernel import nn, optim
+from quernel.callbacks import EarlyStopping
 from quernel.errors import ArgumentError, DeviceError, ShapeError, StateError
 from tests.test_training import blobs, mlp, state
 
@@ -124,3 +125,33 @@ def test_training_needs_compile_and_parameters() -> None:
     for verb in ("fit", "train_on_batch"):
         with pytest.raises(StateError, match=rf"\[{verb}\] the model has no parameters to train"):
             getattr(fixed, verb)(x, y)
+
+
+@pytest.mark.parametrize("callbacks", [[3], [None], ["early"]])
+def test_what_is_no_callback_is_refused(callbacks: Any) -> None:
+    net = mlp()
+    net.compile()
+    with pytest.raises(ArgumentError, match=r"\[fit\] callbacks are instances of callbacks\.Callback, got"):
+        net.fit(x3, y3, callbacks=callbacks, verbose=0)
+    assert net[0].weight.is_unsized
+    with pytest.raises(ArgumentError, match=r"write callbacks=\[EarlyStopping\(\.\.\.\)\]"):
+        net.fit(x3, y3, callbacks=EarlyStopping(), verbose=0)  # type: ignore[arg-type]
+
+
+def test_targets_of_another_shape_than_the_output() -> None:
+    net = nn.Sequential(nn.Linear(4, 1))
+    net.compile("sgd", loss="mse")
+    message = r"\[mse\] the model's output is \(N, 1\), y has shape \(30,\); use y\.reshape\(\(-1, 1\)\)"
+    with pytest.raises(ShapeError, match=message):
+        net.fit(x3, y3.astype(float), verbose=0)
+    with pytest.raises(ShapeError, match=r"output is \(N, 1\), y has shape \(30, 3\)$"):
+        net.evaluate(x3, np.eye(3)[y3])
+
+
+def test_predicting_needs_an_output_per_sample() -> None:
+    class Total(nn.Module):
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            return qn.ops.sum(x)
+
+    with pytest.raises(ShapeError, match=r"\[predict\] the model returns a single number for a whole batch"):
+        Total().predict(x3)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from quernel import ops, random
 from quernel.autograd import no_grad
 from quernel.data.batching import batches
-from quernel.errors import ArgumentError, StateError
+from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from quernel.history import History
 from quernel.jit import jit
 from quernel.losses import LOSSES, Loss
@@ -194,6 +194,7 @@ def fit(
     for name, value in (("batch_size", batch_size), ("epochs", epochs)):
         if not _is_count(value):
             raise ArgumentError(f"[fit] {name} is a positive integer, got {value!r}")
+    callbacks = _callbacks(callbacks)
     display = progress(verbose, epochs)
     with unchanged_on_error(net):
         if seed is not None:
@@ -220,6 +221,20 @@ def _split(
     if validation_data is None:
         return samples.split(validation_split)
     return samples, checked_samples("fit: validation_data", net, loss, *validation_data)
+
+
+def _callbacks(given: Any) -> list[Callback]:
+    from quernel.callbacks import Callback
+
+    if isinstance(given, Callback):
+        raise ArgumentError(
+            f"[fit] callbacks is a list of callbacks; write callbacks=[{type(given).__name__}(...)]"
+        )
+    listed = list(given)
+    for callback in listed:
+        if not isinstance(callback, Callback):
+            raise ArgumentError(f"[fit] callbacks are instances of callbacks.Callback, got {callback!r}")
+    return listed
 
 
 def _is_count(value: Any) -> bool:
@@ -350,7 +365,20 @@ def predict(net: Module, x: Any, batch_size: int | None) -> Any:
         parts = [step(*batch) for batch in batches(inputs, batch_size or _EVALUATION_BATCH)]
         if not parts:
             parts = [net(*inputs)]
+    _check_outputs(parts[0])
     return _joined(parts)
+
+
+def _check_outputs(output: Any) -> None:
+    if isinstance(output, tuple | list):
+        for part in output:
+            _check_outputs(part)
+    elif not isinstance(output, Tensor):
+        raise DTypeError(f"[predict] the model returns {type(output).__name__}, expected tensors")
+    elif output.ndim == 0:
+        raise ShapeError(
+            "[predict] the model returns a single number for a whole batch, not an output per sample; call it directly"
+        )
 
 
 def _joined(parts: Sequence[Any]) -> Any:
