@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -71,8 +72,13 @@ def test_errors_are_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -
         (("eval", folder / "none.safetensors", data), "none.safetensors"),
         (("eval", folder / "bad.safetensors", data), "checksum"),
         (("eval", net, folder / "unnamed.npz"), "has no array x and y"),
+        (("eval", net, folder / "x.npy"), "x.npy: holds a single array; needed is an .npz file with x and y"),
         (("eval", net, data, "--loss", "hinge"), "hinge"),
-        (("predict", net, folder / "bad.safetensors", "--out", folder / "y.npy"), "pickle"),
+        (("train", net, data, "--epochs", 1, "--out", folder / "none" / "a.safetensors"), "no folder"),
+        (
+            ("predict", net, folder / "bad.safetensors", "--out", folder / "y.npy"),
+            "bad.safetensors: is no .npy or .npz",
+        ),
         (("summary", net), "pass input_shape="),
     ]:
         assert run(*args) == 1
@@ -130,3 +136,15 @@ def test_as_a_program() -> None:
     )
     assert "isa:" in done.stdout
     assert done.stderr == ""
+
+
+def test_a_bad_environment_is_one_line() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "quernel", "info"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "QUERNEL_ISA": "foo"},
+        check=False,
+    )
+    assert result.returncode == 1 and result.stdout == ""
+    assert result.stderr.startswith("quernel: [isa] unknown level 'foo'") and result.stderr.count("\n") == 1

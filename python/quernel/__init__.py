@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core, ops, recording, runtime
@@ -36,7 +38,13 @@ if TYPE_CHECKING:
 
 __version__: str = _core.__version__
 
-_core.active_isa()  # a bad QUERNEL_ISA is reported here, not at the first op
+try:
+    _core.active_isa()  # a bad QUERNEL_ISA is reported here, not at the first op
+except QuernelError as _error:
+    # The command `quernel` is in this package: it has no place of its own where it could catch this.
+    if sys.orig_argv[1:3] == ["-m", "quernel"] or Path(sys.argv[0]).stem == "quernel":
+        sys.exit(f"quernel: {_error}")
+    raise
 
 _LAZY_MODULES = frozenset(
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,7 @@ def _summary(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     import quernel as qn
 
+    _check_folder(args.out)
     qn.seed(args.seed)
     net, (x, y) = _load(args.model), _samples(args.data)
     metrics = ["accuracy"] if args.loss == "cross_entropy" else []
@@ -175,6 +177,7 @@ def _eval(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    _check_folder(args.out)
     outputs = _load(args.model).predict(_inputs(args.inputs))
     np.save(args.out, outputs)
     print(f"wrote {args.out}: {outputs.dtype} {outputs.shape}")
@@ -183,6 +186,7 @@ def _predict(args: argparse.Namespace) -> None:
 def _compress(args: argparse.Namespace) -> None:
     from quernel import compress
 
+    _check_folder(args.out)
     small = compress.quantize(_load(args.model), calibration=_inputs(args.calibration))
     small.save(args.out)
     before, after = args.model.stat().st_size, args.out.stat().st_size
@@ -198,8 +202,25 @@ def _load(path: Path) -> Module:
     return load(path)
 
 
+def _check_folder(out: Path) -> None:
+    """Refuses, before any work is done, a result that could not be written."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}")
+
+
+def _read(path: Path) -> Any:
+    """The array or the archive of arrays in a file."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: is no .npy or .npz file of numbers ({error})") from None
+
+
 def _arrays(path: Path, names: Sequence[str]) -> list[npt.NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as file:
+    archive = _read(path)
+    if isinstance(archive, np.ndarray):
+        raise TypeError(f"{path}: holds a single array; needed is an .npz file with {' and '.join(names)}")
+    with archive as file:
         missing = [name for name in names if name not in file]
         if missing:
             raise ValueError(
@@ -214,10 +235,11 @@ def _samples(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 
 
 def _inputs(path: Path) -> npt.NDArray[Any]:
-    if path.suffix == ".npz":
-        return _arrays(path, ("x",))[0]
-    array: npt.NDArray[Any] = np.load(path, allow_pickle=False)
-    return array
+    file = _read(path)
+    if isinstance(file, np.ndarray):
+        return file
+    file.close()
+    return _arrays(path, ("x",))[0]
 
 
 def _require(*modules: str, extra: str) -> None:

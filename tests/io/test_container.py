@@ -157,6 +157,14 @@ def test_replaces_the_target_of_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real").read_bytes() == b"new"
 
 
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"\[save\] there is no folder '.*none' to write 'a\.q' into"):
+        write_atomic(tmp_path / "none" / "a.q", b"x")
+    with pytest.raises(IsADirectoryError, match=r"\[save\] .* is a folder"):
+        write_atomic(tmp_path, b"x")
+    assert not list(tmp_path.iterdir())
+
+
 def test_sweeps_only_what_dead_writers_left(tmp_path: Path) -> None:
     old, fresh, other = (tmp_path / name for name in (".m[1].ab.tmp", ".m[1].cd.tmp", ".m1.ef.tmp"))
     for path in (old, fresh, other):

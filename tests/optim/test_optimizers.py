@@ -367,3 +367,10 @@ def test_converting_the_model_keeps_the_optimizer_going() -> None:
         opt.step()
         assert net.weight.dtype == dtype and not np.array_equal(net.weight.numpy(), before)
     assert [entry["step"] for entry in opt.state_dict()["state"].values()] == [3, 3]
+
+
+@pytest.mark.parametrize("make", CLASSES.values())
+def test_a_parameter_given_twice_is_refused(make: type[optim.Optimizer]) -> None:
+    a = nn.Parameter([1.0, 2.0])
+    with pytest.raises(ArgumentError, match=r"a parameter of shape \(2,\) is given twice"):
+        make([a, a])

@@ -150,6 +150,12 @@ def write_atomic(path: str | os.PathLike[str], blob: bytes) -> None:
     that killed writers left behind are removed once they are an hour old.
     """
     target = Path(os.path.realpath(path))  # a symbolic link stays, its target is replaced
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            f"[save] there is no folder {str(target.parent)!r} to write {target.name!r} into"
+        )
+    if target.is_dir():
+        raise IsADirectoryError(f"[save] {str(target)!r} is a folder; name a file in it")
     _sweep(target)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

@@ -109,8 +109,9 @@ class Optimizer:
             self._check_parameter(p)
             if id(p) in mine:
                 raise ArgumentError(f"[{self._name}] a parameter {_described(p)} is in two groups")
-            if not any(p is q for q in unique):
-                unique.append(p)
+            if any(p is q for q in unique):
+                raise ArgumentError(f"[{self._name}] a parameter {_described(p)} is given twice")
+            unique.append(p)
         self._remember_layout()
         self.param_groups.append(ParamGroup(self._name, unique, values, self._checks, self._constants))
         self._layout_changed()
