@@ -145,6 +145,13 @@ def test_what_does_not_fit_is_refused_clearly() -> None:
             make("plain").freeze(max_batch=wrong)
 
 
+def test_fractions_are_not_cut_to_integers() -> None:
+    frozen = nn.Flatten().freeze()
+    np.testing.assert_array_equal(frozen(np.ones((2, 3), np.int64)), np.ones((2, 3), np.int64))
+    with pytest.raises(DTypeError, match=r"\[frozen\] input 'input' takes int64, got float64"):
+        frozen(np.full((2, 3), 0.5))
+
+
 def test_without_a_shape_it_is_traced_at_its_first_call() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 2))
     frozen = net.freeze()

@@ -255,8 +255,12 @@ def _input_like(x: npt.ArrayLike, net: Module) -> Input:
     array = np.asarray(x)
     if array.ndim == 0:
         raise ShapeError("[frozen] the input must have a batch axis, got a single number")
-    is_cast = array.dtype.kind == "f" or (array.dtype.kind in "iu" and not net._has_integers())
-    return Input(array.shape[1:], (net._input_dtype() or "float32") if is_cast else array.dtype.name)
+    dtype = net._input_dtype()
+    if array.dtype.kind == "f":
+        return Input(array.shape[1:], dtype or "float32")
+    if dtype is None or array.dtype.kind not in "iu" or net._has_integers():
+        dtype = array.dtype.name
+    return Input(array.shape[1:], dtype)
 
 
 def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:
