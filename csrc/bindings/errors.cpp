@@ -3,13 +3,16 @@
 
 #include "bindings/bindings.h"
 #include "core/error.h"
+#include "runtime/os_thread.h"
 #include "runtime/thread_pool.h"
 
 namespace quernel {
 namespace {
 
-// Ctrl-C inside native work: Python's own handler has set the exception by the time the poll returns true.
+// Ctrl-C inside native work: Python's own handler has set the exception by the time the poll returns true. Python runs
+// handlers on its main thread alone; others need not queue for the GIL.
 bool poll_signals() {
+  if (!is_main_thread()) return false;
   py::gil_scoped_acquire gil;
   return PyErr_CheckSignals() != 0;
 }

@@ -9,6 +9,10 @@
 #include <sys/resource.h>
 #include <time.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace quernel {
 
@@ -34,6 +38,14 @@ int64_t involuntary_switches() {
   return usage.ru_nivcsw;
 #else
   return 0;
+#endif
+}
+
+bool is_main_thread() {
+#if defined(__linux__)
+  return syscall(SYS_gettid) == getpid();
+#else
+  return true;
 #endif
 }
 

@@ -11,6 +11,9 @@ int64_t coarse_now_ns();
 // How often the system has taken the CPU from the calling thread; 0 where it does not tell.
 int64_t involuntary_switches();
 
+// False on threads that were started by this process; true where the system does not tell.
+bool is_main_thread();
+
 void name_this_thread(const char* name);
 
 // Runs `handler` in every child after fork(); it must not lock or allocate.
