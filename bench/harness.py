@@ -1,7 +1,7 @@
 """Measuring side by side.
 
 Every subject is a list of cases; a case has one callable per contender. Contenders take turns in short blocks, so that a
-change of the machine's speed meets all of them; a block repeats a short call until it lasts about two milliseconds.
+change of the machine's speed meets all of them; a block repeats a short call until it lasts about 20 milliseconds.
 Rounds in which other programs used the CPU are dropped. What is printed is the median over the rounds that are left,
 the ratio of the best peer's time to quernel's (above 1: quernel is faster), and, for cases that know their arithmetic,
 quernel's share of the FMA peak that this machine showed in the same run.
@@ -22,7 +22,8 @@ from typing import Any
 import quernel as qn
 from quernel import _core
 
-BLOCK_SECONDS = 2e-3
+BLOCK_SECONDS = 2e-2
+SETTLE_SECONDS = 4e-2  # before each block: OpenMP's and OpenBLAS's threads spin on after their last call
 OTHERS_SHARE = 0.05  # of the machine's time in a round, above which it is dropped
 OURS = "quernel"
 
@@ -67,6 +68,8 @@ def _busy_seconds() -> float:
 
 
 def _block(call: Callable[[], object], repeats: int) -> float:
+    time.sleep(SETTLE_SECONDS)
+    call()  # wakes the threads
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -77,7 +80,7 @@ def _repeats(call: Callable[[], object]) -> int:
     """How often a call fits into a block; warms it up on the way."""
     for _ in range(3):
         call()
-    return max(1, min(2000, int(BLOCK_SECONDS / max(_block(call, 3), 1e-7))))
+    return max(1, min(20_000, int(BLOCK_SECONDS / max(_block(call, 5), 1e-7))))
 
 
 def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result:
