@@ -55,7 +55,7 @@ stop = False
 def work():
     while not stop:
         _core.pool_calls(3, 64, 5_000)
-worker = threading.Thread(target=work)
+worker = threading.Thread(target=work, daemon=True)
 worker.start()
 for _ in range(15):
     check(child())
