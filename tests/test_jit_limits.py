@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -324,6 +324,15 @@ def test_methods() -> None:
     assert two.scale(x).numpy()[0] == 7
 
 
+@pytest.fixture
+def _keyboard() -> Iterator[None]:
+    """Python's own handler, which a process started in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_keyboard")
 def test_ctrl_c_in_a_long_step_is_heard_and_leaves_no_trace() -> None:
     net = nn.Sequential(*[layer for _ in range(6) for layer in (nn.Linear(1024, 1024), nn.ReLU())])
     step = qn.jit(simple_step(net, optim.Adam(net.parameters())))
