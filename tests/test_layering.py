@@ -20,7 +20,7 @@ CPP = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.cpp")])
 PY = sorted(PYTHON.rglob("*.py"))
 
 # What each layer may include: folders, or single headers.
-TABLE = ["kernels/args.h", "kernels/table.h", "kernels/isa.h"]
+TABLE = ["kernels/args/", "kernels/table.h", "kernels/isa.h"]
 INCLUDES = {
     "core": ["core/"],
     "kernels": ["kernels/", "core/dtype.h"],

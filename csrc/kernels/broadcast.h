@@ -4,7 +4,7 @@
 #pragma once
 #include <cstring>
 
-#include "kernels/args.h"
+#include "kernels/args/common.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

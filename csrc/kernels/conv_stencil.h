@@ -1,7 +1,7 @@
 // The geometry that a convolution and its gradients share: which pixels of a source image a pixel of the result
 // reads, tap by tap.
 #pragma once
-#include "kernels/args.h"
+#include "kernels/args/conv.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {

@@ -3,10 +3,11 @@
 // A functor states each operation once, for a SIMD register (float32, float64) and for a plain integer; `map` is the
 // loop around it. Float tails are one masked step, so that short rows cost one iteration; integer loops are left to
 // the compiler's vectorizer. Two-operand kernels live in elementwise_binary.cpp.
+#include "kernels/args/elementwise.h"
+
 #include <cstring>
 #include <type_traits>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/simd/math.h"
 #include "kernels/visit.h"

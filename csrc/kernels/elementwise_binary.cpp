@@ -3,7 +3,7 @@
 // Every operation has one loop, over contiguous operands; broadcast.h brings the others into that form.
 #include <type_traits>
 
-#include "kernels/args.h"
+#include "kernels/args/elementwise.h"
 #include "kernels/broadcast.h"
 #include "kernels/isa.h"
 #include "kernels/simd/math.h"

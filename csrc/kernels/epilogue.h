@@ -1,6 +1,6 @@
 // What a contraction does to its accumulators before they are its result.
 #pragma once
-#include "kernels/args.h"
+#include "kernels/args/epilogue.h"
 
 namespace quernel::QUERNEL_ISA {
 

@@ -2,7 +2,7 @@
 // that B stays in L2 while A streams past it at a byte per cycle. K is cut into blocks of at most 4 KB of a row: six
 // rows of A stay in L1, a panel of B (256 KB) in L2. Between blocks the accumulators rest in C, which loses nothing:
 // each output remains one chain of FMAs over k, whatever the strip, the block or the thread.
-#include "kernels/args.h"
+#include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
 

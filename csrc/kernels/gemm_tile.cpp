@@ -9,7 +9,7 @@
 #include <array>
 #include <utility>
 
-#include "kernels/args.h"
+#include "kernels/args/matmul.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {

@@ -3,10 +3,11 @@
 // Rows: runs of the innermost dimension, by memcpy where both sides are contiguous. Tiles: where the source is
 // contiguous in another dimension than the destination, squares are transposed, so that both sides are read and
 // written by whole cache lines; 4-byte items go through registers, four rows at a time.
+#include "kernels/args/layout.h"
+
 #include <cstring>
 #include <type_traits>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

@@ -4,9 +4,10 @@
 // distances from it; no difference of large sums, so a mean far from zero costs no digits. Blocks are merged in double.
 // Blocks are fixed, so threads change no bits. The passes over rows prepare what depends on the channel alone in
 // scratch memory.
+#include "kernels/args/norm.h"
+
 #include <math.h>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

@@ -1,9 +1,10 @@
 // Optimizer steps over flat segments, in place: one pass that reads and writes each array once, bound by memory. Item =
 // kElementBlock elements. Hyperparameters are read when the kernel runs, so that a replay sees a changed learning rate;
 // what depends on them alone is computed in double. Formulas and their order are PyTorch's.
+#include "kernels/args/optim.h"
+
 #include <math.h>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

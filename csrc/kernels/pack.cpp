@@ -1,7 +1,7 @@
 // B into panels of 64 columns, the last one padded with zeros, so that tiles read whole vectors at a fixed distance
 // and a panel's pages are few. Rows are copied; columns (a weight stored by output channel) are transposed in
 // registers, a square of lanes at a time.
-#include "kernels/args.h"
+#include "kernels/args/matmul.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {

@@ -1,7 +1,8 @@
 // How fast this level can multiply and add: the yardstick of the benchmarks. Independent chains of FMAs on registers,
 // enough of them to hide the latency of two pipes of four cycles; nothing is loaded or stored on the way. An item is
 // one run of `rounds` FMAs on each chain.
-#include "kernels/args.h"
+#include "kernels/args/peak.h"
+
 #include "kernels/isa.h"
 #include "kernels/simd/vec.h"
 

@@ -1,7 +1,8 @@
 // Pooling of NHWC images: vectors run along the channels, so windows of any size and stride need no gathering; item =
 // row of the output image. The gradients are gathered too: each input pixel visits the windows that hold it, in order,
 // so that no two threads write one pixel and the order of summation is fixed.
-#include "kernels/args.h"
+#include "kernels/args/pool.h"
+
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

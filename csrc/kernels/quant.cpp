@@ -3,8 +3,9 @@
 // all levels agree bit for bit with NumPy.
 //
 // A mean is exact: a float estimate of the quotient of two integers, corrected by its integer remainder.
+#include "kernels/args/quant.h"
+
 #include "kernels/isa.h"
-#include "kernels/table.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

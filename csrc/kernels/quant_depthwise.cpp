@@ -2,8 +2,8 @@
 // 64; here channels are the vector. A tap's product fits int16 (255 · -128), so it is one 16-bit multiplication and a
 // widening add. Each call first turns its weights (C, taps) into rows [taps][C] of int16 in scratch, which costs as
 // much as one output pixel or two. Taps in the padding multiply a row of zero points.
+#include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
-#include "kernels/table.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

@@ -1,6 +1,6 @@
 // From int32 sums to output, for every int8 kernel that multiplies.
 #pragma once
-#include "kernels/args.h"
+#include "kernels/args/quant.h"
 #include "kernels/quant_gather.h"
 #include "kernels/simd/dot_s8.h"
 

@@ -1,7 +1,7 @@
 // Copies input patches of a convolution over bytes, NHWC, into rows of a matrix, one per output pixel and ordered
 // (kh, kw, c) like the weights. Taps outside the image become `padding`.
 #pragma once
-#include "kernels/args.h"
+#include "kernels/args/conv.h"
 #include "kernels/isa.h"
 
 namespace quernel::QUERNEL_ISA {

@@ -9,9 +9,9 @@
 // Convolution gathers the 32 x K patch of a strip into scratch, once for all panels: input rows are contiguous over
 // (kw, c), so a patch row is KH block copies, and copying K bytes stands against K · O/64 cycles of dot products. The
 // padding is the input's zero point.
+#include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
 #include "kernels/quant_gather.h"
-#include "kernels/table.h"
 
 #if defined(__AMX_INT8__) || defined(QUERNEL_AMX_EMULATED)
 #include "kernels/amx/panel_dot_s8.h"

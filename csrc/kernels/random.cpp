@@ -3,9 +3,10 @@
 // The stream is a function of (seed, counter) alone, so any split over threads draws the same numbers. Sixteen
 // counters go through the ten rounds side by side, as loops that the compiler turns into vector code; integers and
 // libm give the same results at every level.
+#include "kernels/args/random.h"
+
 #include <math.h>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

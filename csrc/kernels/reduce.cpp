@@ -3,10 +3,11 @@
 // inner = 1: a block is contiguous; four registers run through it and are folded as a tree at its end.
 // inner > 1: two registers of columns times four phases of rows (row r adds to phase r mod 4), so that narrow
 // matrices are not bound by the latency of one addition. Integers add up in int64, in plain loops.
+#include "kernels/args/reduce.h"
+
 #include <limits>
 #include <type_traits>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 

@@ -1,8 +1,9 @@
 // Softmax, log-softmax and cross-entropy over rows; item = row. A row is read three times from L1 or L2: maximum, sum
 // of exponentials, result. Logits of -inf have probability 0; a row of nothing but -inf gives NaN, as in PyTorch.
+#include "kernels/args/softmax.h"
+
 #include <limits>
 
-#include "kernels/args.h"
 #include "kernels/isa.h"
 #include "kernels/simd/math.h"
 #include "kernels/visit.h"

@@ -1,7 +1,18 @@
 // The index of the engine: one pointer per kernel. Every ISA level (and CUDA) fills a KernelTable; a null entry falls
 // to the next lower CPU level (runtime/dispatch.h) and raises on CUDA.
 #pragma once
-#include "kernels/args.h"
+#include "kernels/args/conv.h"
+#include "kernels/args/elementwise.h"
+#include "kernels/args/layout.h"
+#include "kernels/args/matmul.h"
+#include "kernels/args/norm.h"
+#include "kernels/args/optim.h"
+#include "kernels/args/peak.h"
+#include "kernels/args/pool.h"
+#include "kernels/args/quant.h"
+#include "kernels/args/random.h"
+#include "kernels/args/reduce.h"
+#include "kernels/args/softmax.h"
 
 namespace quernel {
 

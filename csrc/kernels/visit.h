@@ -5,7 +5,7 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/args.h"
+#include "kernels/args/common.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {

@@ -2,7 +2,7 @@
 #pragma once
 #include "core/dtype.h"
 #include "core/error.h"
-#include "kernels/args.h"
+#include "kernels/args/common.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {

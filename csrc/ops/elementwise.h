@@ -3,7 +3,7 @@
 #include <variant>
 
 #include "core/tensor.h"
-#include "kernels/args.h"
+#include "kernels/args/elementwise.h"
 
 namespace quernel::ops {
 

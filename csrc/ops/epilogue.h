@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "core/tensor.h"
-#include "kernels/args.h"
+#include "kernels/args/epilogue.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {

@@ -1,4 +1,4 @@
-// Optimizer steps on flat segments, in place. `hyper` is laid out as kernels/args.h says, `step` counts from 1.
+// Optimizer steps on flat segments, in place. `hyper` is laid out as kernels/args/optim.h says, `step` counts from 1.
 #pragma once
 #include "core/tensor.h"
 

@@ -4,7 +4,7 @@
 #include <initializer_list>
 
 #include "core/shape.h"
-#include "kernels/args.h"
+#include "kernels/args/common.h"
 
 namespace quernel::ops {
 

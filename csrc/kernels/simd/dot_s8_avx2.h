@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "kernels/args.h"
+#include "kernels/args/quant.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -38,7 +38,7 @@ struct DotS8 {
   static void store(Sum s, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), s); }
 };
 
-// Requantizes kWidth columns: see Requantize in args.h.
+// Requantizes kWidth columns: see Requantize in args/quant.h.
 class Requantizer {
  public:
   static constexpr int kWidth = 8;

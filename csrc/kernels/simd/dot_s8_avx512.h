@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "kernels/args.h"
+#include "kernels/args/quant.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -65,7 +65,7 @@ struct DotS8 {
 
 #endif
 
-// Requantizes kWidth columns: see Requantize in args.h.
+// Requantizes kWidth columns: see Requantize in args/quant.h.
 class Requantizer {
  public:
   static constexpr int kWidth = 16;

@@ -3,7 +3,7 @@
 #pragma once
 #include <cstdint>
 
-#include "kernels/args.h"
+#include "kernels/args/quant.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -34,7 +34,7 @@ struct DotS8 {
   }
 };
 
-// Requantizes kWidth columns: see Requantize in args.h.
+// Requantizes kWidth columns: see Requantize in args/quant.h.
 class Requantizer {
  public:
   static constexpr int kWidth = 4;

@@ -9,7 +9,7 @@
 #pragma once
 #include <math.h>
 
-#include "kernels/args.h"
+#include "kernels/args/epilogue.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {

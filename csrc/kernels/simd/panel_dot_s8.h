@@ -6,7 +6,7 @@
 // channels) use tiles of 16 and 32 columns. Sums go to an L1 buffer, from which one epilogue serves every level,
 // tiles included; that costs 1 % at K = 512.
 #pragma once
-#include "kernels/args.h"
+#include "kernels/args/matmul.h"
 #include "kernels/simd/dot_s8.h"
 
 namespace quernel::QUERNEL_ISA {

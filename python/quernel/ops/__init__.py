@@ -47,12 +47,24 @@ from quernel.ops.reduce import max, mean, min, mse_loss, sum
 from quernel.ops.softmax import cross_entropy, log_softmax, softmax
 from quernel.ops.unary import abs, exp, gelu, log, neg, relu, sigmoid, silu, sqrt, square, tanh
 
-__all__ = [
-    "ACTIVATIONS", "DTYPES", "FLOATING", "OPS", "Op", "Spec", "Tracer", "abs", "adaptive_avg_pool2d", "add", "as_tensor",
-    "assign_", "avg_pool2d", "batch_norm", "broadcast_to", "cast", "clip", "clone", "concat", "conv2d", "cross_entropy",
-    "current_tracer", "dequantize", "div", "dropout", "eq", "exp", "flatten", "ge", "gelu", "getitem", "global_avg_pool2d", "gt", "le",
-    "linear", "log", "log_softmax", "logical_and", "logical_not", "logical_or", "lt", "matmul", "max", "max_pool2d",
-    "maximum", "mean", "min", "minimum", "mse_loss", "mul", "ne", "neg", "normal", "op", "pad", "permute", "pow",
-    "promote_types", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw", "quantize", "relu", "reshape", "set_tracer", "sigmoid", "silu", "softmax", "sqrt", "square", "squeeze", "stack", "sub", "sum",
-    "tanh", "transpose", "uniform", "unsqueeze", "where",
+__all__ = [  # noqa: RUF022 - by file
+    "ACTIVATIONS",
+    "eq", "ge", "gt", "le", "logical_and", "logical_not", "logical_or", "lt", "ne",
+    "conv2d",
+    "as_tensor",
+    "DTYPES", "FLOATING", "promote_types",
+    "add", "clip", "clone", "div", "maximum", "minimum", "mul", "pow", "sub", "where",
+    "assign_", "broadcast_to", "concat", "flatten", "getitem", "pad", "permute", "reshape", "squeeze",
+    "stack", "transpose", "unsqueeze",
+    "linear", "matmul",
+    "batch_norm",
+    "OPS", "Op", "Spec", "Tracer", "current_tracer", "op", "set_tracer",
+    "cast",
+    "adaptive_avg_pool2d", "avg_pool2d", "global_avg_pool2d", "max_pool2d",
+    "dequantize", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw",
+    "quantize",
+    "dropout", "normal", "uniform",
+    "max", "mean", "min", "mse_loss", "sum",
+    "cross_entropy", "log_softmax", "softmax",
+    "abs", "exp", "gelu", "log", "neg", "relu", "sigmoid", "silu", "sqrt", "square", "tanh",
 ]  # fmt: skip

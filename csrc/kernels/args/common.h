@@ -1,0 +1,45 @@
+// Arguments of kernels: one trivially copyable struct per kernel, one header per family. Pointers are `const void*`
+// (read) or `void*` (written); ops/ fills them through runtime/launch.h, a plan patches them at each replay. Sizes and
+// strides count elements unless a name says otherwise. These headers declare data only: every ISA's objects include
+// them.
+#pragma once
+#include <cstdint>
+
+#include "core/dtype.h"
+
+namespace quernel {
+
+inline constexpr int kArgsRank = 8;  // most dimensions a strided kernel sees
+
+// A slice [begin, end) of a kernel's work items. Every item writes its own outputs, so splitting changes no bits.
+struct Range {
+  int64_t begin;
+  int64_t end;
+};
+
+// What a kernel gets beside its arguments: scratch memory of the calling thread (64-byte aligned, contents undefined).
+struct Ctx {
+  void* scratch;
+  int thread;
+};
+
+enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange };
+
+// Kernels that look at data may refuse it; `index` and `value` say where and what.
+struct Status {
+  StatusCode code = StatusCode::kOk;
+  int64_t index = 0;
+  int64_t value = 0;
+  int64_t limit = 0;  // the value had to be in [0, limit)
+};
+
+// Strided operands of up to kArgsRank collapsed dimensions, the output contiguous; item = block of kElementBlock
+// output elements. Strides count elements; 0 broadcasts.
+inline constexpr int64_t kElementBlock = 4096;
+struct StridedShape {
+  int32_t rank = 0;
+  int64_t size = 0;
+  int64_t dims[kArgsRank] = {};
+};
+
+}  // namespace quernel

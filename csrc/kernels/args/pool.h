@@ -1,0 +1,19 @@
+// Pooling.
+#pragma once
+#include "kernels/args/common.h"
+
+namespace quernel {
+
+// Item = row of the output: of y (n, oh), or of dx (n, h) backward.
+struct PoolArgs {
+  const void* x = nullptr;      // input (forward) or incoming gradient (backward)
+  const void* index = nullptr;  // max backward: argmax of the forward pass, int32 tap numbers
+  void* y = nullptr;
+  void* index_out = nullptr;  // max forward
+  DType dtype{};
+  int64_t n = 0, h = 0, w = 0, c = 0, oh = 0, ow = 0;
+  int64_t kh = 0, kw = 0, stride_h = 0, stride_w = 0, pad_h = 0, pad_w = 0;
+  bool count_include_pad = true;
+};
+
+}  // namespace quernel

@@ -1,0 +1,74 @@
+// int8.
+#pragma once
+#include "kernels/args/conv.h"
+#include "kernels/args/pool.h"
+
+namespace quernel {
+
+// q = rint_even(clamp(float(acc + bias) * scale, lo - zero_point, hi - zero_point)) + zero_point, in fp32.
+// The input's zero point is folded into `bias` at pack time; relu is lo = zero_point.
+struct Requantize {
+  const void* bias = nullptr;   // int32 (N)
+  const void* scale = nullptr;  // float (N)
+  int32_t zero_point = 0, lo = 0, hi = 255;
+};
+
+// Rows of one work item of the int8 kernels: two AMX tiles.
+inline constexpr int64_t kQStrip = 32;
+
+// u8 [M, K] · s8 packed [N/64][K/4][64][4] -> u8; item = (panel, strip of kQStrip rows), strips fastest. `y_float`:
+// dequantized output instead, float(acc + bias) * scale.
+struct QGemmArgs : Requantize {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  bool y_float = false;
+  int64_t m = 0, n = 0, k = 0, lda = 0, ldc = 0;
+};
+
+// The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Item =
+// (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w as it is, item = output row.
+struct QConvArgs : Requantize {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  void* y = nullptr;
+  bool y_float = false;
+  ConvShape s{};
+  int32_t x_zero_point = 0;  // padding value
+};
+
+// quantize: y = clamp(rint_even(x / scale) + zero_point, 0, 255), NaN -> zero_point; dequantize:
+// y = float(q - zero_point) * scale. Item = block of kElementBlock elements, as for qadd and qlookup.
+struct QuantizeArgs {
+  const void* x = nullptr;
+  void* y = nullptr;
+  float scale = 1;
+  int32_t zero_point = 0;
+  int64_t size = 0;
+};
+
+// y = rint_even(clamp(t / y_scale, lo - zy, hi - zy)) + zy with t = (a - za) * a_scale + (b - zb) * b_scale, each step
+// rounded to fp32: dequantize both, add, quantize.
+struct QAddArgs {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* y = nullptr;
+  float a_scale = 1, b_scale = 1, y_scale = 1;
+  int32_t a_zero_point = 0, b_zero_point = 0, y_zero_point = 0, lo = 0, hi = 255;
+  int64_t size = 0;
+};
+
+// Mean of each window, rounded half to even; taps in the padding count as zero_point, or not at all. Item = output row.
+struct QAvgPoolArgs : PoolArgs {
+  int32_t zero_point = 0;
+};
+
+// Maps u8 to u8 through a table of 256 bytes: requantization to another scale, relu, clip, any unary.
+struct QLookupArgs {
+  const void* x = nullptr;
+  const void* table = nullptr;
+  void* y = nullptr;
+  int64_t size = 0;
+};
+
+}  // namespace quernel
