@@ -77,10 +77,10 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "transpose: tuple": (A, r"\[transpose\] swaps two dimensions.*permute", lambda: ops.transpose(V, (0, 1), 0)),  # type: ignore[arg-type]
     "dim and axis": (A, r"\[sum\] axis is another name of dim", lambda: ops.sum(V, dim=0, axis=0)),  # type: ignore[call-arg]
     "stack": (S, r"\[stack\] tensor 1 has shape \(4,\), the first \(3, 4\)", lambda: ops.stack([V, ones(4)])),
-    "pad: flat": (A, r"\[pad\] pad_width is a list of .*\[\(0, 0\), \(1, 2\)\] here", lambda: ops.pad(V, (1, 1))),  # type: ignore[arg-type]
+    "pad: flat": (A, r"\[pad\] padding is a list of .*\[\(0, 0\), \(1, 2\)\] here", lambda: ops.pad(V, (1, 1))),  # type: ignore[arg-type]
     "concat: shapes": (S, r"\[concat\] tensor 1 has shape \(2, 3\), the first \(3, 4\)", lambda: ops.concat([V, ones(2, 3)])),
     "concat: none": (A, r"\[concat\] there is nothing to join", lambda: ops.concat([])),
-    "pad": (A, r"\[pad\] pad_width must give", lambda: ops.pad(V, [(1, 1)])),
+    "pad": (A, r"\[pad\] padding must give", lambda: ops.pad(V, [(1, 1)])),
     "broadcast_to": (S, r"\[broadcast_to\] shape \(3, 4\) does not broadcast to \(3, 5\)", lambda: ops.broadcast_to(V, (3, 5))),
     "dropout": (A, r"\[dropout\] p is a probability", lambda: ops.dropout(V, 1.5)),
     "dropout: nan": (A, r"\[dropout\] p is a probability", lambda: ops.dropout(V, math.nan)),
@@ -104,8 +104,8 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "add: objects": (D, r"\[add\] tensors cannot hold Python objects in lists", lambda: ops.add(V, [None, 1])),
     "sum: fraction": (A, r"\[sum\] a dim is a whole number, got 1.5", lambda: ops.sum(V, 1.5)),
     "softmax: None": (A, r"\[softmax\] a dim is a whole number, got None", lambda: ops.softmax(V, None)),
-    "pad: ragged": (A, r"\[pad\] pad_width must give", lambda: ops.pad(V, [(1,), (0, 1)])),
-    "pad: number": (A, r"\[pad\] pad_width is a list of", lambda: ops.pad(V, 1)),
+    "pad: ragged": (A, r"\[pad\] padding must give", lambda: ops.pad(V, [(1,), (0, 1)])),
+    "pad: number": (A, r"\[pad\] padding is a list of", lambda: ops.pad(V, 1)),
     "mul: text": (D, r"\[mul\] tensors cannot hold <U1", lambda: "a" * qn.tensor([1.0])),
     "concat: None": (D, r"\[concat\] tensors cannot hold NoneType objects", lambda: ops.concat([None])),
     "tensor: None": (D, r"\[tensor\] tensors cannot hold NoneType objects", lambda: qn.tensor(None)),

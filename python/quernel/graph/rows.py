@@ -69,7 +69,7 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
         case "getitem":
             return _takes_all_rows(node.args["index"], len(reads[0].shape))
         case "pad":
-            widths = node.args["pad_width"]
+            widths = node.args["padding"]
             return isinstance(widths, tuple) and widths[0] == (0, 0)
     if node.op in _ALONG_AXIS:
         return _axes_behind_batch(node, len(reads[0].shape))

@@ -107,7 +107,13 @@ def summarize(graph: Graph) -> Summary:
 
 
 def _is_layer(node: Node) -> bool:
-    return node.layer.lower().replace("2d", "").startswith(node.op.replace("2d", "").replace("_", ""))
+    """Whether the node is the work of the layer that it carries the name of: Conv2d and conv2d, ReflectionPad2d and pad."""
+    layer, op = (_bare(name) for name in (node.layer, node.op))
+    return layer.startswith(op) or layer.endswith(op)
+
+
+def _bare(name: str) -> str:
+    return name.lower().replace("_", "").replace("1d", "").replace("2d", "")
 
 
 def macs(graph: Graph, node: Node) -> int:

@@ -26,6 +26,11 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "MaxPool2d": ("kernel_size", "stride", "padding"),
     "AvgPool2d": ("kernel_size", "stride", "padding", "count_include_pad"),
     "GlobalAvgPool2d": (),
+    **{
+        f"{kind}Pad{d}d": ("padding", "value") if kind == "Constant" else ("padding",)
+        for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
+        for d in (1, 2)
+    },
     "Flatten": ("start_dim",),
     "Identity": (),
     "ReLU": (),

@@ -11,6 +11,18 @@ from quernel.nn.linear import Flatten, Identity, Linear
 from quernel.nn.loss import CrossEntropyLoss, MSELoss
 from quernel.nn.module import Module
 from quernel.nn.norm import BatchNorm2d
+from quernel.nn.pad import (
+    CircularPad1d,
+    CircularPad2d,
+    ConstantPad1d,
+    ConstantPad2d,
+    ReflectionPad1d,
+    ReflectionPad2d,
+    ReplicationPad1d,
+    ReplicationPad2d,
+    ZeroPad1d,
+    ZeroPad2d,
+)
 from quernel.nn.parameter import Parameter
 from quernel.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 
@@ -18,6 +30,10 @@ __all__ = [
     "GELU",
     "AvgPool2d",
     "BatchNorm2d",
+    "CircularPad1d",
+    "CircularPad2d",
+    "ConstantPad1d",
+    "ConstantPad2d",
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
@@ -32,11 +48,17 @@ __all__ = [
     "ModuleList",
     "Parameter",
     "ReLU",
+    "ReflectionPad1d",
+    "ReflectionPad2d",
+    "ReplicationPad1d",
+    "ReplicationPad2d",
     "Residual",
     "Sequential",
     "SiLU",
     "Sigmoid",
     "Softmax",
     "Tanh",
+    "ZeroPad1d",
+    "ZeroPad2d",
     "init",
 ]

@@ -18,7 +18,6 @@ from quernel.ops.layout import (
     concat,
     flatten,
     getitem,
-    pad,
     permute,
     reshape,
     squeeze,
@@ -30,6 +29,7 @@ from quernel.ops.matmul import linear, matmul
 from quernel.ops.norm import batch_norm
 from quernel.ops.op import OPS, Op, Spec, Tracer, current_tracer, op, set_tracer
 from quernel.ops.operands import cast
+from quernel.ops.pad import pad
 from quernel.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
 from quernel.ops.quant import (
     dequantize,
@@ -54,12 +54,13 @@ __all__ = [  # noqa: RUF022 - by file
     "as_tensor",
     "DTYPES", "FLOATING", "promote_types",
     "add", "clip", "clone", "div", "maximum", "minimum", "mul", "pow", "sub", "where",
-    "assign_", "broadcast_to", "concat", "flatten", "getitem", "pad", "permute", "reshape", "squeeze",
+    "assign_", "broadcast_to", "concat", "flatten", "getitem", "permute", "reshape", "squeeze",
     "stack", "transpose", "unsqueeze",
     "linear", "matmul",
     "batch_norm",
     "OPS", "Op", "Spec", "Tracer", "current_tracer", "op", "set_tracer",
     "cast",
+    "pad",
     "adaptive_avg_pool2d", "avg_pool2d", "global_avg_pool2d", "max_pool2d",
     "dequantize", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw",
     "quantize",

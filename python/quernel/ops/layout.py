@@ -1,4 +1,4 @@
-"""Ops that move elements: reshaping, transposing, joining, padding, indexing.
+"""Ops that move elements: reshaping, transposing, joining, indexing.
 
 Reshaping shares memory; everything else copies, because tensors are contiguous.
 """
@@ -10,8 +10,6 @@ import operator
 from collections.abc import Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from quernel import _core
 from quernel.autograd import Gradients, attach, is_grad_enabled, needs_grad, put_on_tape
@@ -210,43 +208,6 @@ def stack(tensors: Sequence[TensorLike], dim: int = 0) -> Tensor:
     return concat(
         [unsqueeze(t, dim) for t in inputs], inputs[0].ndim + 1 + dim if inputs and dim < 0 else dim
     )
-
-
-def _pad_rule(x: Any, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Spec:  # noqa: ARG001
-    spec = spec_of(x)
-    given: Any = pad_width
-    if not (np.iterable(given) and all(map(np.iterable, given))):
-        raise ArgumentError(
-            f"[pad] pad_width is a list of (before, after), one for each dimension, as in NumPy, got {pad_width}; "
-            f"PyTorch's (1, 2), which pads the last one, is {[(0, 0)] * (len(spec.shape) - 1) + [(1, 2)]} here"
-        )
-    if [len(p) for p in pad_width] != [2] * len(spec.shape) or any(min(p) < 0 for p in pad_width):
-        raise ArgumentError(
-            f"[pad] pad_width must give (before, after) >= 0 for each of the dimensions of {spec.shape}, got {pad_width}"
-        )
-    return Spec(tuple(n + lo + hi for n, (lo, hi) in zip(spec.shape, pad_width, strict=True)), spec.dtype)
-
-
-@op(shape=_pad_rule)
-def pad(x: TensorLike, pad_width: Sequence[Sequence[int]], value: float = 0.0) -> Tensor:
-    """Surrounds ``x`` with a constant.
-
-    Args:
-        x: Any tensor.
-        pad_width: (before, after) for each dimension, as in NumPy.
-        value: What to pad with.
-
-    Example:
-        >>> qn.ops.pad(qn.ones((1, 2)), [(0, 0), (1, 2)])
-        tensor([[0., 1., 1., 0., 0.]], dtype=float32)
-    """
-    a = as_tensor(x)
-    _pad_rule(a, pad_width)
-    widths = [(int(lo), int(hi)) for lo, hi in pad_width]
-    before = a._t.shape
-    starts, steps = [lo for lo, _ in widths], [1] * len(widths)
-    out = _core.pad(a._t, widths, value)
-    return attach(out, (a,), lambda g: (Tensor(_core.slice(g._t, starts, steps, before)),))
 
 
 def _broadcast_rule(x: Any, shape: Sequence[int]) -> Spec:

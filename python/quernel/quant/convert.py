@@ -195,7 +195,8 @@ class _Emitter:
         assert isinstance(w, int)
         args: dict[str, Arg] = {
             "x": x,
-            "pad_width": ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)),
+            "padding": ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)),
+            "mode": "constant",
             "value": zero_point,
         }
         value = Value((n, h + extra[0], w + extra[1], c), "uint8")

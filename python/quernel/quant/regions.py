@@ -35,7 +35,8 @@ def kind(graph: Graph, node: Node) -> str | None:
         return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
     if node.op in UNARY:
         return "unary"
-    if (node.op == "pad" and node.args["value"] != 0) or (node.op == "mean" and not _is_global(node)):
+    constant = node.op == "pad" and node.args["mode"] == "constant"
+    if (constant and node.args["value"] != 0) or (node.op == "mean" and not _is_global(node)):
         return None
     return "move" if node.op in MOVES and not node.weights else None
 
