@@ -16,12 +16,12 @@ def test_metrics_by_hand() -> None:
     output = np.array([[1.0, 3.0, 2.0], [0.0, -1.0, 5.0], [9.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
     assert metrics.accuracy(output, np.array([1, 2, 1, 1])) == 0.75
     a, b = np.array([1.0, 2.0, 4.0]), np.array([1.0, 0.0, 5.0])
-    assert metrics.mean_squared_error(a, b) == pytest.approx(5 / 3)
-    assert metrics.mean_absolute_error(a, b) == 1.0
-    with pytest.raises(ShapeError, match=r"\[accuracy\] expected outputs \(N, C\)"):
+    assert metrics.mse(a, b) == pytest.approx(5 / 3)
+    assert metrics.mae(a, b) == 1.0
+    with pytest.raises(ShapeError, match=r"\[accuracy\] expected labels \(4,\)"):
         metrics.accuracy(output, np.zeros((4, 3)))
     with pytest.raises(ShapeError, match=r"\[mae\] output has shape \(3,\), target \(3, 1\)"):
-        metrics.mean_absolute_error(a, b[:, None])
+        metrics.mae(a, b[:, None])
 
 
 def test_losses_by_hand_and_their_gradients() -> None:

@@ -21,7 +21,7 @@ from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from quernel.history import History
 from quernel.jit import jit
 from quernel.losses import LOSSES, Loss
-from quernel.metrics import METRICS, Metric
+from quernel.metrics import Metric, as_metric
 from quernel.nn.module import Module
 from quernel.optim import OPTIMIZERS, Optimizer
 from quernel.progress import Progress, progress
@@ -44,7 +44,7 @@ class Trainer:
 
     Attributes:
         net, optimizer, loss: what trains, and how.
-        metrics: functions by the name that they have in the history.
+        metrics: by the name that they have in the history.
         monitors: names that the logs of an epoch will contain, once training has begun.
         stop_training: set it to end a fit after the current epoch.
     """
@@ -73,7 +73,9 @@ class Trainer:
             loss, output = step(target, *inputs)
             logs = {"loss": float(loss.item())}
             for name, metric in self.metrics.items():
-                logs[name] = float(metric(output.numpy(), target))
+                metric.reset()
+                metric.update(output.numpy(), target)
+                logs[name] = float(metric.compute())
             yield len(target), logs
 
 
@@ -117,7 +119,7 @@ def compile(
     net: Module,
     optimizer: str | Optimizer,
     loss: str | Loss,
-    metrics: Iterable[str | Metric],
+    metrics: Iterable[Any],
     device: str,
     precision: str,
     run_eagerly: bool,
@@ -132,7 +134,7 @@ def compile(
             f"[compile] the parameters are {have}, precision {precision!r} wants {wanted}; call net.to({wanted!r})"
         )
     chosen_loss = _named("loss", loss, LOSSES)
-    named_metrics = {_name_of(metric): _named("metric", metric, METRICS) for metric in _listed(metrics)}
+    named_metrics = {metric.name: metric for metric in map(as_metric, _listed(metrics))}
     if not isinstance(optimizer, str | Optimizer):
         raise ArgumentError(f"[compile] optimizer is a name or an optimizer, got {optimizer!r}")
     chosen: Optimizer | None
@@ -145,7 +147,7 @@ def compile(
 
 
 def _listed(metrics: Any) -> list[Any]:
-    return [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+    return [metrics] if isinstance(metrics, str | Metric) or callable(metrics) else list(metrics)
 
 
 def _named(kind: str, value: Any, known: dict[str, Any]) -> Any:
@@ -157,10 +159,6 @@ def _named(kind: str, value: Any, known: dict[str, Any]) -> Any:
     if not callable(value):
         raise ArgumentError(f"[compile] {kind} is a name or a function, got {value!r}")
     return value
-
-
-def _name_of(metric: str | Metric) -> str:
-    return metric if isinstance(metric, str) else getattr(metric, "__name__", type(metric).__name__)
 
 
 def trainer_of(net: Module, verb: str) -> Trainer:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from quernel import metrics
     from quernel.callbacks import Callback
     from quernel.graph import Frozen, Summary
     from quernel.history import History
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from quernel.tensor import Tensor
 
     Loss = str | Callable[[Any, Any], Tensor]
-    Metric = str | Callable[[NDArray[Any], NDArray[Any]], float]
+    Metrics = str | metrics.Metric | Callable[[NDArray[Any], NDArray[Any]], float]
 
 
 def _above(name: str) -> ModuleType:
@@ -35,7 +36,7 @@ class Verbs:
         self,
         optimizer: str | Optimizer = "adam",
         loss: Loss = "cross_entropy",
-        metrics: Iterable[Metric] = (),
+        metrics: Metrics | Iterable[Metrics] = (),
         device: str = "auto",
         precision: str = "fp32",
         run_eagerly: bool = False,
@@ -45,7 +46,8 @@ class Verbs:
         Args:
             optimizer: "sgd", "adam" or "adamw" with default hyper-parameters, or an optimizer over the parameters.
             loss: "cross_entropy", "mse", or a function of (output, target) tensors that returns a scalar tensor.
-            metrics: "accuracy", …, or functions of (output, target) arrays that return a number.
+            metrics: "accuracy" or another name of `quernel.metrics.METRICS`, a `Metric`, or a function of (output, target)
+                arrays that returns a number, which is averaged over the samples.
             device: "auto" takes the best there is; "cpu"; "cuda" raises with the reason if there is none.
             precision: "fp32", or "fp64" for a module converted by ``to("float64")``.
             run_eagerly: False runs each step as one native call (`qn.jit`), True op by op, to the same bits.
