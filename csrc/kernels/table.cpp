@@ -54,9 +54,9 @@ Fn<DropoutGradArgs> dropout_grad;
 Fn<RandomFillArgs> random_fill;
 
 // optim
-Fn<SgdArgs> sgd;
-Fn<AdamArgs> adam;
+Fn<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
 Fn<AdvanceStepArgs> advance_step;
+Fn<MovingAverageArgs> moving_average;
 
 // quant
 Fn<QGemmArgs> gemm_u8s8;
@@ -126,8 +126,13 @@ extern constinit const Level level{
             .random_fill = entry<random_fill>,
             // optim
             .sgd = entry<sgd>,
+            .adagrad = entry<adagrad>,
+            .rmsprop = entry<rmsprop>,
             .adam = entry<adam>,
+            .nadam = entry<nadam>,
+            .lion = entry<lion>,
             .advance_step = entry<advance_step>,
+            .moving_average = entry<moving_average>,
             // quant
             .gemm_u8s8 = entry<gemm_u8s8>,
             .pack_s8 = entry<pack_s8>,

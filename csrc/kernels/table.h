@@ -64,9 +64,9 @@ struct KernelTable {
   Kernel<DropoutGradArgs> dropout_grad;
   Kernel<RandomFillArgs> random_fill;
   // optim
-  Kernel<SgdArgs> sgd;
-  Kernel<AdamArgs> adam;
+  Kernel<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
   Kernel<AdvanceStepArgs> advance_step;
+  Kernel<MovingAverageArgs> moving_average;
   // quant
   Kernel<QGemmArgs> gemm_u8s8;
   Kernel<PackArgs> pack_s8;

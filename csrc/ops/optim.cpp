@@ -17,15 +17,13 @@ void check_step(const char* op, const Tensor& step) {
                     " of ", name(step.dtype()));
 }
 
-void check_common(const char* op, const Tensor& param, const Tensor& grad, const Tensor& hyper, int64_t hyper_size,
-                  const Tensor& step) {
-  check_floating(op, "param", param.dtype());
-  check<ShapeError>(param.rank() == 1, op, "param must be a flat segment, has shape ", param.shape());
-  check_segment(op, "grad", grad, param);
-  check<DTypeError>(hyper.dtype() == DType::kFloat64 && hyper.size() == hyper_size, op, "hyper must hold ", hyper_size,
-                    " float64, has ", hyper.size(), " of ", name(hyper.dtype()));
-  check_step(op, step);
-}
+// What distinguishes the optimizers: how much they keep, and how many hyperparameters follow {lr, weight_decay, l1}.
+struct Rule {
+  const char* name;
+  Kernel<UpdateArgs> KernelTable::* kernel;
+  size_t required, most;  // states
+  int64_t own;            // hyperparameters
+};
 
 // `arrays` are read or written once each: about 20 bytes a nanosecond.
 Work pass(const Tensor& param, int arrays) {
@@ -33,35 +31,61 @@ Work pass(const Tensor& param, int arrays) {
   return {(param.size() + kElementBlock - 1) / kElementBlock, ns * static_cast<double>(kElementBlock)};
 }
 
+void run(const Rule& rule, const Update& u) {
+  const char* op = rule.name;
+  check_floating(op, "param", u.param.dtype());
+  check<ShapeError>(u.param.rank() == 1, op, "param must be a flat segment, has shape ", u.param.shape());
+  check_segment(op, "grad", u.grad, u.param);
+  check<DTypeError>(u.hyper.dtype() == DType::kFloat64 && u.hyper.size() == 3 + rule.own, op, "hyper must hold ",
+                    3 + rule.own, " float64, has ", u.hyper.size(), " of ", name(u.hyper.dtype()));
+  check_step(op, u.step);
+  Tensor states[3];
+  check<ArgumentError>(u.states.size() >= rule.required && u.states.size() <= rule.most, op, "keeps ", rule.required,
+                       " to ", rule.most, " arrays, got ", u.states.size());
+  int arrays = 3;
+  for (size_t i = 0; i < u.states.size(); ++i) {
+    states[i] = u.states[i];
+    check<ArgumentError>(states[i].defined() || i >= rule.required, op, "state ", i, " is missing");
+    if (!states[i].defined()) continue;
+    check_segment(op, "a state", states[i], u.param);
+    arrays += 2;
+  }
+  UpdateArgs args;
+  args.dtype = u.param.dtype();
+  args.size = u.param.size();
+  launch(op, rule.kernel, args, pass(u.param, arrays),
+         {read(&UpdateArgs::grad, u.grad), read(&UpdateArgs::hyper, u.hyper), read(&UpdateArgs::step, u.step),
+          update(&UpdateArgs::param, u.param), update(&UpdateArgs::first, states[0]),
+          update(&UpdateArgs::second, states[1]), update(&UpdateArgs::third, states[2])});
+}
+
 }  // namespace
 
-void sgd(const Tensor& param, const Tensor& grad, const Tensor& momentum, const Tensor& hyper, const Tensor& step) {
-  check_common("sgd", param, grad, hyper, 5, step);
-  if (momentum.defined()) check_segment("sgd", "momentum", momentum, param);
-  SgdArgs args;
-  args.dtype = param.dtype();
-  args.size = param.size();
-  launch("sgd", &KernelTable::sgd, args, pass(param, momentum.defined() ? 5 : 3),
-         {read(&SgdArgs::grad, grad), read(&SgdArgs::hyper, hyper), read(&SgdArgs::step, step),
-          update(&SgdArgs::param, param), update(&SgdArgs::momentum, momentum)});
-}
-
-void adam(const Tensor& param, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& hyper,
-          const Tensor& step) {
-  check_common("adam", param, grad, hyper, 6, step);
-  check_segment("adam", "m", m, param);
-  check_segment("adam", "v", v, param);
-  AdamArgs args;
-  args.dtype = param.dtype();
-  args.size = param.size();
-  launch("adam", &KernelTable::adam, args, pass(param, 7),
-         {read(&AdamArgs::grad, grad), read(&AdamArgs::hyper, hyper), read(&AdamArgs::step, step),
-          update(&AdamArgs::param, param), update(&AdamArgs::m, m), update(&AdamArgs::v, v)});
-}
+void sgd(const Update& u) { run({"sgd", &KernelTable::sgd, 0, 1, 3}, u); }
+void adagrad(const Update& u) { run({"adagrad", &KernelTable::adagrad, 1, 1, 3}, u); }
+void rmsprop(const Update& u) { run({"rmsprop", &KernelTable::rmsprop, 1, 3, 3}, u); }
+void adam(const Update& u) { run({"adam", &KernelTable::adam, 2, 2, 4}, u); }
+void nadam(const Update& u) { run({"nadam", &KernelTable::nadam, 2, 2, 4}, u); }
+void lion(const Update& u) { run({"lion", &KernelTable::lion, 1, 1, 2}, u); }
 
 void advance_step(const Tensor& step) {
   check_step("advance_step", step);
   launch("advance_step", &KernelTable::advance_step, AdvanceStepArgs{}, {1, 1}, {update(&AdvanceStepArgs::step, step)});
+}
+
+void moving_average(const Tensor& average, const Tensor& param, const Tensor& hyper, const Tensor& step) {
+  const char* op = "moving_average";
+  check_floating(op, "param", param.dtype());
+  check_segment(op, "average", average, param);
+  check<DTypeError>(hyper.dtype() == DType::kFloat64 && hyper.size() == 2, op, "hyper must hold 2 float64, has ",
+                    hyper.size(), " of ", name(hyper.dtype()));
+  check_step(op, step);
+  MovingAverageArgs args;
+  args.dtype = param.dtype();
+  args.size = param.size();
+  launch(op, &KernelTable::moving_average, args, pass(param, 3),
+         {read(&MovingAverageArgs::param, param), read(&MovingAverageArgs::hyper, hyper),
+          read(&MovingAverageArgs::step, step), update(&MovingAverageArgs::average, average)});
 }
 
 }  // namespace quernel::ops

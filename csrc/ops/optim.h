@@ -1,12 +1,28 @@
-// Optimizer steps on flat segments, in place. `hyper` is laid out as kernels/args/optim.h says, `step` counts from 1.
+// Optimizer steps on flat segments, in place. `states` are the arrays that an optimizer keeps, undefined where it does
+// without; `hyper` is laid out as kernels/optim.cpp says, `step` counts from 1.
 #pragma once
+#include <vector>
+
 #include "core/tensor.h"
 
 namespace quernel::ops {
 
-void sgd(const Tensor& param, const Tensor& grad, const Tensor& momentum, const Tensor& hyper, const Tensor& step);
-void adam(const Tensor& param, const Tensor& grad, const Tensor& m, const Tensor& v, const Tensor& hyper,
-          const Tensor& step);
+struct Update {
+  const Tensor& param;
+  const Tensor& grad;
+  const std::vector<Tensor>& states;
+  const Tensor& hyper;
+  const Tensor& step;
+};
+
+void sgd(const Update& update);      // momentum buffer, optional
+void adagrad(const Update& update);  // sum of squares
+void rmsprop(const Update& update);  // mean of squares, momentum buffer and mean of gradients, both optional
+void adam(const Update& update);     // means of gradients and of squares
+void nadam(const Update& update);    // the same
+void lion(const Update& update);     // mean of gradients
 void advance_step(const Tensor& step);
+
+void moving_average(const Tensor& average, const Tensor& param, const Tensor& hyper, const Tensor& step);
 
 }  // namespace quernel::ops

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,8 +27,15 @@ CASES: dict[str, dict[str, Any]] = {
     "adam_everything": {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.1},
     "adamw": {"lr": 0.02},
     "adamw_decay": {"lr": 0.02, "weight_decay": 0.3},
+    "nadam": {"lr": 0.02},
+    "nadam_everything": {"lr": 0.02, "betas": (0.8, 0.95), "momentum_decay": 0.1, "weight_decay": 0.1},
+    "adagrad": {"lr": 0.1},
+    "adagrad_everything": {"lr": 0.1, "lr_decay": 0.2, "initial_accumulator_value": 0.3, "weight_decay": 0.1},
+    "rmsprop": {"lr": 0.01},
+    "rmsprop_momentum": {"lr": 0.01, "momentum": 0.8, "alpha": 0.8},
+    "rmsprop_everything": {"lr": 0.01, "momentum": 0.8, "centered": True, "weight_decay": 0.1, "eps": 1e-3},
 }
-CLASSES: dict[str, type[optim.Optimizer]] = {"sgd": optim.SGD, "adam": optim.Adam, "adamw": optim.AdamW}
+CLASSES = optim.OPTIMIZERS
 
 
 def parameters(seed: int = 0, dtype: str = "float64") -> list[qn.Tensor]:
@@ -68,15 +76,15 @@ def check_close(ours: Iterable[Any], theirs: Iterable[Any]) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_updates_are_pytorchs(case: str) -> None:
+def test_updates_are_pytorchs(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = twins()
     name = case.split("_", maxsplit=1)[0]
     import torch
 
+    # Its product of momenta, which is float32 unless this says otherwise.
+    monkeypatch.setattr(sys.modules["torch.optim.nadam"], "_get_scalar_dtype", lambda: torch.float64)
     opt = CLASSES[name](ours, **CASES[case])
-    ref = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name](
-        theirs, **CASES[case]
-    )
+    ref = getattr(torch.optim, CLASSES[name].__name__)(theirs, **CASES[case])
     for step in range(12):
         if step == 6:
             opt.lr = 0.01
@@ -222,6 +230,7 @@ def test_groups_have_hyper_parameters_of_their_own() -> None:
         "weight_decay": 0.0,
         "dampening": 0.0,
         "nesterov": False,
+        "l1": 0.0,
     }
 
 

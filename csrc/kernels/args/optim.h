@@ -4,31 +4,33 @@
 
 namespace quernel {
 
-// Flat segments of one dtype. `hyper` is a float64 buffer that the optimizer's Python attributes write and replays
-// read: its layout is given per optimizer. `step` is an int64 buffer, already advanced.
-struct SgdArgs {
+// Flat segments of one dtype: an update reads `grad` and rewrites `param` and what the optimizer keeps, null where it
+// keeps nothing. `hyper` is a float64 buffer that the optimizer's Python attributes write and replays read: {lr,
+// weight_decay, l1}, then what each kernel names. `step` is an int64 buffer, already advanced.
+struct UpdateArgs {
   const void* grad = nullptr;
-  const void* hyper = nullptr;  // {lr, momentum, weight_decay, dampening, nesterov}
+  const void* hyper = nullptr;
   const void* step = nullptr;
   void* param = nullptr;
-  void* momentum = nullptr;  // null without momentum
-  DType dtype{};
-  int64_t size = 0;
-};
-
-struct AdamArgs {
-  const void* grad = nullptr;
-  const void* hyper = nullptr;  // {lr, beta1, beta2, eps, weight_decay, decoupled (AdamW)}
-  const void* step = nullptr;
-  void* param = nullptr;
-  void* m = nullptr;
-  void* v = nullptr;
+  void* first = nullptr;
+  void* second = nullptr;
+  void* third = nullptr;
   DType dtype{};
   int64_t size = 0;
 };
 
 struct AdvanceStepArgs {
   void* step = nullptr;  // int64, += 1
+};
+
+// average += (1 - decay) (param - average); `hyper` is {decay, warmup}.
+struct MovingAverageArgs {
+  const void* param = nullptr;
+  const void* hyper = nullptr;
+  const void* step = nullptr;
+  void* average = nullptr;
+  DType dtype{};
+  int64_t size = 0;
 };
 
 }  // namespace quernel

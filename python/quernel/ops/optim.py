@@ -6,7 +6,7 @@ tensor that a replayed plan reads again at each call, so a changed learning rate
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,11 @@ def from_values(values: NDArray[np.generic] | Sequence[float], dtype: str) -> Na
 def copy_into(target: Native, values: NDArray[np.generic] | Sequence[float]) -> None:
     """Replaces the values of a segment."""
     _core.copy_into_(target, from_values(values, target.dtype))
+
+
+def copy(tensor: Native) -> Native:
+    """A copy of its own memory."""
+    return _core.copy(tensor)
 
 
 def view(segment: Native, begin: int, size: int) -> Native:
@@ -56,30 +61,27 @@ def advance_step(step: Native) -> None:
     _core.advance_step_(step)
 
 
-def sgd(param: Native, grad: Native, momentum: Native | None, hyper: Native, step: Native) -> None:
-    """One update of stochastic gradient descent.
+# The updates, by the optimizer's name: (param, grad, states, hyper, step). ``param``, ``grad`` and the states, None where
+# one is not kept, are flat segments of one dtype and size; ``hyper`` holds lr, weight_decay, l1 and what else the kernel
+# names (csrc/kernels/optim.cpp); ``step`` is the number of this update, from 1 on. Formulas: `quernel.optim.algorithms`.
+Update = Callable[[Native, Native, Sequence[Native | None], Native, Native], None]
+UPDATES: dict[str, Update] = {
+    "sgd": _core.sgd_,
+    "adagrad": _core.adagrad_,
+    "rmsprop": _core.rmsprop_,
+    "adam": _core.adam_,
+    "adamw": _core.adam_,
+    "nadam": _core.nadam_,
+    "lion": _core.lion_,
+}
 
-    g = grad + weight_decay·param; buf = g at step 1, else momentum·buf + (1 - dampening)·g;
-    param -= lr·(g + momentum·buf if nesterov else buf). Without `momentum`, param -= lr·g.
 
-    Args:
-        param, grad, momentum: flat segments of one dtype and size; `momentum` holds buf.
-        hyper: lr, momentum, weight_decay, dampening, nesterov (0 or 1).
-        step: number of this update, from 1 on.
-    """
-    _core.sgd_(param, grad, momentum, hyper, step)
-
-
-def adam(param: Native, grad: Native, m: Native, v: Native, hyper: Native, step: Native) -> None:
-    """One update of Adam (Kingma and Ba 2015), or of AdamW (Loshchilov and Hutter 2019) if ``decoupled``.
-
-    m = beta1·m + (1 - beta1)·g; v = beta2·v + (1 - beta2)·g²;
-    param -= lr / (1 - beta1^step) · m / (sqrt(v / (1 - beta2^step)) + eps).
-    Weight decay is added to g, or, decoupled, param is first scaled by 1 - lr·weight_decay.
+def moving_average(average: Native, param: Native, hyper: Native, step: Native) -> None:
+    """average += (1 - decay)·(param - average).
 
     Args:
-        param, grad, m, v: flat segments of one dtype and size.
-        hyper: lr, beta1, beta2, eps, weight_decay, decoupled (0 or 1).
+        average, param: of one dtype and shape.
+        hyper: decay, and 1 for the warm-up decay_t = min(decay, (1 + step) / (10 + step)), else 0.
         step: number of this update, from 1 on.
     """
-    _core.adam_(param, grad, m, v, hyper, step)
+    _core.moving_average_(average, param, hyper, step)

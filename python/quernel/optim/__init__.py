@@ -1,11 +1,25 @@
-"""Optimizers."""
+"""Optimizers, learning-rate schedules, clipping of gradients, averages of weights."""
 
 from __future__ import annotations
 
-from quernel.optim.adam import Adam, AdamW
+from quernel.optim import lr_scheduler
+from quernel.optim.algorithms import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from quernel.optim.clip import clip_grad_norm_, clip_grad_value_
+from quernel.optim.ema import EMA
 from quernel.optim.optimizer import Optimizer
-from quernel.optim.sgd import SGD
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW}
-
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = [
+    "EMA",
+    "OPTIMIZERS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RMSprop",
+    "clip_grad_norm_",
+    "clip_grad_value_",
+    "lr_scheduler",
+]

@@ -17,11 +17,13 @@ from quernel.errors import ArgumentError, DTypeError
 from quernel.nn.parameter import Parameter
 from quernel.ops import optim as native
 from quernel.optim.arena import Arena, find
-from quernel.optim.group import Check, ParamGroup
+from quernel.optim.group import Check, ParamGroup, at_least_zero
 from quernel.optim.segment import Run, Saved, Segment
 from quernel.tensor import Tensor
 
 T = TypeVar("T")
+
+_SHARED: dict[str, Check] = {"lr": at_least_zero, "weight_decay": at_least_zero, "l1": at_least_zero}
 Params = Iterable[Tensor] | Iterable[Mapping[str, Any]]
 
 
@@ -59,10 +61,10 @@ class Hyper(Generic[T]):
 
 
 class Optimizer:
-    """Base of SGD, Adam and AdamW.
+    """Base of all optimizers.
 
-    A subclass names its hyper-parameters in ``_checks``, in the order in which its kernel reads them, and its state in
-    ``_state_names``; ``_update`` runs the kernel.
+    A subclass names its own hyper-parameters in ``_checks`` and its states in ``_states``, in the order in which its kernel
+    reads them; ``_state_names`` says which of those a group needs, all by default.
 
     Args:
         params: the parameters, or dictionaries of ``params`` and hyper-parameters of their own. Layers whose sizes
@@ -72,10 +74,12 @@ class Optimizer:
 
     _name: ClassVar[str]
     _checks: ClassVar[dict[str, Check]]
+    _states: ClassVar[tuple[str, ...]]
     _constants: ClassVar[tuple[float, ...]] = ()  # what the kernel reads after them
 
     lr = Hyper[float]("Learning rate, of all groups; changing it keeps recorded plans.")
     weight_decay = Hyper[float]("Weight decay, of all groups.")
+    l1 = Hyper[float]("L1 penalty, of all groups.")
 
     def __init__(self, params: Params, **defaults: Any) -> None:
         if isinstance(params, Tensor):
@@ -113,7 +117,9 @@ class Optimizer:
                 raise ArgumentError(f"[{self._name}] a parameter {_described(p)} is given twice")
             unique.append(p)
         self._remember_layout()
-        self.param_groups.append(ParamGroup(self._name, unique, values, self._checks, self._constants))
+        self.param_groups.append(
+            ParamGroup(self._name, unique, values, _SHARED | self._checks, self._constants)
+        )
         self._layout_changed()
 
     def _check_parameter(self, p: Any) -> None:
@@ -147,11 +153,13 @@ class Optimizer:
         native.zero_grads([p._t for group in self.param_groups for p in group.params if _is_sized(p)])
 
     def _update(self, group: ParamGroup, run: Run) -> None:
-        raise NotImplementedError
+        needed = self._state_names(group)
+        states = [run.state[name] if name in needed else None for name in self._states]
+        native.UPDATES[self._name](run.param, run.grad, states, group.hyper, run.step)
 
-    def _state_names(self, group: ParamGroup) -> tuple[str, ...]:
+    def _state_names(self, group: ParamGroup) -> tuple[str, ...]:  # noqa: ARG002
         """What an update of this group needs besides parameters and gradients."""
-        raise NotImplementedError
+        return self._states
 
     @property
     def _layout(self) -> tuple[tuple[str, ...], ...]:
@@ -299,7 +307,7 @@ class Optimizer:
         arrays = {
             name: np.asarray(value).copy()
             for name, value in entry.items()
-            if name != "step" and value is not None
+            if name in self._states and value is not None
         }
         for name, array in arrays.items():
             if _is_sized(p) and array.shape != p.shape:

@@ -25,14 +25,14 @@ class Run:
 
     Attributes:
         params: the parameters.
-        param, grad, state: flat views of everything from the first to the last of them.
+        param, grad, state: flat views of everything from the first to the last of them; the state by name.
         step: the number of updates so far (int64, one element).
     """
 
     params: tuple[Native, ...]
     param: Native
     grad: Native
-    state: tuple[Native, ...]
+    state: dict[str, Native]
     step: Native
 
     @property
@@ -70,7 +70,10 @@ class Segment:
             tuple(params),
             native.view(self.arena.params, begin, end - begin),
             native.view(self.arena.grads, begin, end - begin),
-            tuple(native.view(state, begin - self.begin, end - begin) for state in self.state),
+            {
+                name: native.view(state, begin - self.begin, end - begin)
+                for name, state in zip(self.names, self.state, strict=True)
+            },
             native.from_values([step], "int64"),
         )
 
