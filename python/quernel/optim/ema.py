@@ -42,10 +42,11 @@ class EMA:
         if not 0 <= decay < 1:
             raise ArgumentError(f"[EMA] decay lies in [0, 1), got {decay!r}")
         self.decay = decay
-        self.parameters = list(parameters)
-        for p in self.parameters:
+        given: list[Any] = list(parameters)
+        for p in given:
             if not isinstance(p, Tensor) or p.dtype not in ("float32", "float64"):
                 raise ArgumentError(f"[EMA] averages float32 and float64 tensors, got {p!r}")
+        self.parameters: list[Tensor] = given
         self._averages: dict[int, native.Native] = {}
         self._hyper = native.from_values([decay, float(warmup)], "float64")
         self._step = native.from_values([0], "int64")

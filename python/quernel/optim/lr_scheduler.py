@@ -90,7 +90,7 @@ class LRScheduler:
         self._set()
 
 
-def _positive(owner: object, name: str, value: int) -> int:
+def _positive(owner: object, name: str, value: Any) -> int:
     if not isinstance(value, int) or value < 1:
         raise ArgumentError(f"[{type(owner).__name__}] {name} is a positive whole number, got {value!r}")
     return value
