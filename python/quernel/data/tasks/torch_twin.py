@@ -1,0 +1,105 @@
+"""The PyTorch counterpart of a net, weights included, for comparisons."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from quernel import nn
+from quernel.errors import UnsupportedError
+from quernel.nn.module import Module
+
+
+def torch_twin(net: Module, nhwc: bool = True) -> Any:
+    """A ``torch.nn.Module`` that computes what `net` computes and starts from the same weights.
+
+    Args:
+        net: a net of layers, `Sequential` and `Residual`, all sizes known.
+        nhwc: whether the twin takes images as quernel lays them out (it then permutes them); else (N, C, H, W).
+
+    Raises:
+        UnsupportedError: there is a layer that has no counterpart here.
+    """
+    torch: Any = importlib.import_module("torch")
+    twin = _converted(torch, net)
+    if not nhwc:
+        return twin
+
+    class Channels(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return x.permute(0, 3, 1, 2) if x.ndim == 4 else x
+
+    return torch.nn.Sequential(Channels(), twin)
+
+
+def _converted(torch: Any, layer: Module) -> Any:
+    t = torch.nn
+    match layer:
+        case nn.Sequential():
+            return t.Sequential(*[_converted(torch, child) for child in layer])
+        case nn.Residual():
+            return _residual(torch, layer)
+        case nn.Linear():
+            return _loaded(
+                torch, layer, t.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+            )
+        case nn.Conv2d():
+            twin = t.Conv2d(
+                layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
+                layer.dilation, layer.groups, layer.bias is not None,
+            )  # fmt: skip
+            return _loaded(torch, layer, twin)
+        case nn.BatchNorm2d():
+            return _loaded(torch, layer, t.BatchNorm2d(layer.num_features, layer.eps, layer.momentum))
+        case nn.MaxPool2d():
+            return t.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+        case nn.AvgPool2d():
+            return t.AvgPool2d(
+                layer.kernel_size, layer.stride, layer.padding, count_include_pad=layer.count_include_pad
+            )
+        case nn.GlobalAvgPool2d():
+            return t.Sequential(t.AdaptiveAvgPool2d(1), t.Flatten())
+        case nn.Flatten():
+            return _flatten(torch)
+        case nn.Dropout():
+            return t.Dropout(layer.p)
+        case nn.ReLU() | nn.GELU() | nn.SiLU() | nn.Tanh() | nn.Sigmoid() | nn.Identity():
+            return getattr(t, type(layer).__name__)()
+    raise UnsupportedError(f"[torch_twin] no PyTorch counterpart is known for {layer!r}")
+
+
+def _loaded(torch: Any, layer: Module, twin: Any) -> Any:
+    """`twin` with the parameters and buffers of `layer`; convolution weights are (O, I/groups, KH, KW) there."""
+    with torch.no_grad():
+        for name, value in layer.state_dict().items():
+            array = np.array(value)
+            if array.ndim == 4:
+                array = array.transpose(0, 3, 1, 2).copy()
+            getattr(twin, name).copy_(torch.from_numpy(array))
+    return twin
+
+
+def _residual(torch: Any, layer: nn.Residual) -> Any:
+    class Residual(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = _converted(torch, layer.body)
+            self.shortcut = _converted(torch, layer.shortcut)
+            self.activation = _converted(torch, layer.activation or nn.Identity())
+
+        def forward(self, x: Any) -> Any:
+            return self.activation(self.body(x) + self.shortcut(x))
+
+    return Residual()
+
+
+def _flatten(torch: Any) -> Any:
+    class Flatten(torch.nn.Module):  # type: ignore[misc]
+        """In the order of (N, H, W, C), so that the weights of the next layer fit."""
+
+        def forward(self, x: Any) -> Any:
+            return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1)
+
+    return Flatten()

@@ -1,0 +1,33 @@
+"""A zoo of small nets. Each is a file to read and a command: ``python -m quernel.models.resnet --help``.
+
+Images are (N, H, W, C). All nets are made of `Sequential` and `Residual`, so that they are saved, traced, quantized and
+frozen like any other.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quernel.models.lenet import lenet5
+    from quernel.models.perceptron import mlp
+    from quernel.models.resnet import resnet8, resnet18, resnet20, resnet_cifar
+
+# Loaded when first used, so that `python -m quernel.models.resnet` does not find itself loaded already.
+_HOMES = {
+    "lenet5": "lenet",
+    "mlp": "perceptron",
+    "resnet18": "resnet",
+    "resnet20": "resnet",
+    "resnet8": "resnet",
+    "resnet_cifar": "resnet",
+}
+
+__all__ = ["lenet5", "mlp", "resnet8", "resnet18", "resnet20", "resnet_cifar"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"quernel.models.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'quernel.models' has no attribute {name!r}")
