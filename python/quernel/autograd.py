@@ -13,15 +13,17 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from quernel import _core, recording
 from quernel.errors import ShapeError, StateError
 from quernel.tensor import Tensor
 
 Gradients = Sequence[Tensor | None]
+Hook = Callable[[Tensor], Tensor | None]
 
 _creation = itertools.count()
 
@@ -59,7 +61,7 @@ def no_grad() -> Iterator[None]:
 class Node:
     """One op on the tape."""
 
-    __slots__ = ("backward", "inputs", "order", "saved", "versions")
+    __slots__ = ("backward", "hooks", "inputs", "order", "saved", "versions")
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Node:
         self.saved = saved
         self.versions = [s.version if type(s) is _core.Tensor else 0 for s in saved]
         self.order = next(_creation)
+        self.hooks: dict[int, Hook] | None = None  # of the tensor that the op made
 
     @property
     def name(self) -> str:
@@ -154,20 +157,28 @@ def backward(root: Tensor, gradient: Tensor, retain_graph: bool = False) -> None
     if gradient.shape != root.shape:
         raise ShapeError(f"[backward] gradient has shape {gradient.shape}, the tensor {root.shape}")
     if root._node is None:
-        root._accumulate(gradient)
+        hooks = _leaf_hooks.hooks.get(id(root))
+        recording.guard(_leaf_hooks, "version", _leaf_hooks.version)
+        root._accumulate(gradient if hooks is None else _hooked(hooks[1], gradient))
         return
     nodes = _reachable(root._node)
     pending: dict[Node, Tensor] = {root._node: gradient}
+    waiting: dict[int, tuple[Tensor, Tensor]] = {}  # leaves with hooks, and the sum of their gradients so far
+    recording.guard(_leaf_hooks, "version", _leaf_hooks.version)
     with no_grad():
         for node in nodes:
             g = pending.pop(node, None)
             if g is not None:
-                _step(node, g, pending)
+                _step(node, g if node.hooks is None else _hooked(node.hooks, g), pending, waiting)
             if not retain_graph:
                 node.release()
+        for key, (leaf, g) in waiting.items():
+            leaf._accumulate(_hooked(_leaf_hooks.hooks[key][1], g))
 
 
-def _step(node: Node, g: Tensor, pending: dict[Node, Tensor]) -> None:
+def _step(
+    node: Node, g: Tensor, pending: dict[Node, Tensor], waiting: dict[int, tuple[Tensor, Tensor]]
+) -> None:
     assert node.backward is not None
     saved = [Tensor(s) if type(s) is _core.Tensor else s for s in node.saved]
     for target, gradient in zip(node.inputs, node.backward(g, *saved), strict=True):
@@ -176,6 +187,10 @@ def _step(node: Node, g: Tensor, pending: dict[Node, Tensor]) -> None:
         if isinstance(target, Node):
             other = pending.get(target)
             pending[target] = gradient if other is None else Tensor(_core.add(other._t, gradient._t))
+        elif id(target) in _leaf_hooks.hooks:
+            before = waiting.get(id(target))
+            total = gradient if before is None else Tensor(_core.add(before[1]._t, gradient._t))
+            waiting[id(target)] = target, total
         else:
             target._accumulate(gradient)
 
@@ -192,3 +207,87 @@ def _reachable(root: Node) -> list[Node]:
                 seen.add(target)
                 stack.append(target)
     return sorted(seen, key=lambda node: node.order, reverse=True)
+
+
+# ---- hooks ----------------------------------------------------------------------------------------------------------
+
+
+class Handle:
+    """A registered hook; ``remove()``, or leaving a ``with`` block, takes it away."""
+
+    def __init__(
+        self, hooks: dict[int, Any], hook: Any, changed: Callable[[], None], first: bool = False
+    ) -> None:
+        """Puts `hook` into `hooks`, behind those that are there or before them; `changed` is told of both."""
+        self._hooks = hooks
+        self._key = next(_creation)
+        self._changed = changed
+        others = list(hooks.items()) if first else []
+        for key, _ in others:
+            del hooks[key]
+        hooks[self._key] = hook
+        hooks.update(others)
+        changed()
+
+    def remove(self) -> None:
+        """Takes the hook away; again is harmless."""
+        if self._hooks.pop(self._key, None) is not None:
+            self._changed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()
+
+
+class _LeafHooks:
+    """Hooks of leaves, by their identity. A plan that ran a backward is tied to `version`."""
+
+    def __init__(self) -> None:
+        self.hooks: dict[int, tuple[weakref.ref[Tensor], dict[int, Hook]]] = {}
+        self.version = 0
+
+    def of(self, leaf: Tensor) -> dict[int, Hook]:
+        """The hooks of a leaf, to be added to."""
+        key = id(leaf)
+        if key not in self.hooks:
+            self.hooks[key] = weakref.ref(leaf, lambda _: self.hooks.pop(key, None) and None), {}
+        return self.hooks[key][1]
+
+    def changed(self) -> None:
+        """Invalidates plans."""
+        self.version += 1
+        recording.host_write("Tensor.register_hook")
+
+
+_leaf_hooks = _LeafHooks()
+
+
+def register_hook(tensor: Tensor, hook: Hook) -> Handle:
+    """See `Tensor.register_hook`."""
+    if not tensor._requires_grad:
+        raise StateError("[register_hook] only tensors with requires_grad=True have gradients")
+    node = tensor._node
+    if node is None:
+        return Handle(_leaf_hooks.of(tensor), hook, _leaf_hooks.changed)
+    if node.hooks is None:
+        node.hooks = {}
+    return Handle(node.hooks, hook, lambda: None)  # a tape lives for one call: no plan can know of it
+
+
+def _hooked(hooks: dict[int, Hook], gradient: Tensor) -> Tensor:
+    """A gradient as hooks leave it."""
+    if hooks and (current := recording.current()) is not None:
+        current.abandon("a tensor has a hook, which a replay would not call", may_succeed_later=True)
+    for hook in list(hooks.values()):
+        result: Any = hook(gradient)
+        if result is None:
+            continue
+        if not isinstance(result, Tensor) or result.shape != gradient.shape or result.dtype != gradient.dtype:
+            raise ShapeError(
+                f"[register_hook] a hook returned {result!r}, expected None or a {gradient.dtype} tensor of shape "
+                f"{gradient.shape}"
+            )
+        gradient = result
+    return gradient

@@ -157,6 +157,7 @@ class Jitted(Generic[P, R]):
             current.native.stop()
         plan = current.native.finish(natives)
         if plan is None:
+            signature.attempts -= current.may_succeed_later
             self._tell(f"{current.native.reason} ({current.line})" if current.line else current.native.reason)
         else:
             guards = [guard for guard in current.guards.values() if guard.owner() is not None]

@@ -49,11 +49,13 @@ class Recording:
     native: _core.Recorder
     guards: dict[tuple[int, str], Guard] = field(default_factory=dict)
     line: str = ""  # the user's line that made it impossible
+    may_succeed_later: bool = False  # the reason may go away, so that this attempt does not count
 
-    def abandon(self, reason: str) -> None:
+    def abandon(self, reason: str, may_succeed_later: bool = False) -> None:
         """Gives up recording; the call goes on eagerly."""
         if not self.line:
             self.line = _caller()
+            self.may_succeed_later = may_succeed_later
         self.native.abandon(reason)
 
 

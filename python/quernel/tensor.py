@@ -9,7 +9,7 @@ Longer than 400 lines, because Python wants all of a class's operators inside th
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from quernel.ops.op import numpy_names
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-    from quernel.autograd import Node
+    from quernel.autograd import Handle, Node
     from quernel.ops.create import TensorLike
     from quernel.ops.op import Spec
 
@@ -190,6 +190,30 @@ class Tensor:
         if self._spec is not None:
             return self
         return Tensor(self._t)
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Handle:
+        """Has ``hook(gradient)`` called in each backward, once the gradient of this tensor is complete.
+
+        Args:
+            hook: May return another gradient, which takes its place. It must not change the one it gets in place.
+
+        Returns:
+            Its handle, with ``remove()``. Inside `qn.jit` a step with hooks runs eagerly.
+
+        Raises:
+            StateError: The tensor does not require a gradient.
+
+        Example:
+            >>> import quernel as qn
+            >>> w = qn.tensor([1.0, 2.0], requires_grad=True)
+            >>> handle = w.register_hook(lambda g: g * 10)
+            >>> (w * w).sum().backward()
+            >>> w.grad
+            tensor([20., 40.], dtype=float32)
+        """
+        from quernel import autograd
+
+        return autograd.register_hook(self, hook)
 
     def _accumulate(self, gradient: Tensor) -> None:
         _core.accumulate_grad_(self._t, gradient._t)

@@ -8,6 +8,7 @@ change.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self, TypeVar
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from quernel import ops, recording
 from quernel.errors import DTypeError
+from quernel.nn.hooks import Hookable
 from quernel.nn.parameter import Parameter
 from quernel.nn.verbs import Verbs
 from quernel.ops.dtypes import FLOATING, INTEGER
@@ -24,7 +26,7 @@ from quernel.tensor import Tensor
 _Member = TypeVar("_Member")
 
 
-class Module(Verbs):
+class Module(Verbs, Hookable):
     """A piece of a network: parameters, buffers, submodules, and a ``forward`` that uses them.
 
     Assigning a `Parameter` or a module to an attribute registers it. Calling the module casts numbers (tensors and
@@ -76,12 +78,15 @@ class Module(Verbs):
         if recording.current() is not None:
             recording.guard(self, "_structure", self._structure)
         args = tuple([self._as_input(arg) for arg in args])
+        if kwargs:
+            kwargs = {name: self._as_input(value) for name, value in kwargs.items()}
+        run = self.forward if self._hooks is None else functools.partial(self._hooks.run, self)
         tracer = current_tracer()
         if tracer is None:
-            result = self.forward(*args, **kwargs)
+            result = run(*args, **kwargs)
         else:
             with tracer.scope(self):
-                result = self.forward(*args, **kwargs)
+                result = run(*args, **kwargs)
         if "_first_inputs" not in self.__dict__:  # now, that they are known to fit
             self._note_inputs(args)
         return result
