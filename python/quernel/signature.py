@@ -107,7 +107,11 @@ class Variables:
             call.key.append(call.constant(read()))
 
     def _follow(self, fn: Any, seen: set[int]) -> None:
-        if not isinstance(fn, FunctionType) or id(fn) in seen or recording.is_ours(fn.__code__.co_filename):
+        if not isinstance(fn, FunctionType) or id(fn) in seen:
+            return
+        if fn is not self._fn and recording.is_ours(
+            fn.__code__.co_filename
+        ):  # steps of `fit` run what is the user's
             return
         seen.add(id(fn))
         names = [name for name in _global_names(fn.__code__) if name in fn.__globals__]
@@ -124,10 +128,18 @@ class Variables:
             self._follow(getattr(value, "__wrapped__", value), seen)
         elif not isinstance(value, ModuleType | type | BuiltinFunctionType):
             self._reads().append(read)
-            for module in getattr(value, "modules", tuple)():
-                self._follow(type(module).forward, seen)
-                held = [name for name, item in vars(module).items() if _is_users(item)]
-                self._reads().extend(functools.partial(vars(module).get, name) for name in held)
+            for item in value if type(value) in SEQUENCES else (value,):  # one level of a tuple or list
+                self._look_into(item, seen)
+
+    def _look_into(self, value: Any, seen: set[int]) -> None:
+        """Follows a function, and what a module calls and holds."""
+        if isinstance(value, FunctionType):
+            self._follow(value, seen)
+            return
+        for module in getattr(value, "modules", tuple)():
+            self._follow(type(module).forward, seen)
+            held = [name for name, item in vars(module).items() if _is_users(item)]
+            self._reads().extend(functools.partial(vars(module).get, name) for name in held)
 
     def _reads(self) -> list[Callable[[], Any]]:
         assert self._read is not None
