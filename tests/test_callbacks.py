@@ -114,7 +114,7 @@ def test_callbacks_see_the_whole_of_a_fit() -> None:
     net.compile(metrics=["accuracy"])
     x, y = np.ones((8, 2), np.float32), np.zeros(8, np.int64)
     history = net.fit(x, y, batch_size=4, epochs=5, validation_split=0.25, callbacks=[Spy()], verbose=0)
-    epoch = ["batch 0 loss,accuracy", "batch 1 loss,accuracy", "done {} loss,accuracy,val_loss,val_accuracy"]
+    epoch = ["batch 0 loss", "batch 1 loss", "done {} loss,accuracy,val_loss,val_accuracy"]
     assert calls == [
         "begin loss,accuracy,val_loss,val_accuracy",
         *(line.format(n) for n in (0, 1) for line in ["epoch {}", *epoch]),

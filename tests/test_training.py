@@ -237,10 +237,11 @@ def test_history_is_written_as_a_table_and_a_picture(tmp_path: Path) -> None:
     history = net.fit(x, y, epochs=2, validation_split=0.2, verbose=0)
     history.to_csv(tmp_path / "history.csv")
     lines = (tmp_path / "history.csv").read_text().splitlines()
-    assert lines[0] == "epoch,loss,accuracy,val_loss,val_accuracy" and len(lines) == 3
+    assert lines[0] == "epoch,loss,accuracy,val_loss,val_accuracy,lr" and len(lines) == 3
     assert [float(v) for v in lines[2].split(",")] == [
         1.0,
         *(values[-1] for values in history.history.values()),
+        0.001,
     ]
     assert repr(history).startswith("History(2 epochs: loss=")
     pytest.importorskip("matplotlib")

@@ -24,8 +24,8 @@ class Progress:
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    def begin_epoch(self, epoch: int, samples: int) -> None:
-        """An epoch of `samples` samples begins."""
+    def begin_epoch(self, epoch: int, samples: int | None) -> None:
+        """An epoch of `samples` samples begins; None: nobody knows how many."""
 
     def advance(self, samples: int, loss: float) -> None:
         """A batch is done."""
@@ -40,7 +40,7 @@ class Progress:
 class Lines(Progress):
     """One line per epoch, on standard error."""
 
-    def begin_epoch(self, epoch: int, samples: int) -> None:  # noqa: ARG002
+    def begin_epoch(self, epoch: int, samples: int | None) -> None:  # noqa: ARG002
         self._start = time.perf_counter()
 
     def end_epoch(self, epoch: int, logs: dict[str, float]) -> None:
@@ -54,7 +54,7 @@ class Bar(Progress):
 
     _bar: Any = None
 
-    def begin_epoch(self, epoch: int, samples: int) -> None:
+    def begin_epoch(self, epoch: int, samples: int | None) -> None:
         from tqdm import tqdm
 
         self._bar = tqdm(

@@ -64,7 +64,7 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
         )
     trainer = net._session.get("trainer")
     if trainer is not None:
-        quantized.compile(loss=trainer.loss, metrics=trainer.metrics.values())
+        quantized.compile(**trainer.recipe.arguments)
     _log.info("[quantize] %d of %d ops run in int8", len(quantized.int8_ops), len(quantized.graph.nodes))
     return quantized
 

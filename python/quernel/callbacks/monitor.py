@@ -1,64 +1,39 @@
-"""Callbacks: code that `fit` runs between batches and epochs."""
+"""Callbacks that watch whether a quantity improves."""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from quernel.callbacks.base import Callback, Logs
 from quernel.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from quernel.nn import Module
-    from quernel.optim import Optimizer
-    from quernel.training import Trainer
-
-Logs = dict[str, float]
 
 _log = logging.getLogger("quernel.callbacks")
 
+# Parts of names of quantities of which more is better.
+_LARGER_IS_BETTER = ("acc", "auc", "f1", "precision", "recall", "r2")
 
-class Callback:
-    """Base class; override what you need.
 
-    Attributes:
-        trainer: what is training, set before ``on_train_begin``. ``trainer.stop_training = True`` ends the fit after
-            the epoch; ``trainer.monitors`` names what ``logs`` of ``on_epoch_end`` will contain.
+def is_larger_better(monitor: str, mode: str, owner: str) -> bool:
+    """What a mode means for a quantity.
 
-    Example:
-        >>> class Print(callbacks.Callback):
-        ...     def on_epoch_end(self, epoch, logs):
-        ...         print(epoch, logs["loss"])
+    Raises:
+        ArgumentError: there is no such mode.
     """
+    if mode not in ("auto", "min", "max"):
+        raise ArgumentError(f"[{owner}] mode is 'auto', 'min' or 'max', got {mode!r}")
+    return mode == "max" or (mode == "auto" and any(part in monitor for part in _LARGER_IS_BETTER))
 
-    trainer: Trainer
 
-    @property
-    def net(self) -> Module:
-        """The model."""
-        return self.trainer.net
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """Its optimizer."""
-        optimizer = self.trainer.optimizer
-        assert optimizer is not None  # without one nothing trains
-        return optimizer
-
-    def on_train_begin(self) -> None:
-        """Before the first epoch."""
-
-    def on_train_end(self) -> None:
-        """After the last epoch."""
-
-    def on_epoch_begin(self, epoch: int) -> None:
-        """Before epoch number `epoch`, the first being 0."""
-
-    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        """After an epoch and its validation; `logs` has the epoch's loss and metrics."""
-
-    def on_batch_end(self, batch: int, logs: Logs) -> None:
-        """After a step; `logs` has its loss."""
+def check_monitor(callback: Callback, monitor: str) -> None:
+    """Raises if a fit's logs will not have a quantity."""
+    known = callback.trainer.monitors
+    if monitor not in known:
+        way = "; pass validation_data= or validation_split= to fit" if monitor.startswith("val_") else ""
+        raise ArgumentError(
+            f"[{type(callback).__name__}] monitor {monitor!r} is not among {', '.join(known)}{way}"
+        )
 
 
 class _Monitor(Callback):
@@ -66,8 +41,7 @@ class _Monitor(Callback):
 
     def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
         name = type(self).__name__
-        if mode not in ("auto", "min", "max"):
-            raise ArgumentError(f"[{name}] mode is 'auto', 'min' or 'max', got {mode!r}")
+        larger = is_larger_better(monitor, mode, name)
         if patience < 0 or not min_delta >= 0:
             raise ArgumentError(
                 f"[{name}] patience and min_delta are at least 0, got {patience} and {min_delta}"
@@ -75,18 +49,10 @@ class _Monitor(Callback):
         self.monitor = monitor
         self.patience = patience
         self.min_delta = min_delta
-        self._sign = -1.0 if mode == "max" or (mode == "auto" and "acc" in monitor) else 1.0
+        self._sign = -1.0 if larger else 1.0
 
     def on_train_begin(self) -> None:
-        if self.monitor not in self.trainer.monitors:
-            raise ArgumentError(
-                f"[{type(self).__name__}] monitor {self.monitor!r} is not among {', '.join(self.trainer.monitors)}"
-                + (
-                    "; pass validation_data= or validation_split= to fit"
-                    if self.monitor.startswith("val_")
-                    else ""
-                )
-            )
+        check_monitor(self, self.monitor)
         self.best = math.inf * self._sign
         self.wait = 0
 
@@ -108,8 +74,10 @@ class EarlyStopping(_Monitor):
         monitor: a name in the history, such as "val_loss" or "loss".
         patience: epochs without improvement after which training stops.
         min_delta: the least change that is an improvement.
-        mode: "min", "max", or "auto": larger is better for accuracies, smaller for all else.
+        mode: "min", "max", or "auto": larger is better for names with acc, auc, f1, precision, recall or r2 in them,
+            smaller for all else.
         restore_best_weights: whether the model ends with the weights (and buffers) of its best epoch.
+        start_from_epoch: epochs to let pass before looking, in which training warms up.
 
     Attributes:
         best: the best value seen.
@@ -124,9 +92,13 @@ class EarlyStopping(_Monitor):
         min_delta: float = 0.0,
         mode: str = "auto",
         restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
     ) -> None:
         super().__init__(monitor, patience, min_delta, mode)
+        if start_from_epoch < 0:
+            raise ArgumentError(f"[EarlyStopping] start_from_epoch is at least 0, got {start_from_epoch}")
         self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = start_from_epoch
 
     def on_train_begin(self) -> None:
         super().on_train_begin()
@@ -135,6 +107,8 @@ class EarlyStopping(_Monitor):
         self._best_state: dict[str, Any] | None = None
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        if epoch < self.start_from_epoch:
+            return
         if self._improved(logs):
             self.best_epoch = epoch
             if self.restore_best_weights:

@@ -1,0 +1,69 @@
+"""`Module.compile`: names and options become a `Trainer`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from quernel.errors import ArgumentError
+from quernel.nn.module import Module
+from quernel.optim import OPTIMIZERS, Optimizer
+from quernel.runtime import check_device
+from quernel.suggest import suggestion
+from quernel.training.objective import Recipe, check_metrics, check_weights, resolved
+from quernel.training.trainer import Clipping, Trainer
+
+_PRECISIONS = {"fp32": "float32", "fp64": "float64"}
+
+
+def compile(
+    net: Module,
+    optimizer: Any,
+    loss: Any,
+    metrics: Any,
+    *,
+    loss_weights: Any,
+    weighted_metrics: Any,
+    clip_norm: float | None,
+    clip_value: float | None,
+    device: str,
+    precision: str,
+    run_eagerly: bool,
+) -> None:
+    """See `Module.compile`."""
+    check_device(device)
+    if precision not in _PRECISIONS:
+        raise ArgumentError(f"[compile] unknown precision {precision!r}{suggestion(precision, _PRECISIONS)}")
+    have, wanted = net.dtype, _PRECISIONS[precision]
+    if have is not None and have != wanted:
+        raise ArgumentError(
+            f"[compile] the parameters are {have}, precision {precision!r} wants {wanted}; call net.to({wanted!r})"
+        )
+    check_metrics(metrics)
+    check_metrics(weighted_metrics)
+    check_weights(loss_weights)
+    recipe = Recipe(resolved(loss), loss_weights, metrics, weighted_metrics)
+    clipping = Clipping(_limit("clip_norm", clip_norm), _limit("clip_value", clip_value))
+    chosen = _optimizer(net, optimizer)
+    net._session["trainer"] = Trainer(net, chosen, recipe, clipping, run_eagerly)
+
+
+def _limit(name: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ArgumentError(f"[compile] {name} is a positive number or None, got {value!r}")
+    return float(value)
+
+
+def _optimizer(net: Module, given: Any) -> Optimizer | None:
+    """The optimizer that is meant; None for a model without parameters."""
+    if isinstance(given, Optimizer):
+        return given
+    if not isinstance(given, str):
+        raise ArgumentError(f"[compile] optimizer is a name or an optimizer, got {given!r}")
+    if given not in OPTIMIZERS:
+        raise ArgumentError(f"[compile] unknown optimizer {given!r}{suggestion(given, OPTIMIZERS)}")
+    if not any(p.requires_grad for p in net.parameters()):
+        return None
+    return OPTIMIZERS[given](net.parameters())
