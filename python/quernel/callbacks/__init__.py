@@ -4,7 +4,7 @@ They run in the order in which they are given. Epochs and batches count from 0.
 """
 
 from quernel.callbacks.averaging import EMA
-from quernel.callbacks.base import Callback, LambdaCallback
+from quernel.callbacks.base import Callback, LambdaCallback, Logs
 from quernel.callbacks.files import CSVLogger, ModelCheckpoint
 from quernel.callbacks.monitor import EarlyStopping, ReduceLROnPlateau
 from quernel.callbacks.rollback import LRRollback
@@ -19,6 +19,7 @@ __all__ = [
     "LRRollback",
     "LRScheduler",
     "LambdaCallback",
+    "Logs",
     "ModelCheckpoint",
     "ReduceLROnPlateau",
 ]

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from quernel import ops, recording
-from quernel.errors import DTypeError
+from quernel.errors import ArgumentError, DTypeError
 from quernel.nn.hooks import Hookable
 from quernel.nn.parameter import Parameter
 from quernel.nn.verbs import Verbs
@@ -199,7 +199,17 @@ class Module(Verbs, Hookable):
         setattr(self, name, value)
 
     def add_module(self, name: str, module: Module) -> None:
-        """Same as assigning to the attribute `name`; a container's names need not be identifiers."""
+        """Same as assigning to the attribute `name`; a container's names need not be identifiers.
+
+        Raises:
+            ArgumentError: the name has a dot in it, is empty, or is already that of a method or another attribute.
+        """
+        if not name or "." in name:
+            raise ArgumentError(f"[module] a module's name is a text without dots, got {name!r}")
+        if name not in self._modules and hasattr(self, name) and getattr(self, name) is not None:
+            raise ArgumentError(
+                f"[module] {type(self).__name__}.{name} is there already, choose another name"
+            )
         setattr(self, name, module)
 
     # ---- traversal --------------------------------------------------------------------------------------------------
