@@ -28,6 +28,7 @@ void register_probe(py::module_& m);
 void register_plan(py::module_& m);
 void register_elementwise(py::module_& m);
 void register_layout(py::module_& m);
+void register_embedding(py::module_& m);
 void register_matmul(py::module_& m);
 void register_conv(py::module_& m);
 void register_pool(py::module_& m);

@@ -30,6 +30,9 @@ void register_errors(py::module_& m) {
     py::dict d;
     d["ShapeError"] = derive("ShapeError", PyExc_ValueError);
     d["ArgumentError"] = derive("ArgumentError", PyExc_ValueError);
+    d["OutOfRangeError"] = py::reinterpret_steal<py::object>(
+        PyErr_NewException("quernel._core.OutOfRangeError",
+                           py::make_tuple(d["ArgumentError"], py::handle(PyExc_IndexError)).ptr(), nullptr));
     d["DTypeError"] = derive("DTypeError", PyExc_TypeError);
     d["StateError"] = derive("StateError", PyExc_RuntimeError);
     d["UnsupportedError"] = derive("UnsupportedError", PyExc_NotImplementedError);
@@ -45,6 +48,8 @@ void register_errors(py::module_& m) {
       if (p) std::rethrow_exception(p);
     } catch (const ShapeError& e) {
       set("ShapeError", e.what());
+    } catch (const OutOfRangeError& e) {
+      set("OutOfRangeError", e.what());
     } catch (const ArgumentError& e) {
       set("ArgumentError", e.what());
     } catch (const DTypeError& e) {

@@ -16,6 +16,9 @@ struct ShapeError : Error {  // a ValueError too
 struct ArgumentError : Error {  // a ValueError too
   using Error::Error;
 };
+struct OutOfRangeError : ArgumentError {  // an IndexError too
+  using ArgumentError::ArgumentError;
+};
 struct DTypeError : Error {  // a TypeError too
   using Error::Error;
 };

@@ -27,6 +27,15 @@ Fn<FillArgs> fill;
 // layout
 Fn<StridedCopyArgs> strided_copy;
 
+// embedding
+Fn<CheckIndexArgs> check_index;
+Fn<FoldIndexArgs> fold_index;
+Fn<TakeRowsArgs> take_rows;
+Fn<PutRowsArgs> put_rows;
+Fn<GatherArgs> gather;
+Fn<ScatterAddArgs> scatter_add;
+Fn<IotaArgs> iota;
+
 // reduce
 Fn<ReduceArgs> reduce;
 
@@ -100,6 +109,14 @@ extern constinit const Level level{
             .fill = entry<fill>,
             // layout
             .strided_copy = entry<strided_copy>,
+            // embedding
+            .check_index = entry<check_index>,
+            .fold_index = entry<fold_index>,
+            .take_rows = entry<take_rows>,
+            .put_rows = entry<put_rows>,
+            .gather = entry<gather>,
+            .scatter_add = entry<scatter_add>,
+            .iota = entry<iota>,
             // reduce
             .reduce = entry<reduce>,
             // pool

@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/args/conv.h"
 #include "kernels/args/elementwise.h"
+#include "kernels/args/embedding.h"
 #include "kernels/args/layout.h"
 #include "kernels/args/matmul.h"
 #include "kernels/args/norm.h"
@@ -44,6 +45,14 @@ struct KernelTable {
   Kernel<FillArgs> fill;
   // layout
   Kernel<StridedCopyArgs> strided_copy;
+  // embedding
+  Kernel<CheckIndexArgs> check_index;
+  Kernel<FoldIndexArgs> fold_index;
+  Kernel<TakeRowsArgs> take_rows;
+  Kernel<PutRowsArgs> put_rows;
+  Kernel<GatherArgs> gather;
+  Kernel<ScatterAddArgs> scatter_add;
+  Kernel<IotaArgs> iota;
   // reduce
   Kernel<ReduceArgs> reduce;
   // pool

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <string>
 
 #include "core/error.h"
 #include "runtime/dispatch.h"
@@ -37,8 +38,24 @@ struct Call {
   }
 };
 
+// The coordinates of a flat index: "(3, 1)".
+std::string coordinates(int64_t flat, const IndexPlace& place) {
+  std::string text;
+  for (int d = place.rank - 1; d >= 0; --d) {
+    text.insert(0, std::to_string(flat % place.dims[d]) + (d == place.rank - 1 ? "" : ", "));
+    flat /= place.dims[d];
+  }
+  return '(' + text + (place.rank == 1 ? ",)" : ")");
+}
+
 [[noreturn]] void refuse(const char* op, const Status& s) {
-  // kLabelOutOfRange, the only refusal so far.
+  if (s.code == StatusCode::kIndexOutOfRange) {
+    const std::string where = s.place->rank > 0 ? " at position " + coordinates(s.index, *s.place) : "";
+    if (s.place->unit)
+      fail<OutOfRangeError>(op, "index ", s.value, where, " is out of range for ", s.limit, ' ', s.place->unit);
+    fail<OutOfRangeError>(op, "index ", s.value, where, " is out of range for axis ", s.place->axis, " of size ",
+                          s.limit);
+  }
   fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
                       " classes (labels count from 0 to ", s.limit - 1, ")");
 }

@@ -8,6 +8,7 @@ class                     also is a            raised for
 ========================  ===================  =======================================================
 `ShapeError`              ValueError           ranks, sizes and channel counts that do not fit
 `ArgumentError`           ValueError           any other bad value: labels out of range, a NaN rate, …
+`OutOfRangeError`         IndexError           indices beyond the end; an `ArgumentError` too
 `DTypeError`              TypeError            element types that an op does not take
 `StateError`              RuntimeError         the right call at the wrong time
 `UnsupportedError`        NotImplementedError  what does not exist (yet), or not on this machine
@@ -18,7 +19,15 @@ class                     also is a            raised for
 
 from __future__ import annotations
 
-from quernel._core import ArgumentError, DTypeError, QuernelError, ShapeError, StateError, UnsupportedError
+from quernel._core import (
+    ArgumentError,
+    DTypeError,
+    OutOfRangeError,
+    QuernelError,
+    ShapeError,
+    StateError,
+    UnsupportedError,
+)
 
 
 class DeviceError(UnsupportedError):
@@ -34,6 +43,7 @@ __all__ = [
     "CorruptFileError",
     "DTypeError",
     "DeviceError",
+    "OutOfRangeError",
     "QuernelError",
     "ShapeError",
     "StateError",

@@ -23,14 +23,23 @@ struct Ctx {
   int thread;
 };
 
-enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange };
+enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange, kIndexOutOfRange };
+
+// What a message says of an index that is refused: the shape of the tensor of indices, and what they count.
+struct IndexPlace {
+  const char* unit = nullptr;  // "rows", a static string; null: what they index is axis `axis`
+  int32_t axis = 0;
+  int32_t rank = 0;
+  int64_t dims[kArgsRank] = {};
+};
 
 // Kernels that look at data may refuse it; `index` and `value` say where and what.
 struct Status {
   StatusCode code = StatusCode::kOk;
   int64_t index = 0;
   int64_t value = 0;
-  int64_t limit = 0;  // the value had to be in [0, limit)
+  int64_t limit = 0;                  // the value had to be in [0, limit)
+  const IndexPlace* place = nullptr;  // kIndexOutOfRange: a part of the kernel's arguments
 };
 
 // Strided operands of up to kArgsRank collapsed dimensions, the output contiguous; item = block of kElementBlock
