@@ -197,13 +197,6 @@ def _indices(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
     return items[0] if len(items) == 1 and draw(st.booleans()) else tuple(items)
 
 
-@pytest.mark.parametrize("index", [[0, 1], np.array([0, 1]), np.array([True, False]), 1.5, "a", True])
-def test_indices_that_are_not_basic(index: Any) -> None:
-    t = qn.zeros((2, 3))
-    with pytest.raises(qn.errors.UnsupportedError, match=r"\[getitem\] indices are whole numbers"):
-        t[index]
-
-
 def test_index_errors() -> None:
     t = qn.zeros((2, 3))
     with pytest.raises(IndexError, match="index 2 is out of range for axis 0 of size 2"):

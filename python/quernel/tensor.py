@@ -449,6 +449,50 @@ class Tensor:
         """See `ops.permute`; takes the dimensions one by one or as one tuple."""
         return ops.permute(self, _one_tuple(dims))
 
+    def flip(self, *dims: int | Sequence[int]) -> Tensor:
+        """See `ops.flip`."""
+        return ops.flip(self, _one_tuple(dims))
+
+    def repeat(self, *repeats: int | Sequence[int]) -> Tensor:
+        """See `ops.repeat`."""
+        return ops.repeat(self, _one_tuple(repeats))
+
+    @numpy_names
+    def split(self, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
+        """See `ops.split`."""
+        return ops.split(self, split_size_or_sections, dim)
+
+    @numpy_names
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
+        """See `ops.chunk`."""
+        return ops.chunk(self, chunks, dim)
+
+    # By index.
+
+    def gather(self, dim: int, index: TensorLike) -> Tensor:
+        """See `ops.gather`."""
+        return ops.gather(self, dim, index)
+
+    def scatter_add(self, dim: int, index: TensorLike, src: TensorLike) -> Tensor:
+        """See `ops.scatter_add`."""
+        return ops.scatter_add(self, dim, index, src)
+
+    def index_select(self, dim: int, index: TensorLike) -> Tensor:
+        """See `ops.index_select`."""
+        return ops.index_select(self, dim, index)
+
+    def index_add(self, dim: int, index: TensorLike, source: TensorLike, alpha: builtins.float = 1) -> Tensor:
+        """See `ops.index_add`."""
+        return ops.index_add(self, dim, index, source, alpha)
+
+    def masked_fill(self, mask: TensorLike, value: TensorLike) -> Tensor:
+        """See `ops.masked_fill`."""
+        return ops.masked_fill(self, mask, value)
+
+    def nonzero(self, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...]:
+        """See `ops.nonzero`."""
+        return ops.nonzero(self, as_tuple)
+
     @property
     def T(self) -> Tensor:
         """The tensor with its dimensions reversed."""

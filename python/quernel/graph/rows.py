@@ -9,7 +9,7 @@ _N = Dim()
 # Ops whose output row r depends on row r of their inputs, whatever their other arguments are; images and rows of
 # features have the batch in front and work along other axes.
 _BY_ROW = {
-    *("linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
+    *("embedding", "linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
     *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
     *("quantize", "dequantize", "qlookup", "qadd"),
 }

@@ -346,7 +346,9 @@ def inputs_of(net: Module, input_shape: Any = None) -> list[Input] | None:
         ShapeError: `input_shape` is no shape.
     """
     if input_shape is not None:
-        return [Input(shape, net.dtype or "float32") for shape in _input_shapes(input_shape)]
+        indices = any(getattr(module, "reads_indices", False) for module in net.modules())
+        dtype = "int64" if indices else net.dtype or "float32"
+        return [Input(shape, dtype) for shape in _input_shapes(input_shape)]
     graph = getattr(net, "graph", None)
     if isinstance(graph, Graph):
         return [Input(_sample(v), v.dtype, name) for name, v in graph.inputs.items()]

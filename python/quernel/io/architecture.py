@@ -23,6 +23,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     ),
     "BatchNorm2d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
     "Dropout": ("p",),
+    "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     "MaxPool2d": ("kernel_size", "stride", "padding"),
     "AvgPool2d": ("kernel_size", "stride", "padding", "count_include_pad"),
     "GlobalAvgPool2d": (),
@@ -41,7 +42,12 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Softmax": ("dim",),
 }
 _PRESENCE = {"bias": "bias", "affine": "weight"}  # arguments that say whether a parameter exists
-_SIZES = ("in_features", "in_channels", "num_features")  # inferred again when the parameters are loaded
+_SIZES = (
+    "in_features",
+    "in_channels",
+    "num_features",
+    "num_embeddings",
+)  # inferred again when the parameters are loaded
 
 
 def describe(net: Module) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from quernel.nn.activation import GELU, ReLU, Sigmoid, SiLU, Softmax, Tanh
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv2d
 from quernel.nn.dropout import Dropout
+from quernel.nn.embedding import Embedding
 from quernel.nn.linear import Flatten, Identity, Linear
 from quernel.nn.loss import CrossEntropyLoss, MSELoss
 from quernel.nn.module import Module
@@ -37,6 +38,7 @@ __all__ = [
     "Conv2d",
     "CrossEntropyLoss",
     "Dropout",
+    "Embedding",
     "Flatten",
     "GlobalAvgPool2d",
     "Identity",

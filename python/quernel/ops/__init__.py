@@ -11,13 +11,22 @@ from quernel.ops.activation import ACTIVATIONS
 from quernel.ops.compare import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne
 from quernel.ops.conv import conv2d
 from quernel.ops.create import as_tensor
+from quernel.ops.einsum import einsum, tensordot
 from quernel.ops.elementwise import add, clip, clone, div, maximum, minimum, mul, pow, sub, where
+from quernel.ops.embedding import (
+    embedding,
+    gather,
+    index_add,
+    index_select,
+    one_hot,
+    scatter_add,
+    take_along_dim,
+)
+from quernel.ops.indexing import assign_, getitem, masked_fill, masked_select, nonzero
 from quernel.ops.layout import (
-    assign_,
     broadcast_to,
     concat,
     flatten,
-    getitem,
     permute,
     reshape,
     squeeze,
@@ -43,6 +52,18 @@ from quernel.ops.quant import (
     quantize,
 )
 from quernel.ops.random import dropout, normal, uniform
+from quernel.ops.rearrange import (
+    chunk,
+    flip,
+    outer,
+    repeat,
+    repeat_interleave,
+    roll,
+    split,
+    tile,
+    tril,
+    triu,
+)
 from quernel.ops.reduce import max, mean, min, mse_loss, sum
 from quernel.ops.softmax import cross_entropy, log_softmax, softmax
 from quernel.ops.unary import abs, exp, gelu, log, neg, relu, sigmoid, silu, sqrt, square, tanh
@@ -53,9 +74,11 @@ __all__ = [  # noqa: RUF022 - by file
     "conv2d",
     "as_tensor",
     "DTYPES", "FLOATING", "promote_types",
+    "einsum", "tensordot",
     "add", "clip", "clone", "div", "maximum", "minimum", "mul", "pow", "sub", "where",
-    "assign_", "broadcast_to", "concat", "flatten", "getitem", "permute", "reshape", "squeeze",
-    "stack", "transpose", "unsqueeze",
+    "embedding", "gather", "index_add", "index_select", "one_hot", "scatter_add", "take_along_dim",
+    "assign_", "getitem", "masked_fill", "masked_select", "nonzero",
+    "broadcast_to", "concat", "flatten", "permute", "reshape", "squeeze", "stack", "transpose", "unsqueeze",
     "linear", "matmul",
     "batch_norm",
     "OPS", "Op", "Spec", "Tracer", "current_tracer", "op", "set_tracer",
@@ -65,6 +88,7 @@ __all__ = [  # noqa: RUF022 - by file
     "dequantize", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw",
     "quantize",
     "dropout", "normal", "uniform",
+    "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "tril", "triu",
     "max", "mean", "min", "mse_loss", "sum",
     "cross_entropy", "log_softmax", "softmax",
     "abs", "exp", "gelu", "log", "neg", "relu", "sigmoid", "silu", "sqrt", "square", "tanh",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -134,7 +135,14 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: DType
         raise ArgumentError("[arange] the step must not be 0")
     whole = all(isinstance(n, int | np.integer) for n in (start, end, step))
     name = ("int64" if whole else "float32") if dtype is None else dtype_name(dtype)
-    return tensor(np.arange(start, end, step), name)
+    if whole:
+        made = _core.iota(
+            "int64", len(range(int(start), int(end), int(step))), 0.0, 0.0, int(start), int(step)
+        )
+    else:
+        count = max(0, math.ceil((end - start) / step))
+        made = _core.iota("float64", count, start, (start + step) - start, 0, 0)  # as NumPy rounds it
+    return Tensor(made if made.dtype == name else _core.cast(made, name))
 
 
 def ones_like(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Ops that move elements: reshaping, transposing, joining, indexing.
+"""Ops that move elements: reshaping, transposing, joining.
 
 Reshaping shares memory; everything else copies, because tensors are contiguous.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core
-from quernel.autograd import Gradients, attach, is_grad_enabled, needs_grad, put_on_tape
-from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError, UnsupportedError
+from quernel.autograd import Gradients, attach, needs_grad, put_on_tape
+from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import promote_types
 from quernel.ops.op import Spec, numpy_names, op
@@ -24,8 +23,6 @@ from quernel.tensor import Tensor
 if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
 
-BasicIndex = int | slice | EllipsisType | None
-Index = BasicIndex | tuple[BasicIndex, ...]
 Shape = tuple[int, ...]
 
 
@@ -226,132 +223,3 @@ def broadcast_to(x: TensorLike, shape: Sequence[int]) -> Tensor:
     wanted = _broadcast_rule(a, shape).shape
     before = a._t.shape
     return attach(_core.broadcast_to(a._t, wanted), (a,), lambda g: (unbroadcast(g, before),))
-
-
-class _Selection:
-    """A basic index worked out for a shape: a strided box, and the shape under which it is returned."""
-
-    def __init__(self, name: str, shape: Shape, index: Any) -> None:
-        self.starts: list[int] = []
-        self.steps: list[int] = []
-        self.sizes: list[int] = []
-        result: list[int] = []
-        items = index if isinstance(index, tuple) else (index,)
-        used = sum(item is not None and item is not Ellipsis for item in items)
-        dots = sum(item is Ellipsis for item in items)
-        if used > len(shape) or dots > 1:
-            raise ShapeError(f"[{name}] index {index!r} does not fit a tensor of shape {shape}")
-        whole: list[Any] = [slice(None)] * (len(shape) - used)
-        at = next((i for i, item in enumerate(items) if item is Ellipsis), len(items))
-        for item in (*items[:at], *whole, *items[at + 1 :]):
-            if item is None:
-                result.append(1)
-            else:
-                self._take(name, shape, item, result)
-        self.shape = tuple(result)
-        self.is_all = tuple(self.sizes) == shape and all(s == 1 for s in self.steps)
-
-    def _take(self, name: str, shape: Shape, item: Any, result: list[int]) -> None:
-        axis = len(self.starts)
-        size = shape[axis]
-        if isinstance(item, slice):
-            start, stop, step = item.indices(size)
-            count = len(range(start, stop, step))
-            result.append(count)
-        else:
-            start, step, count = _position(name, item, size, axis), 1, 1
-        self.starts.append(start if count else 0)
-        self.steps.append(step)
-        self.sizes.append(count)
-
-
-def _position(name: str, item: Any, size: int, axis: int) -> int:
-    if isinstance(item, bool) or not hasattr(item, "__index__") or getattr(item, "ndim", 0) > 0:
-        raise UnsupportedError(
-            f"[{name}] indices are whole numbers, slices, None and ...; for masks and lists of positions index x.numpy()"
-        )
-    position = operator.index(item)
-    if not -size <= position < size:
-        raise IndexError(f"[{name}] index {position} is out of range for axis {axis} of size {size}")
-    return position + size if position < 0 else position
-
-
-def _getitem_rule(x: Any, index: Index) -> Spec:
-    spec = spec_of(x)
-    return Spec(_Selection("getitem", spec.shape, index).shape, spec.dtype)
-
-
-@op(shape=_getitem_rule)
-def getitem(x: TensorLike, index: Index) -> Tensor:
-    """Returns ``x[index]`` for whole numbers, slices (of any step), None and ``...``; a copy, unlike in NumPy.
-
-    Example:
-        >>> qn.tensor([[1, 2, 3], [4, 5, 6]])[:, ::-2]
-        tensor([[3, 1],
-               [6, 4]], dtype=int64)
-    """
-    a = as_tensor(x)
-    before, dtype = a._t.shape, a._t.dtype
-    box = _Selection("getitem", before, index)
-    taken = a._t if box.is_all else _core.slice(a._t, box.starts, box.steps, box.sizes)
-
-    def backward(g: Tensor) -> Gradients:
-        if box.is_all:
-            return (Tensor(g._t.reshape(before)),)
-        spread = _core.full(before, 0.0, dtype)
-        _core.assign_slice_(spread, box.starts, box.steps, box.sizes, g._t.reshape(box.sizes))
-        return (Tensor(spread),)
-
-    return attach(taken.reshape(box.shape), (a,), backward)
-
-
-def assign_(x: Tensor, index: Index, value: TensorLike) -> None:
-    """Does ``x[index] = value``: writes in place, for everybody who shares the memory.
-
-    The value is cast to x's dtype and broadcast. The write does not go on the tape: it may overwrite a leaf, but neither
-    may the value need a gradient, nor may ``x`` be the result of an op that is on the tape.
-
-    Raises:
-        StateError: The write would make a gradient wrong, or ``x`` borrows a read-only array.
-    """
-    if x.is_traced:
-        raise StateError(
-            "[setitem] a traced tensor cannot be written to; combine tensors with where() or concat()"
-        )
-    if is_grad_enabled():
-        if x._node is not None:
-            raise StateError(
-                "[setitem] this tensor is on the tape and cannot be written to; use detach() or where()"
-            )
-        if isinstance(value, Tensor) and value._requires_grad:
-            raise StateError(
-                "[setitem] the value needs a gradient, which a write in place would lose; use value.detach()"
-            )
-    if x._t.readonly:
-        raise StateError("[setitem] this tensor borrows a read-only array; write to x.clone()")
-    source = as_tensor(value)
-    if (
-        x.dtype != source.dtype
-        and promote_types(x.dtype, source.dtype) != x.dtype
-        and isinstance(value, Tensor)
-    ):
-        raise DTypeError(
-            f"[setitem] a {source.dtype} value does not fit a {x.dtype} tensor; cast it with .astype()"
-        )
-    box = _Selection("setitem", x._t.shape, index)
-    have = source.shape
-    lead = len(have) - len(box.shape)
-    fits = all(m in (1, n) for m, n in zip(have[max(lead, 0) :], box.shape[max(-lead, 0) :], strict=True))
-    if not fits or any(n != 1 for n in have[: max(lead, 0)]):
-        raise ShapeError(f"[setitem] a value of shape {have} does not broadcast to {box.shape}")
-    if 0 in box.sizes:
-        return
-    native = cast(source.detach(), x.dtype)._t
-    if have != box.shape:
-        native = _core.broadcast_to(native.reshape(have[max(lead, 0) :]), box.shape)
-    elif native.storage_id == x._t.storage_id and not box.is_all:  # x[::-1] = x must not read what it wrote
-        native = _core.copy(native)
-    if box.is_all:
-        _core.copy_into_(x._t, native.reshape(x._t.shape))
-    else:
-        _core.assign_slice_(x._t, box.starts, box.steps, box.sizes, native.reshape(box.sizes))

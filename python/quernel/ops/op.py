@@ -121,16 +121,18 @@ def set_tracer(tracer: Tracer | None) -> Tracer | None:
     return before
 
 
-def op(shape: Callable[..., Specs]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def op(shape: Callable[..., Specs], name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Registers a function as an op.
 
     Args:
+        name: The op's name in graphs; by default that of the function. ``quernel.ops`` has a function of this name.
         shape: The shape rule. It takes the function's own arguments, of which it looks at shapes and dtypes only, and
             returns the `Spec` of the result (a tuple of them for several results), or raises the op's error.
     """
 
     def register(function: Callable[P, R]) -> Callable[P, R]:
-        entry = OPS[function.__name__] = Op(function.__name__, function, shape)
+        known_as = name or function.__name__
+        entry = OPS[known_as] = Op(known_as, function, shape)
 
         @functools.wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:

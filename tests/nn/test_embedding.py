@@ -1,0 +1,106 @@
+"""nn.Embedding: initial values, loading, and a language-model-like net through fit, freeze, save and load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import quernel as qn
+from quernel import nn, optim
+from quernel.errors import ArgumentError, DTypeError, OutOfRangeError, StateError
+
+
+def test_initial_values_and_repr() -> None:
+    qn.seed(0)
+    layer = nn.Embedding(400, 50, padding_idx=-1)
+    values = layer.weight.numpy().astype(np.float64)
+    assert not values[399].any() and layer.padding_idx == 399
+    # Standard normal: mean and variance within 5 standard errors.
+    n = values[:399].size
+    assert abs(values[:399].mean()) < 5 / np.sqrt(n) and abs(values[:399].var() - 1) < 5 * np.sqrt(2 / n)
+    assert (
+        repr(layer) == "Embedding(400, 50, padding_idx=399)" and repr(nn.Embedding(3, 2)) == "Embedding(3, 2)"
+    )
+    assert layer(np.array([[399, 0]])).numpy()[0, 0].any() == np.False_
+    with pytest.raises(ArgumentError, match=r"\[embedding\] padding_idx 3 is out of range for 3 rows"):
+        nn.Embedding(3, 2, 3)
+    with pytest.raises(DTypeError, match=r"\[embedding\] indices are whole numbers, got float32"):
+        layer(np.zeros((2, 2), np.float32))
+    with pytest.raises(StateError, match="num_embeddings is None until weights are loaded"):
+        nn.Embedding(None, 2)(np.zeros(2, np.int64))
+
+
+def language_model(context: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Embedding(11, 8), nn.Flatten(), nn.Linear(8 * context, 24), nn.ReLU(), nn.Linear(24, 11)
+    )
+
+
+def sequence(n: int = 240) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Next-token samples of a sequence in which three tokens determine the next."""
+    tokens = [1, 2, 3]
+    while len(tokens) < n + 3:
+        tokens.append((tokens[-1] * 2 + tokens[-3]) % 11)
+    stream = np.array(tokens)
+    return np.stack([stream[i : i + n] for i in range(3)], 1), stream[3 : n + 3]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_a_language_model_trains_freezes_and_is_saved(dtype: str, tmp_path: Path) -> None:
+    qn.seed(1)
+    x, y = sequence()
+    x = x.astype(dtype)
+    net = language_model()
+    net.compile(optim.Adam(net.parameters(), lr=0.02), loss="cross_entropy", metrics=["accuracy"])
+    history = net.fit(x, y, epochs=30, batch_size=40, verbose=0)
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    scores = net.predict(x)
+    assert (scores.argmax(-1) == y).mean() > 0.9
+
+    frozen = net.freeze(max_batch=16)
+    np.testing.assert_array_equal(frozen(x), scores)
+    np.testing.assert_array_equal(frozen(x[:5]), scores[:5])
+    with pytest.raises(
+        OutOfRangeError, match=r"\[embedding\] index 11 at position \(0, 2\) is out of range for 11"
+    ):
+        frozen(np.array([[0, 1, 11]], dtype))
+    net.save(tmp_path / "model.safetensors")
+    again = qn.load(tmp_path / "model.safetensors")
+    assert isinstance(again, nn.Sequential) and repr(again) == repr(net)
+    np.testing.assert_array_equal(again.predict(x), scores)
+
+
+class TwoTokens(nn.Module):
+    """A class of the user's, saved as its graph: one table for two inputs, and dense features beside them."""
+
+    def __init__(self) -> None:
+        self.table = nn.Embedding(5, 3)
+        self.out = nn.Linear(7, 2)
+
+    def forward(self, first: qn.Tensor, second: qn.Tensor, dense: qn.Tensor) -> qn.Tensor:
+        return self.out(qn.ops.concat([self.table(first), self.table(second), dense], 1))
+
+
+def test_several_inputs_through_a_saved_graph(tmp_path: Path) -> None:
+    qn.seed(2)
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 5, 40), rng.integers(0, 5, 40)
+    dense = rng.standard_normal((40, 1)).astype("f4")
+    y = (first + second) % 2
+    net = TwoTokens()
+    net.compile(optimizer="adam", loss="cross_entropy")
+    net.fit((first, second, dense), y, epochs=2, batch_size=16, verbose=0)
+    expected = net.predict((first, second, dense))
+    net.save(tmp_path / "two.safetensors")
+    again = qn.load(tmp_path / "two.safetensors")
+    np.testing.assert_array_equal(again.predict((first, second, dense)), expected)
+    again.compile(optimizer="adam", loss="cross_entropy")
+    again.fit((first, second, dense), y, epochs=1, batch_size=16, verbose=0)
+
+
+def test_summary_before_any_call() -> None:
+    text = str(language_model().summary(input_shape=(3,), show=False))
+    assert "Embedding" in text and "88" in text
