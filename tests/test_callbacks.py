@@ -47,6 +47,7 @@ def drive(callback: callbacks.Callback, losses: list[float], lr: float = 1.0, na
         ({"patience": 1}, [3, math.nan, 1], 2),
         ({"patience": 1, "mode": "max"}, [3, 4, 4, 5], 3),
         ({"patience": 5}, [3, 4, 4, 5], 4),
+        ({"patience": 1, "start_from_epoch": 3}, [1, 2, 3, 9, 8, 8], 6),
     ],
 )
 def test_early_stopping_counts_epochs_without_improvement(
@@ -62,6 +63,15 @@ def test_accuracies_are_better_when_they_are_larger() -> None:
     callback = callbacks.EarlyStopping(monitor="val_accuracy", patience=1)
     drive(callback, [0.5, 0.8, 0.7], name="val_accuracy")
     assert (callback.best, callback.best_epoch, callback.stopped_epoch) == (0.8, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "name", ["val_top5_accuracy", "val_f1", "val_roc_auc", "val_precision", "val_recall", "val_r2"]
+)
+def test_scores_are_better_when_they_are_larger(name: str) -> None:
+    callback = callbacks.EarlyStopping(monitor=name, patience=2)
+    drive(callback, [0.5, 0.8, 0.7], name=name)
+    assert callback.best == 0.8
 
 
 def test_the_best_weights_come_back() -> None:
@@ -145,6 +155,7 @@ def test_a_quantity_that_will_not_be_there_is_refused_before_training() -> None:
             r"\[EarlyStopping\] patience and min_delta are at least 0",
         ),
         (lambda: callbacks.EarlyStopping(min_delta=math.nan), "min_delta are at least 0, got 0 and nan"),
+        (lambda: callbacks.EarlyStopping(start_from_epoch=-1), "start_from_epoch is at least 0, got -1"),
         (lambda: callbacks.EarlyStopping(mode="up"), "mode is 'auto', 'min' or 'max', got 'up'"),
         (lambda: callbacks.ReduceLROnPlateau(factor=1.0), "factor lies between 0 and 1, got 1.0"),
         (lambda: callbacks.ReduceLROnPlateau(min_lr=math.nan), "min_lr is at least 0, got nan"),

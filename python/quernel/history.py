@@ -61,7 +61,7 @@ class History:
 
         names = [name for name in self.history if not name.startswith("val_")]
         panels = [*names, "learning rate"] if len(set(self.lr)) > 1 else names
-        columns = min(_COLUMNS, max(1, len(panels)))
+        columns = 2 if len(panels) == 4 else min(_COLUMNS, max(1, len(panels)))
         rows = max(1, -(-len(panels) // columns))
         figure = Figure(figsize=(4.5 * columns, 3.2 * rows), layout="constrained")
         for position, name in enumerate(panels, start=1):
