@@ -34,6 +34,7 @@ from quernel.metrics.functions import (
     roc_auc,
     top_k_accuracy,
 )
+from quernel.metrics.plot import plot_confusion_matrix
 from quernel.metrics.regression import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
 from quernel.metrics.scores import ROCAUC, Perplexity
 from quernel.suggest import suggestion
@@ -94,5 +95,5 @@ __all__ = [  # noqa: RUF022 - by kind
     "Accuracy", "TopKAccuracy", "ConfusionMatrix", "Precision", "Recall", "F1", "ROCAUC", "Perplexity",
     "MeanSquaredError", "RootMeanSquaredError", "MeanAbsoluteError", "R2",
     "accuracy", "top_k_accuracy", "confusion_matrix", "precision", "recall", "f1", "roc_auc", "perplexity",
-    "mse", "rmse", "mae", "r2",
+    "mse", "rmse", "mae", "r2", "plot_confusion_matrix",
 ]  # fmt: skip
