@@ -35,6 +35,7 @@ void register_pool(py::module_& m);
 void register_reduce(py::module_& m);
 void register_norm(py::module_& m);
 void register_softmax(py::module_& m);
+void register_loss(py::module_& m);
 void register_random(py::module_& m);
 void register_optim(py::module_& m);
 void register_quant(py::module_& m);

@@ -14,6 +14,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_reduce(m);
   quernel::register_pool(m);
   quernel::register_softmax(m);
+  quernel::register_loss(m);
   quernel::register_norm(m);
   quernel::register_random(m);
   quernel::register_optim(m);

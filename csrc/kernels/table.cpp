@@ -46,6 +46,11 @@ Fn<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
 Fn<SoftmaxArgs> softmax, softmax_grad;
 Fn<CheckLabelsArgs> check_labels;
 Fn<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
+Fn<CrossEntropyMeanArgs> cross_entropy_mean;
+
+// loss
+Fn<LossArgs> loss, loss_grad;
+Fn<CheckProbabilitiesArgs> check_probabilities;
 
 // norm
 Fn<BatchNormStatsArgs> batch_norm_stats;
@@ -130,6 +135,11 @@ extern constinit const Level level{
             .check_labels = entry<check_labels>,
             .cross_entropy = entry<cross_entropy>,
             .cross_entropy_grad = entry<cross_entropy_grad>,
+            .cross_entropy_mean = entry<cross_entropy_mean>,
+            // loss
+            .loss = entry<loss>,
+            .loss_grad = entry<loss_grad>,
+            .check_probabilities = entry<check_probabilities>,
             // norm
             .batch_norm_stats = entry<batch_norm_stats>,
             .batch_norm_merge = entry<batch_norm_merge>,

@@ -5,6 +5,7 @@
 #include "kernels/args/elementwise.h"
 #include "kernels/args/embedding.h"
 #include "kernels/args/layout.h"
+#include "kernels/args/loss.h"
 #include "kernels/args/matmul.h"
 #include "kernels/args/norm.h"
 #include "kernels/args/optim.h"
@@ -61,6 +62,10 @@ struct KernelTable {
   Kernel<SoftmaxArgs> softmax, softmax_grad;
   Kernel<CheckLabelsArgs> check_labels;
   Kernel<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
+  Kernel<CrossEntropyMeanArgs> cross_entropy_mean;
+  // loss
+  Kernel<LossArgs> loss, loss_grad;
+  Kernel<CheckProbabilitiesArgs> check_probabilities;
   // norm
   Kernel<BatchNormStatsArgs> batch_norm_stats;
   Kernel<BatchNormMergeArgs> batch_norm_merge;

@@ -1,6 +1,7 @@
 #include "runtime/launch.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <mutex>
 #include <string>
@@ -56,6 +57,9 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
     fail<OutOfRangeError>(op, "index ", s.value, where, " is out of range for axis ", s.place->axis, " of size ",
                           s.limit);
   }
+  if (s.code == StatusCode::kNotProbability)
+    fail<ArgumentError>(op, std::bit_cast<double>(s.value), " at position ", s.index,
+                        " is not in [0, 1]; expected probabilities");
   fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
                       " classes (labels count from 0 to ", s.limit - 1, ")");
 }

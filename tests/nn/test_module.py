@@ -187,7 +187,7 @@ def test_losses_are_modules() -> None:
     logits, labels = qn.tensor([[1.0, 2.0], [3.0, 0.0]], requires_grad=True), np.array([1, 0], np.uint16)
     for reduction in ("mean", "sum", "none"):
         expected = losses.cross_entropy(logits, labels, reduction).numpy()
-        assert np.array_equal(nn.CrossEntropyLoss(reduction)(logits, labels).numpy(), expected)
+        assert np.array_equal(nn.CrossEntropyLoss(reduction=reduction)(logits, labels).numpy(), expected)
         y = nn.MSELoss(reduction)(logits, np.zeros((2, 2), np.float32)).numpy()
         assert np.array_equal(y, losses.mse(logits, np.zeros((2, 2), np.float32), reduction).numpy())
     nn.CrossEntropyLoss()(logits, labels).backward()

@@ -54,7 +54,16 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "sum": [((f(2, 3), 0), {}), ((i(2, 3),), {}), ((i(2) > 0,), {}), ((f(2, 3), (0, 1)), {"keepdim": True})],
     "softmax": [((f(2, 3),), {}), ((f(),), {}), ((f(2, 3, 4), 0), {})],
     "log_softmax": [((f(2, 3), 1), {}), ((f(3, dtype="f8"),), {})],
-    "cross_entropy": [((f(4, 3), i(4)), {}), ((f(3), i(1).reshape(())), {}), ((f(2, 2, 3), i(2, 2), "none"), {}), ((f(4, 3), i(4)), {"reduction": "sum"})],
+    "cross_entropy": [((f(4, 3), i(4)), {}), ((f(3), i(1).reshape(())), {}), ((f(2, 2, 3), i(2, 2), "none"), {}), ((f(4, 3), i(4)), {"reduction": "sum"}), ((f(4, 3), f(4, 3)), {"weight": f(3)})],
+    "nll_loss": [((f(4, 3), i(4)), {}), ((f(4, 3), i(4), "none"), {"weight": f(3)})],
+    "focal_loss": [((f(4, 3), i(4)), {}), ((f(4, 3), i(4), "none"), {"alpha": f(3), "gamma": 1.0})],
+    **{
+        name: [((f(4, 3), f(4, 3)), {}), ((f(4, 3), f(4, 3), "none"), {}), ((f(2), f(2)), {"reduction": "sum"})]
+        for name in (
+            "mse_loss", "l1_loss", "huber_loss", "smooth_l1_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits",
+            "sigmoid_focal_loss", "kl_div",
+        )
+    },
     "reshape": [((f(2, 6), (3, -1)), {}), ((f(2, 6), 12), {}), ((f(), (1, 1)), {})],
     "flatten": [((f(2, 3, 4),), {}), ((f(2, 3, 4), 1), {}), ((f(2, 3, 4), 0, 1), {}), ((f(),), {})],
     "permute": [((f(2, 3, 4), (2, 1, 0)), {}), ((f(2, 3, 4), (1, 0, -1)), {})],

@@ -9,6 +9,7 @@ from tests.reference.common import *
 from tests.reference.conv import *
 from tests.reference.elementwise import *
 from tests.reference.embedding import *
+from tests.reference.loss import *
 from tests.reference.matmul import *
 from tests.reference.norm import *
 from tests.reference.optim import *

@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy."""
+"""Softmax."""
 
 from __future__ import annotations
 
@@ -28,13 +28,3 @@ def softmax_grad(y: Array, g: Array) -> Array:
 def log_softmax_grad(y: Array, g: Array) -> Array:
     y, g = wide(y), wide(g)
     return g - np.exp(y) * g.sum(-1, keepdims=True)
-
-
-def cross_entropy(logits: Array, labels: Array) -> Array:
-    """Losses (N) of logits (N, C) and labels (N)."""
-    return -np.take_along_axis(log_softmax(logits), np.asarray(labels)[:, None], 1)[:, 0]
-
-
-def cross_entropy_grad(logits: Array, labels: Array, g: Array) -> Array:
-    onehot = np.arange(logits.shape[1])[None] == np.asarray(labels)[:, None]
-    return (softmax(logits) - onehot) * wide(g)[:, None]

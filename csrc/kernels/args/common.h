@@ -23,7 +23,7 @@ struct Ctx {
   int thread;
 };
 
-enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange, kIndexOutOfRange };
+enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange, kIndexOutOfRange, kNotProbability };
 
 // What a message says of an index that is refused: the shape of the tensor of indices, and what they count.
 struct IndexPlace {
@@ -37,7 +37,7 @@ struct IndexPlace {
 struct Status {
   StatusCode code = StatusCode::kOk;
   int64_t index = 0;
-  int64_t value = 0;
+  int64_t value = 0;                  // kNotProbability: the bits of a double
   int64_t limit = 0;                  // the value had to be in [0, limit)
   const IndexPlace* place = nullptr;  // kIndexOutOfRange: a part of the kernel's arguments
 };

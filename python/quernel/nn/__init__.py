@@ -9,7 +9,18 @@ from quernel.nn.conv import Conv2d
 from quernel.nn.dropout import Dropout
 from quernel.nn.embedding import Embedding
 from quernel.nn.linear import Flatten, Identity, Linear
-from quernel.nn.loss import CrossEntropyLoss, MSELoss
+from quernel.nn.loss import (
+    BCELoss,
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    HuberLoss,
+    KLDivLoss,
+    L1Loss,
+    MSELoss,
+    NLLLoss,
+    SmoothL1Loss,
+)
 from quernel.nn.module import Module
 from quernel.nn.norm import BatchNorm2d
 from quernel.nn.pad import (
@@ -30,6 +41,8 @@ from quernel.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 __all__ = [
     "GELU",
     "AvgPool2d",
+    "BCELoss",
+    "BCEWithLogitsLoss",
     "BatchNorm2d",
     "CircularPad1d",
     "CircularPad2d",
@@ -40,14 +53,19 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "FocalLoss",
     "GlobalAvgPool2d",
+    "HuberLoss",
     "Identity",
+    "KLDivLoss",
+    "L1Loss",
     "Linear",
     "MSELoss",
     "MaxPool2d",
     "Module",
     "ModuleDict",
     "ModuleList",
+    "NLLLoss",
     "Parameter",
     "ReLU",
     "ReflectionPad1d",
@@ -58,6 +76,7 @@ __all__ = [
     "Sequential",
     "SiLU",
     "Sigmoid",
+    "SmoothL1Loss",
     "Softmax",
     "Tanh",
     "ZeroPad1d",

@@ -34,6 +34,16 @@ from quernel.ops.layout import (
     transpose,
     unsqueeze,
 )
+from quernel.ops.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    mse_loss,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+)
 from quernel.ops.matmul import linear, matmul
 from quernel.ops.norm import batch_norm
 from quernel.ops.op import OPS, Op, Spec, Tracer, current_tracer, op, set_tracer
@@ -64,8 +74,8 @@ from quernel.ops.rearrange import (
     tril,
     triu,
 )
-from quernel.ops.reduce import max, mean, min, mse_loss, sum
-from quernel.ops.softmax import cross_entropy, log_softmax, softmax
+from quernel.ops.reduce import max, mean, min, sum
+from quernel.ops.softmax import cross_entropy, focal_loss, log_softmax, nll_loss, softmax
 from quernel.ops.unary import abs, exp, gelu, log, neg, relu, sigmoid, silu, sqrt, square, tanh
 
 __all__ = [  # noqa: RUF022 - by file
@@ -79,6 +89,8 @@ __all__ = [  # noqa: RUF022 - by file
     "embedding", "gather", "index_add", "index_select", "one_hot", "scatter_add", "take_along_dim",
     "assign_", "getitem", "masked_fill", "masked_select", "nonzero",
     "broadcast_to", "concat", "flatten", "permute", "reshape", "squeeze", "stack", "transpose", "unsqueeze",
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss",
+    "sigmoid_focal_loss", "smooth_l1_loss",
     "linear", "matmul",
     "batch_norm",
     "OPS", "Op", "Spec", "Tracer", "current_tracer", "op", "set_tracer",
@@ -89,7 +101,7 @@ __all__ = [  # noqa: RUF022 - by file
     "quantize",
     "dropout", "normal", "uniform",
     "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "tril", "triu",
-    "max", "mean", "min", "mse_loss", "sum",
-    "cross_entropy", "log_softmax", "softmax",
+    "max", "mean", "min", "sum",
+    "cross_entropy", "focal_loss", "log_softmax", "nll_loss", "softmax",
     "abs", "exp", "gelu", "log", "neg", "relu", "sigmoid", "silu", "sqrt", "square", "tanh",
 ]  # fmt: skip

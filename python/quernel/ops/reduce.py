@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.autograd import Gradients, attach
-from quernel.errors import ArgumentError, ShapeError
+from quernel.errors import ShapeError
 from quernel.ops.compare import eq, logical_not
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import FLOATING
@@ -16,7 +16,7 @@ from quernel.ops.elementwise import div, mul, sub
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import cast
 from quernel.ops.shapes import check_floating, normalize_axes, spec_of
-from quernel.ops.unary import neg, square
+from quernel.ops.unary import neg
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -138,34 +138,3 @@ def min(x: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
         return logical_not(max(logical_not(a), dim, keepdim))
     mirror = 255 if a._t.dtype == "uint8" else -1
     return sub(mirror, max(sub(mirror, a), dim, keepdim))
-
-
-def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
-    """Returns the mean of ``(x - target) ** 2`` over all elements.
-
-    Args:
-        x: Predictions, of any shape.
-        target: Of the same shape: broadcasting here is nearly always a mistake.
-        reduction: "mean", "sum" or "none".
-
-    Raises:
-        ShapeError: The shapes differ.
-        ArgumentError: There is no such reduction, or nothing to take a mean of.
-    """
-    a, b = as_tensor(x), as_tensor(target)
-    if a.shape != b.shape:
-        raise ShapeError(f"[mse_loss] target has shape {b.shape}, x {a.shape}; reshape one of them")
-    return reduced("mse_loss", square(sub(a, b)), reduction)
-
-
-def reduced(op: str, losses: Tensor, reduction: str) -> Tensor:
-    """The losses as the user wants them: their mean, their sum, or each."""
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return sum(losses)
-    if reduction != "mean":
-        raise ArgumentError(f"[{op}] reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
-    if losses.size == 0:
-        raise ArgumentError(f"[{op}] an empty batch has no mean loss (losses: {losses.shape})")
-    return mean(losses)
