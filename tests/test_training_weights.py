@@ -169,6 +169,38 @@ def test_losses_must_be_had_for_each_sample() -> None:
         net.fit(X, Y, verbose=0)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "batchmean"])
+def test_weights_keep_the_reduction_of_a_loss(reduction: str) -> None:
+    class Squares(nn.Module):
+        """A loss with a state of its own."""
+
+        reduction = "mean"
+
+        def forward(self, output: qn.Tensor, target: qn.Tensor) -> qn.Tensor:
+            each = (output - target).square()
+            if self.reduction == "none":
+                return each
+            return each.sum() / {"mean": each.size, "sum": 1, "batchmean": len(each)}[self.reduction]
+
+    def weighted(output: qn.Tensor, target: qn.Tensor, sample_weight: qn.Tensor | None = None) -> qn.Tensor:
+        each = (output - target).square().mean(1)
+        return (each if sample_weight is None else each * sample_weight).mean()
+
+    y = X[:, :3] * 2
+    (net,) = twins(1)
+    loss = Squares()
+    loss.reduction = reduction
+    results = []
+    for given in (loss, weighted):
+        net.compile("sgd", loss=given)
+        plain, ones = net.test_on_batch(X, y), net.test_on_batch(X, y, sample_weight=np.ones(60))
+        assert plain == pytest.approx(ones, rel=1e-6)
+        results.append(net.test_on_batch(X, y, sample_weight=W)["loss"])
+    assert results[0] == pytest.approx(
+        results[1] * {"mean": 1, "sum": 180, "batchmean": 3}[reduction], rel=1e-5
+    )
+
+
 def test_variables_of_a_loss_may_change_during_training() -> None:
     factor = 1.0
 

@@ -66,18 +66,8 @@ class Head:
         return self.loss is not None or bool(self.metrics) or bool(self.weighted_metrics)
 
     def value(self, loss: Loss, output: Any, target: Any, weight: Tensor | None) -> Tensor:
-        """The mean over the samples of their losses, each times its weight."""
-        if weight is None:
-            return loss(output, target)
-        each = _of_each_sample(loss, output, target)
-        if each.ndim == 0 or each.shape[0] != weight.shape[0]:
-            raise ShapeError(
-                f"[fit] with reduction='none' {name_of(loss)} gives {each.shape}, expected a loss for each of "
-                f"{weight.shape[0]} samples, so that weights can be applied"
-            )
-        if each.ndim > 1:
-            each = ops.mean(each, tuple(range(1, each.ndim)))
-        return ops.mean(ops.mul(each, weight))
+        """The loss of a batch; with weights, the mean over the samples of their losses, each times its weight."""
+        return loss(output, target) if weight is None else _weighted(loss, output, target, weight)
 
     def update(self, output: Any, target: Array | None, weight: Array | None) -> None:
         """Takes a batch into the metrics."""
@@ -227,34 +217,51 @@ def name_of(loss: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))
 
 
-def _of_each_sample(loss: Any, output: Any, target: Any) -> Tensor:
-    each: Tensor
-    if isinstance(loss, Module) and hasattr(loss, "reduction"):
-        loss = copy.copy(loss)
-        loss.__dict__["reduction"] = "none"
-        each = loss(output, target)
+def _weighted(loss: Any, output: Any, target: Any, weight: Tensor) -> Tensor:
+    """The weighted loss: by the loss itself if it takes ``sample_weight``, else from the losses of each sample."""
+    parameters = _parameters(loss)
+    value: Tensor
+    if "sample_weight" in parameters:
+        value = loss(output, target, sample_weight=weight)
+        return value
+    if _is_module(loss):
+        each, reduction = copy.copy(loss), loss.reduction
+        each.__dict__["reduction"] = "none"
+        value = each(output, target)
     else:
         check_takes_weights(loss)
-        each = loss(output, target, reduction="none")
-    return each
+        value, reduction = loss(output, target, reduction="none"), parameters["reduction"].default
+    if value.ndim == 0 or value.shape[0] != weight.shape[0]:
+        raise ShapeError(
+            f"[fit] with reduction='none' {name_of(loss)} gives {value.shape}, expected a loss for each of "
+            f"{weight.shape[0]} samples, so that weights can be applied"
+        )
+    value = ops.mul(value, ops.reshape(weight, weight.shape + (1,) * (value.ndim - 1)))
+    if reduction == "sum":
+        return ops.sum(value)
+    if reduction == "batchmean":
+        return ops.div(ops.sum(value), float(value.shape[0]))
+    return ops.mean(value)
 
 
 def check_takes_weights(loss: Any) -> None:
-    """Raises if a loss cannot be had for each sample."""
-    if isinstance(loss, Module) and hasattr(loss, "reduction"):
-        return
-    if "reduction" not in _parameters(loss):
+    """Raises if a loss cannot be weighted."""
+    if not _is_module(loss) and not {"sample_weight", "reduction"} & set(_parameters(loss)):
         raise ArgumentError(
             f"[fit] sample_weight and class_weight need the loss of each sample, which {name_of(loss)} does not give; "
             "let it take reduction='mean' and return one loss per sample for reduction='none'"
         )
 
 
-def _parameters(function: Callable[..., Any]) -> Iterable[str]:
+def _is_module(loss: Any) -> bool:
+    return isinstance(loss, Module) and hasattr(loss, "reduction")
+
+
+def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        return ()
+        return {}
 
 
 # ---- outputs --------------------------------------------------------------------------------------------------------
