@@ -179,11 +179,13 @@ def parts_of(output: Any, names: tuple[str, ...]) -> tuple[Any, ...]:
 
 def as_arrays(output: Any) -> Any:
     """The structure of an output with arrays for its tensors."""
+    if isinstance(output, Tensor):
+        return output.numpy()
     if isinstance(output, Mapping):
         return {name: as_arrays(part) for name, part in output.items()}
     if isinstance(output, tuple | list):
         return tuple(as_arrays(part) for part in output)
-    return output.numpy() if isinstance(output, Tensor) else output
+    return output
 
 
 # ---- losses ---------------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -177,8 +178,17 @@ def _by_name(verb: str, net: Module, x: Mapping[str, Any]) -> tuple[list[tuple[s
 
 def _parameters(net: Module) -> list[inspect.Parameter] | None:
     """What ``forward`` takes; None if it takes whatever it is given."""
-    parameters = list(inspect.signature(net.forward).parameters.values())
+    method = net.forward
+    function = getattr(method, "__func__", None)
+    parameters = list(
+        inspect.signature(method).parameters.values() if function is None else _of(function)[1:]
+    )
     return None if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters) else parameters
+
+
+@functools.lru_cache(maxsize=256)
+def _of(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
+    return tuple(inspect.signature(function).parameters.values())
 
 
 def _takes_several(net: Module) -> bool:

@@ -130,13 +130,13 @@ class Trainer:
         total = sum(len(batch) for batch in group)
         logs, outputs = dict.fromkeys(self.heads.loss_names, 0.0), []
         for i, batch in enumerate(group):
-            scale = None if len(group) == 1 else np.array(len(batch) / total, self.net.dtype or "float32")
-            values, measured = self.train_step(
-                *batch.arguments, batch.targets, batch.weights, scale, i == 0, i == len(group) - 1
-            )
+            share = len(batch) / total
+            how: tuple[Any, ...] = ()
+            if len(group) > 1:
+                how = np.array(share, self.net.dtype or "float32"), i == 0, i == len(group) - 1
+            values, measured = self.train_step(*batch.arguments, batch.targets, batch.weights, *how)
             for name, value in zip(logs, values, strict=True):
-                number = float(value.item())
-                logs[name] += number if scale is None else number * (len(batch) / total)
+                logs[name] += float(value.item()) * share  # a share of 1 changes no bit
             outputs.append(measured)
         return logs, outputs
 
@@ -194,9 +194,9 @@ def _steps(
         named: dict[str, Tensor],
         targets: tuple[Tensor | None, ...],
         weights: tuple[Tensor | None, ...],
-        scale: Tensor | None,
-        is_first: bool,
-        is_last: bool,
+        scale: Tensor | None = None,  # with what follows for accumulated gradients only: arguments cost time
+        is_first: bool = True,
+        is_last: bool = True,
     ) -> Outcome:
         assert optimizer is not None  # `trainer_of` has made sure
         if is_first:
