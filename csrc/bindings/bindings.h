@@ -26,6 +26,7 @@ void register_tensor(py::module_& m);
 void register_runtime(py::module_& m);
 void register_probe(py::module_& m);
 void register_plan(py::module_& m);
+void register_profile(py::module_& m);
 void register_elementwise(py::module_& m);
 void register_layout(py::module_& m);
 void register_embedding(py::module_& m);

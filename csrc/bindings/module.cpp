@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_runtime(m);
   quernel::register_probe(m);
   quernel::register_plan(m);
+  quernel::register_profile(m);
   quernel::register_elementwise(m);
   quernel::register_layout(m);
   quernel::register_embedding(m);

@@ -45,6 +45,7 @@ void register_plan(py::module_& m) {
   py::class_<Recorder>(m, "Recorder", "Records the ops of this thread from its making to finish() or stop().")
       .def(py::init<std::vector<Tensor>, std::shared_ptr<DerivedCache>>(), py::arg("arguments"),
            py::arg("constants") = nullptr)
+      .def("set_label", &Recorder::set_label, py::arg("label"))
       .def("abandon", &Recorder::abandon, py::arg("reason"))
       .def("stop", &Recorder::stop)
       .def("finish", &Recorder::finish, py::arg("outputs"))

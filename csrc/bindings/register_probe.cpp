@@ -8,6 +8,8 @@ namespace quernel {
 void register_probe(py::module_& m) {
   m.def("fma_peak", &fma_peak, py::arg("threads") = 1, Unlocked(),
         "GFLOP/s of float32 multiply-adds in registers, at the active level.");
+  m.def("copy_peak", &copy_peak, py::arg("nbytes"), py::arg("threads") = 1, Unlocked(),
+        "Gigabytes a second, read and written, of copies within this much memory.");
   m.def("fork_join_ns", &fork_join_ns, py::arg("calls"), Unlocked(),
         "Nanoseconds of calls in which every thread took one empty chunk.");
   m.def(

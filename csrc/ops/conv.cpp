@@ -122,6 +122,10 @@ double pass_ns(const ConvShape& s, DType dtype, bool adjoint) {
   return mac_ns(dtype, is_depthwise(s) ? 4 * macs : macs) + 10 * pixels * static_cast<double>(s.groups);
 }
 
+double flops(const ConvShape& s) {
+  return 2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o) * static_cast<double>(s.kh * s.kw * (s.c / s.groups));
+}
+
 // Strips of all phases of one (group, panel); see ConvArgs.
 int64_t count_strips(const ConvShape& s, bool adjoint, int64_t strip) {
   if (!adjoint) return ceil_div(s.n * s.oh * s.ow, strip);
@@ -150,7 +154,7 @@ void launch_pass(const char* op, Kernel<ConvArgs> KernelTable::* entry, ConvArgs
     if (args.strip <= 12 || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 4))) break;
   }
   args.activation = epilogue.activation;
-  launch(op, entry, args, {items, total / static_cast<double>(items)},
+  launch(op, entry, args, {items, total / static_cast<double>(items), flops(s)},
          {read(&ConvArgs::x, source), read(&ConvArgs::w, packed), read<ConvArgs>(&ConvArgs::bias, epilogue.bias),
           read<ConvArgs>(&ConvArgs::residual, epilogue.residual), write<ConvArgs>(&ConvArgs::pre, pre),
           write(&ConvArgs::y, result)});
@@ -204,7 +208,7 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const Tensor parts = args.splits == 1 ? dw : Tensor::empty(x.dtype(), {args.splits, dw.size()});
   const int64_t items = panels * args.splits;
   launch("conv2d_grad_weight", is_f32(x) ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64,
-         args, {items, total / static_cast<double>(items)},
+         args, {items, total / static_cast<double>(items), flops(s)},
          {read(&ConvGradWeightArgs::x, x), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
   if (args.splits > 1) {
     SumSplitsArgs sum;

@@ -38,7 +38,7 @@ void launch_gemm(const char* op, GemmArgs g, const Tensor& a, const Tensor& b, c
   const int64_t items = batch * ceil_div(g.n, kPanel) * ceil_div(g.m, g.strip);
   const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
   launch(op, c.dtype() == DType::kFloat32 ? &KernelTable::gemm_f32 : &KernelTable::gemm_f64, g,
-         {items, mac_ns(c.dtype(), macs / static_cast<double>(items))},
+         {items, mac_ns(c.dtype(), macs / static_cast<double>(items)), 2.0 * static_cast<double>(c.size() * g.k)},
          {read(&GemmArgs::a, a), read(&GemmArgs::b, b), read<GemmArgs>(&GemmArgs::bias, epilogue.bias),
           read<GemmArgs>(&GemmArgs::residual, epilogue.residual), write<GemmArgs>(&GemmArgs::pre, pre),
           write(&GemmArgs::c, c)});

@@ -87,7 +87,8 @@ void launch_gemm(const char* op, const Tensor& x, const Tensor& weight, const Te
   args.ldc = n;
   const double rows = static_cast<double>(m < kQStrip ? m : kQStrip);
   launch(op, &KernelTable::gemm_u8s8, args,
-         {ceil_div(m, kQStrip) * ceil_div(n, kPanel), mac_ns(rows * kPanel * static_cast<double>(k + 32))},
+         {ceil_div(m, kQStrip) * ceil_div(n, kPanel), mac_ns(rows * kPanel * static_cast<double>(k + 32)),
+          2.0 * static_cast<double>(m * n * k)},
          {read(&QGemmArgs::a, x), read(&QGemmArgs::b, pack_weight(weight, 1, n, k)), read(&QGemmArgs::bias, out.bias),
           read(&QGemmArgs::scale, out.scale), write(&QGemmArgs::c, y)});
 }
@@ -205,13 +206,14 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
     launch_gemm("qconv2d", x, weight, y, out, pixels, n, k);
     return y;
   }
+  const double flops = 2.0 * static_cast<double>(pixels * n * k * s.groups);
   QConvArgs args;
   set_output(args, out);
   args.s = s;
   args.x_zero_point = params.x_zero_point;
   if (s.c == s.groups && s.o == s.groups) {
     launch("qconv2d", &KernelTable::depthwise2d_u8s8, args,
-           {s.n * s.oh, 0.03 * static_cast<double>(s.ow * (s.kh * s.kw + 4) * s.c)},
+           {s.n * s.oh, 0.03 * static_cast<double>(s.ow * (s.kh * s.kw + 4) * s.c), flops},
            {read(&QConvArgs::x, x), read(&QConvArgs::w, weight), read(&QConvArgs::bias, out.bias),
             read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
     return y;
@@ -219,7 +221,7 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
   const double rows = static_cast<double>(pixels < kQStrip ? pixels : kQStrip);
   const double columns = static_cast<double>(ceil_div(n, kPanel) * kPanel);
   launch("qconv2d", &KernelTable::conv2d_u8s8, args,
-         {ceil_div(pixels, kQStrip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32))},
+         {ceil_div(pixels, kQStrip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32)), flops},
          {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_weight(weight, s.groups, n, k)),
           read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
   return y;

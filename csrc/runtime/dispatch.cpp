@@ -114,6 +114,15 @@ std::vector<std::string> supported_isas() {
   return names;
 }
 
+std::pair<std::string, std::string> kernel_name(const char* signature) {
+  // "… [with Args = …; Status (* F)(…) = quernel::avx512::gemm_f32]" names level and kernel.
+  std::string_view text(signature);
+  text.remove_suffix(1);
+  const size_t name = text.rfind("::");
+  const size_t level = text.rfind("::", name - 1);
+  return {std::string(text.substr(name + 2)), std::string(text.substr(level + 2, name - level - 2))};
+}
+
 std::vector<std::pair<std::string, std::string>> kernel_coverage() {
   std::vector<std::pair<std::string, std::string>> rows;
   const KernelTable& table = active_table();
@@ -121,12 +130,7 @@ std::vector<std::pair<std::string, std::string>> kernel_coverage() {
     Entry entry;
     std::memcpy(&entry, reinterpret_cast<const std::byte*>(&table) + i * sizeof(Entry), sizeof(Entry));
     if (!entry.run) continue;
-    // "… [with Args = …; Status (* F)(…) = quernel::avx512::gemm_f32]" names level and kernel.
-    std::string_view text(entry.signature);
-    text.remove_suffix(1);
-    const size_t name = text.rfind("::");
-    const size_t level = text.rfind("::", name - 1);
-    rows.emplace_back(text.substr(name + 2), text.substr(level + 2, name - level - 2));
+    rows.push_back(kernel_name(entry.signature));
   }
   return rows;
 }

@@ -15,6 +15,9 @@ void set_isa(const char* name);  // throws ArgumentError: unknown level, or abse
 std::vector<std::string> compiled_isas();   // lowest first
 std::vector<std::string> supported_isas();  // those this CPU can run, without emulated ones
 
+// The kernel's name and the level it was compiled for, from its entry's signature.
+std::pair<std::string, std::string> kernel_name(const char* signature);
+
 // "gemm_f32" -> "avx512": the level whose code serves each kernel now.
 std::vector<std::pair<std::string, std::string>> kernel_coverage();
 

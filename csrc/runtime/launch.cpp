@@ -9,6 +9,8 @@
 #include "core/error.h"
 #include "runtime/dispatch.h"
 #include "runtime/float_env.h"
+#include "runtime/os_thread.h"
+#include "runtime/profile.h"
 #include "runtime/recorder.h"
 #include "runtime/thread_pool.h"
 #include "runtime/transaction.h"
@@ -72,11 +74,14 @@ ResolvedKernel resolve(KernelRef kernel) {
   std::memcpy(&entry, reinterpret_cast<const std::byte*>(&active_table()) + kernel.entry, sizeof(entry));
   resolved.run = entry.run;
   resolved.scratch = entry.scratch;
+  resolved.signature = entry.signature;
   return resolved;
 }
 
 void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible) {
   if (work.items <= 0) return;
+  Profile* profile = Profile::current();
+  const int64_t begin = profile ? now_ns() : 0;
   const FloatEnvironment environment;
   Call call{kernel.run, args, kernel.scratch ? kernel.scratch(args) : 0, {}, {}};
   const double total = work.ns_per_item * static_cast<double>(work.items);
@@ -92,6 +97,7 @@ void execute(const char* op, const ResolvedKernel& kernel, const void* args, Wor
   }
   if (call.status.code != StatusCode::kOk) [[unlikely]]
     refuse(op, call.status);
+  if (profile) profile->add(op, kernel, work, begin, now_ns());
 }
 
 void launch(const char* op, KernelRef kernel, void* args, Work work, std::initializer_list<Operand> operands) {
@@ -102,6 +108,7 @@ void launch(const char* op, KernelRef kernel, void* args, Work work, std::initia
     if (!t.defined()) continue;
     void* data = t.data();
     std::memcpy(static_cast<std::byte*>(args) + operand.field, &data, sizeof(data));
+    work.bytes += static_cast<int64_t>(t.nbytes());
     if (operand.access == Access::kRead) continue;
     check<StateError>(!t.storage()->readonly(), op,
                       "cannot write into a read-only array; copy it first (qn.tensor copies)");

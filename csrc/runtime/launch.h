@@ -47,10 +47,13 @@ Operand update(void* Args::* field, const Tensor& t) {  // in place, or part of 
 }
 
 // How a call may be split. Choose `ns_per_item` so that items x ns_per_item estimates the single-threaded time at
-// AVX-512 speed: it decides whether threads pay (above ~10 us) and how many items make a chunk.
+// AVX-512 speed: it decides whether threads pay (above ~10 us) and how many items make a chunk. Arithmetic and memory
+// traffic are for profiles only; launch() fills in the latter.
 struct Work {
   int64_t items = 1;
   double ns_per_item = 0;
+  double flops = 0;   // a multiply-add is two; 0 where memory sets the pace
+  int64_t bytes = 0;  // of all operands
 };
 
 struct KernelRef {
@@ -67,6 +70,7 @@ KernelRef kernel_ref(Kernel<Args> KernelTable::* entry) {
 struct ResolvedKernel {
   KernelFn run = nullptr;
   int64_t (*scratch)(const void* args) = nullptr;
+  const char* signature = nullptr;
 };
 ResolvedKernel resolve(KernelRef kernel);
 

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
+#include "runtime/profile.h"
 #include "runtime/recorder.h"
 #include "runtime/thread_pool.h"
 
@@ -51,10 +52,13 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
   first_visible_write_ = program.steps.size();
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const Step& step = program.steps[i];
-    CompiledStep compiled{step.op, resolve(step.kernel), step.work, args_.size(), step.args.size(), patches_.size(), 0};
+    CompiledStep compiled{step.op,      step.label,       resolve(step.kernel), step.work,
+                          args_.size(), step.args.size(), patches_.size(),      0};
+    compiled.work.bytes = 0;  // fusion has changed it
     args_.insert(args_.end(), step.args.begin(), step.args.end());
     for (const Use& use : step.uses) {
       const Segment& segment = program.segments[use.segment];
+      compiled.work.bytes += use.nbytes;
       if (program.visible(use)) first_visible_write_ = std::min(first_visible_write_, i);
       switch (segment.kind) {
         case Segment::Kind::kExternal: {
@@ -144,6 +148,7 @@ void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
 
 void Plan::run(const std::vector<std::byte*>& bases) const {
   alignas(64) std::byte args[kMaxArgsSize];
+  Profile* profile = Profile::current();
   for (size_t i = 0; i < steps_.size(); ++i) {
     const CompiledStep& step = steps_[i];
     std::memcpy(args, args_.data() + step.args, step.args_size);
@@ -151,8 +156,10 @@ void Plan::run(const std::vector<std::byte*>& bases) const {
       const void* address = bases[static_cast<size_t>(patches_[p].base)] + patches_[p].offset;
       std::memcpy(args + patches_[p].field, &address, sizeof(address));
     }
+    if (profile) profile->set_label(step.label);
     execute(step.op, step.kernel, args, step.work, i < first_visible_write_);
   }
+  if (profile) profile->set_label("");
 }
 
 void Plan::commit(const std::vector<Tensor>& arguments) const {

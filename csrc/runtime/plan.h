@@ -53,6 +53,7 @@ class Plan {
   };
   struct CompiledStep {
     const char* op;
+    const char* label;
     ResolvedKernel kernel;
     Work work;
     size_t args, args_size;

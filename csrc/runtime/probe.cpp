@@ -70,6 +70,45 @@ double fma_peak(int threads) {
   return static_cast<double>(y[1]) * kRounds * kItems / static_cast<double>(best);
 }
 
+double copy_peak(int64_t nbytes, int threads) {
+  check<ArgumentError>(threads >= 1 && nbytes > 0, "copy_peak", "wants threads and bytes, got ", threads, " and ",
+                       nbytes);
+  struct Job {
+    KernelFn kernel;
+    std::vector<float>* memory;
+    int64_t floats, blocks, rounds;
+  } job{active_table().unary.run, nullptr, 0, 0, 0};
+  // Of each thread's own part, one half is copied to the other.
+  job.blocks = std::max<int64_t>(1, nbytes / threads / (2 * kElementBlock * static_cast<int64_t>(sizeof(float))));
+  job.floats = job.blocks * kElementBlock;
+  job.rounds = std::max<int64_t>(1, (int64_t{8} << 20) / job.floats);
+  std::vector<float> memory(static_cast<size_t>(2 * threads * job.floats));
+  job.memory = &memory;
+  const auto copy = [](void* context, int64_t begin, int64_t end, int thread) {
+    const Job& j = *static_cast<Job*>(context);
+    for (int64_t part = begin; part < end; ++part) {
+      UnaryArgs args;
+      args.x = j.memory->data() + 2 * part * j.floats;
+      args.y = j.memory->data() + (2 * part + 1) * j.floats;
+      args.op = UnaryOp::kCopy;
+      args.dtype = DType::kFloat32;
+      args.size = j.floats;
+      for (int64_t round = 0; round < j.rounds; ++round) j.kernel(&args, {0, j.blocks}, {nullptr, thread});
+    }
+  };
+  int64_t best = INT64_MAX;
+  for (int run = 0; run < 5; ++run) {
+    const int64_t start = now_ns();
+    if (threads == 1) {
+      copy(&job, 0, 1, 0);
+    } else {
+      ThreadPool::instance().run(copy, &job, threads, 1);
+    }
+    best = std::min(best, now_ns() - start);
+  }
+  return 8.0 * static_cast<double>(threads * job.floats * job.rounds) / static_cast<double>(best);
+}
+
 std::vector<double> fork_join_ns(int calls) {
   ThreadPool& pool = ThreadPool::instance();
   // A chunk ends when all have begun, so every thread takes one; if a worker is kept away the call does not count.

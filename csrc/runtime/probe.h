@@ -8,6 +8,9 @@ namespace quernel {
 // GFLOP/s of fused multiply-adds in registers, float32, at the active level: the best of several runs.
 double fma_peak(int threads);
 
+// Gigabytes a second, read and written, of threads that copy within `nbytes` of memory in all, again and again.
+double copy_peak(int64_t nbytes, int threads);
+
 // Nanoseconds of calls of `size()` empty chunks in which every thread took one, one call right after the other.
 std::vector<double> fork_join_ns(int calls);
 

@@ -43,6 +43,7 @@ struct Step {
   std::vector<std::byte> args;
   Work work;
   std::vector<Use> uses;
+  const char* label = "";  // of the layer; lives for ever
 
   template <class Args>
   bool is(Kernel<Args> KernelTable::* entry) const {

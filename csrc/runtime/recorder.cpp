@@ -6,6 +6,7 @@
 
 #include "runtime/fuse.h"
 #include "runtime/plan.h"
+#include "runtime/profile.h"
 #include "runtime/transaction.h"
 
 namespace quernel {
@@ -41,6 +42,8 @@ Recorder* Recorder::current() { return active_recorder; }
 Recorder::Pause::Pause() : suspended_(std::exchange(active_recorder, nullptr)) {}
 Recorder::Pause::~Pause() { active_recorder = suspended_; }
 
+void Recorder::set_label(const std::string& label) { label_ = interned(label); }
+
 void Recorder::abandon(std::string reason) {
   if (reason_.empty()) reason_ = std::move(reason);
 }
@@ -74,7 +77,7 @@ void Recorder::note(const char* op, KernelRef kernel, const void* args, Work wor
                     std::initializer_list<Operand> operands) {
   if (!reason_.empty() || work.items <= 0) return;
   const auto* bytes = static_cast<const std::byte*>(args);
-  Step step{op, kernel, {bytes, bytes + kernel.args_size}, work, {}};
+  Step step{op, kernel, {bytes, bytes + kernel.args_size}, work, {}, label_};
   for (const Operand& operand : operands) {
     if (!operand.tensor->defined()) continue;
     const Tensor& t = *operand.tensor;

@@ -35,7 +35,8 @@ class Recorder {
   };
 
   void note(const char* op, KernelRef kernel, const void* args, Work work, std::initializer_list<Operand> operands);
-  void abandon(std::string reason);  // the first reason counts; ops go on eagerly
+  void set_label(const std::string& label);  // of the steps to come: the layer they belong to
+  void abandon(std::string reason);          // the first reason counts; ops go on eagerly
 
   // The op's offset in the stream of `state` relative to its base at the start of the call.
   uint64_t reserve(const Tensor& state, uint64_t count);
@@ -79,6 +80,7 @@ class Recorder {
   std::vector<GradState> grads_;
   std::vector<Stream> streams_;
   std::string reason_;
+  const char* label_ = "";
 };
 
 // If this thread records, gives the op's offset and returns true (see Generator::reserve). Keeps an open transaction

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         random,
     )
     from quernel.io import load
+    from quernel.profiler import profile
     from quernel.random import seed
 
 __version__: str = _core.__version__
@@ -62,12 +63,12 @@ _LAZY_MODULES = frozenset(
         "random",
     ]
 )
-_LAZY_NAMES = {"load": "quernel.io", "seed": "quernel.random"}
+_LAZY_NAMES = {"load": "quernel.io", "profile": "quernel.profiler", "seed": "quernel.random"}
 
 __all__ = [
     "QuernelError", "Tensor", "arange", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
-    "is_grad_enabled", "jit", "load", "losses", "metrics", "nn", "no_grad", "ones", "ones_like", "ops", "optim", "quant",
-    "random", "recording", "runtime", "seed", "show_config", "tensor", "zeros", "zeros_like",
+    "is_grad_enabled", "jit", "load", "losses", "metrics", "nn", "no_grad", "ones", "ones_like", "ops", "optim", "profile",
+    "quant", "random", "recording", "runtime", "seed", "show_config", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 

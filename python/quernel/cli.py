@@ -66,13 +66,28 @@ def _parser() -> argparse.ArgumentParser:
         "--input-shape", type=_shape, help="one sample, such as 28,28,1 (if the file does not tell)"
     )
 
+    profile = command(
+        "profile", _profile, "time a model's kernels inside its plan, beside what the machine can do"
+    )
+    profile.add_argument("model", type=Path, help="model file")
+    profile.add_argument(
+        "--input-shape", type=_shape, help="one sample, such as 28,28,1 (if the file does not tell)"
+    )
+    profile.add_argument("--batch-size", type=_positive, default=1, help="samples per call (%(default)s)")
+    profile.add_argument("--repeats", type=_positive, default=100, help="calls that are timed (%(default)s)")
+    profile.add_argument("--threads", type=_positive, help="of the engine (all that it may use)")
+    profile.add_argument("--trace", type=Path, help="write a Chrome trace (.json) for ui.perfetto.dev")
+    profile.add_argument("--plot", type=Path, help="draw the table into an image file (needs matplotlib)")
+
     train = command("train", _train, "train a saved model on a data file")
     train.add_argument("model", type=Path, help="model file to start from")
     train.add_argument("data", type=Path, help=_NPZ)
     train.add_argument("--out", type=Path, required=True, help="file for the trained model")
     train.add_argument("--epochs", type=_positive, default=10, help="passes over the data (%(default)s)")
     train.add_argument("--batch-size", type=_positive, default=64, help="samples per step (%(default)s)")
-    train.add_argument("--optimizer", default="adam", help="adam, adamw or sgd (%(default)s)")
+    train.add_argument(
+        "--optimizer", default="adam", help="sgd, adam, adamw, nadam, rmsprop, adagrad or lion (%(default)s)"
+    )
     train.add_argument("--loss", default="cross_entropy", help="cross_entropy or mse (%(default)s)")
     train.add_argument(
         "--validation-split", type=float, default=0.0, help="share of the data held back (%(default)s)"
@@ -153,6 +168,40 @@ def _demo(args: argparse.Namespace) -> None:
 
 def _summary(args: argparse.Namespace) -> None:
     _load(args.model).summary(input_shape=args.input_shape)
+
+
+def _profile(args: argparse.Namespace) -> None:
+    import quernel as qn
+    from quernel.graph.trace import inputs_of
+
+    for out in (args.trace, args.plot):
+        if out is not None:
+            _check_folder(out)
+    if args.plot is not None:
+        _require("matplotlib", extra="report")
+    if args.threads is not None:
+        qn.runtime.set_num_threads(args.threads)
+    net = _load(args.model)
+    inputs = inputs_of(net, args.input_shape)
+    if inputs is None:
+        raise ValueError(
+            f"{args.model}: does not tell the shape of a sample; pass --input-shape, such as 28,28,1"
+        )
+    rng = np.random.default_rng(0)
+    samples = [
+        rng.standard_normal((args.batch_size, *i.shape)).astype(i.dtype)
+        if np.dtype(i.dtype).kind == "f"
+        else np.zeros((args.batch_size, *i.shape), i.dtype)
+        for i in inputs
+    ]
+    result = qn.profile(net, *samples, repeats=args.repeats)
+    print(result)
+    if args.trace is not None:
+        result.save_trace(args.trace)
+        print(f"wrote {args.trace}")
+    if args.plot is not None:
+        result.plot(args.plot)
+        print(f"wrote {args.plot}")
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from quernel import recording
 from quernel.errors import ShapeError
 from quernel.graph.ir import Dim, Graph, Node, Ref, Resolver, Value
 from quernel.tensor import Tensor
@@ -38,7 +39,10 @@ def run(
             observe(ref, x)
 
     resolve = Resolver(values, weights, batch, training)
+    record = recording.current()
     for node in graph.nodes:
+        if record is not None:
+            record.native.set_label(node.name)
         result = call(node, {key: resolve(arg) for key, arg in node.args.items()})
         for index, value in enumerate((result,) if node.single else result):
             values[Ref(node.name, index)] = value
