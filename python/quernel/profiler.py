@@ -186,7 +186,8 @@ def profile(target: Any, *inputs: Any, repeats: int = 30, warmup: int = 5) -> Pr
         >>> [(step.op, step.layer) for step in result.steps]
         [('linear', '0'), ('linear', '2')]
     """
-    for what, count, least in (("repeats", repeats, 1), ("warmup", warmup, 0)):
+    counts: list[tuple[str, Any, int]] = [("repeats", repeats, 1), ("warmup", warmup, 0)]
+    for what, count, least in counts:
         if not isinstance(count, int) or count < least:
             raise ArgumentError(f"[profile] {what} is a whole number of at least {least}, got {count!r}")
     if not callable(target):
