@@ -36,35 +36,45 @@ void visit_size(int64_t itemsize, F f) {
   }
 }
 
-// Calls f(outer, j) for the items in `r` of (outer, n).
+// Calls f(outer, begin, end) for the runs of the second index in items `r` of (outer, n).
 template <class F>
-void for_rows(Range r, int64_t n, F f) {
-  int64_t outer = r.begin / n, j = r.begin % n;
-  for (int64_t item = r.begin; item < r.end; ++item) {
-    f(outer, j);
-    if (++j == n) {
-      j = 0;
-      ++outer;
-    }
+void for_runs(Range r, int64_t n, F f) {
+  for (int64_t item = r.begin; item < r.end;) {
+    const int64_t outer = item / n, begin = item % n;
+    const int64_t end = n - begin < r.end - item ? n : begin + r.end - item;
+    f(outer, begin, end);
+    item += end - begin;
   }
 }
 
 template <class T>
 void take_items(const TakeRowsArgs& a, Range r) {
-  const T* x = static_cast<const T*>(a.x);
   const int64_t* index = static_cast<const int64_t*>(a.index);
-  T* y = static_cast<T*>(a.y);
-  for_rows(r, a.n, [&](int64_t o, int64_t j) { y[o * a.n + j] = x[o * a.rows + wrapped(index[j], a.rows)]; });
+  for_runs(r, a.n, [&](int64_t o, int64_t begin, int64_t end) {
+    const T* x = static_cast<const T*>(a.x) + o * a.rows;
+    T* y = static_cast<T*>(a.y) + o * a.n;
+    for (int64_t j = begin; j < end; ++j) y[j] = x[wrapped(index[j], a.rows)];
+  });
 }
 
 void take_bytes(const TakeRowsArgs& a, Range r) {
-  const char* x = static_cast<const char*>(a.x);
   const int64_t* index = static_cast<const int64_t*>(a.index);
-  char* y = static_cast<char*>(a.y);
-  for_rows(r, a.n, [&](int64_t o, int64_t j) {
-    std::memcpy(y + (o * a.n + j) * a.row_bytes, x + (o * a.rows + wrapped(index[j], a.rows)) * a.row_bytes,
-                static_cast<size_t>(a.row_bytes));
+  for_runs(r, a.n, [&](int64_t o, int64_t begin, int64_t end) {
+    const char* x = static_cast<const char*>(a.x) + o * a.rows * a.row_bytes;
+    char* y = static_cast<char*>(a.y) + o * a.n * a.row_bytes;
+    for (int64_t j = begin; j < end; ++j)
+      std::memcpy(y + j * a.row_bytes, x + wrapped(index[j], a.rows) * a.row_bytes, static_cast<size_t>(a.row_bytes));
   });
+}
+
+template <class T>
+T plus(T a, T b) {
+  if constexpr (std::is_floating_point_v<T>) {
+    return a + b;
+  } else {
+    using U = std::make_unsigned_t<T>;  // integers wrap
+    return static_cast<T>(static_cast<U>(a) + static_cast<U>(b));
+  }
 }
 
 template <class T>
@@ -73,8 +83,7 @@ void add_row(const T* x, T* y, int64_t n) {
     using V = Vec<T>;
     for_lanes<V>(n, [&](int64_t i, int k) { put(get<V>(y + i, k) + get<V>(x + i, k), y + i, k); });
   } else {
-    using U = std::make_unsigned_t<T>;  // integers wrap
-    for (int64_t i = 0; i < n; ++i) y[i] = static_cast<T>(static_cast<U>(y[i]) + static_cast<U>(x[i]));
+    for (int64_t i = 0; i < n; ++i) y[i] = plus(y[i], x[i]);
   }
 }
 
@@ -103,25 +112,51 @@ void put_block(const PutRowsArgs& a, int64_t item, PutRow put_row) {
   }
 }
 
+// Sets `columns` of all rows to those of the base, or to 0.
+template <class T>
+void start_tile(const ScatterAddArgs& a, const T* base, T* y, int64_t columns) {
+  const bool whole = columns == a.inner;  // then the rows are one run
+  const int64_t runs = whole ? 1 : a.rows;
+  const auto bytes = static_cast<size_t>(whole ? a.rows * a.inner : columns) * sizeof(T);
+  for (int64_t run = 0; run < runs; ++run) {
+    if (base) {
+      std::memcpy(y + run * a.inner, base + run * a.inner, bytes);
+    } else {
+      std::memset(y + run * a.inner, 0, bytes);
+    }
+  }
+}
+
 template <class T>
 void scatter_tile(const ScatterAddArgs& a, int64_t item) {
   const int64_t tiles = (a.inner + kScatterTile - 1) / kScatterTile;
   const int64_t o = item / tiles, first = item % tiles * kScatterTile;
   const int64_t columns = a.inner - first < kScatterTile ? a.inner - first : kScatterTile;
-  const auto bytes = static_cast<size_t>(columns) * sizeof(T);
-  T* y = static_cast<T*>(a.y) + o * a.rows * a.inner + first;
-  for (int64_t row = 0; row < a.rows; ++row) {
-    if (a.base) {
-      std::memcpy(y + row * a.inner, static_cast<const T*>(a.base) + (o * a.rows + row) * a.inner + first, bytes);
-    } else {
-      std::memset(y + row * a.inner, 0, bytes);
+  const int64_t to = o * a.rows * a.inner + first, from = o * a.n * a.inner + first;
+  T* y = static_cast<T*>(a.y) + to;
+  start_tile(a, a.base ? static_cast<const T*>(a.base) + to : nullptr, y, columns);
+  const int64_t* index = static_cast<const int64_t*>(a.index) + from;
+  const T* src = static_cast<const T*>(a.src) + from;
+  for (int64_t j = 0; j < a.n; ++j) {
+    for (int64_t i = 0; i < columns; ++i) {
+      T& sum = y[wrapped(index[j * a.inner + i], a.rows) * a.inner + i];
+      sum = plus(sum, src[j * a.inner + i]);
     }
   }
-  const int64_t* index = static_cast<const int64_t*>(a.index) + o * a.n * a.inner + first;
-  const T* src = static_cast<const T*>(a.src) + o * a.n * a.inner + first;
-  for (int64_t j = 0; j < a.n; ++j) {
-    for (int64_t i = 0; i < columns; ++i)
-      add_row(src + j * a.inner + i, y + wrapped(index[j * a.inner + i], a.rows) * a.inner + i, 1);
+}
+
+template <class T>
+void gather_run(const GatherArgs& a, int64_t o, int64_t begin, int64_t end) {
+  const T* x = static_cast<const T*>(a.x) + o * a.rows * a.inner;
+  const int64_t* index = static_cast<const int64_t*>(a.index) + o * a.n * a.inner;
+  T* y = static_cast<T*>(a.y) + o * a.n * a.inner;
+  if (a.inner == 1) {
+    for (int64_t j = begin; j < end; ++j) y[j] = x[wrapped(index[j], a.rows)];
+    return;
+  }
+  for (int64_t j = begin; j < end; ++j) {
+    const int64_t at = j * a.inner;
+    for (int64_t i = 0; i < a.inner; ++i) y[at + i] = x[wrapped(index[at + i], a.rows) * a.inner + i];
   }
 }
 
@@ -178,14 +213,8 @@ Status put_rows(const PutRowsArgs& a, Range r, const Ctx&) {
 }
 
 Status gather(const GatherArgs& a, Range r, const Ctx&) {
-  const int64_t* index = static_cast<const int64_t*>(a.index);
   visit_size(a.itemsize, [&]<class T>(T) {
-    for_rows(r, a.n, [&](int64_t o, int64_t j) {
-      const T* x = static_cast<const T*>(a.x) + o * a.rows * a.inner;
-      const int64_t at = (o * a.n + j) * a.inner;
-      T* y = static_cast<T*>(a.y) + at;
-      for (int64_t i = 0; i < a.inner; ++i) y[i] = x[wrapped(index[at + i], a.rows) * a.inner + i];
-    });
+    for_runs(r, a.n, [&](int64_t o, int64_t begin, int64_t end) { gather_run<T>(a, o, begin, end); });
   });
   return {};
 }
