@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quernel as qn
-from quernel import _core, ops
+from quernel import _core, nn, ops
 from quernel.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError
+from quernel.graph.rows import independent_rows
 from tests import reference
 from tests.checks import N, T, check_adjoint, check_contraction, check_equal
 from tests.strategies import arrays, guarded, near, seeds
@@ -281,6 +282,34 @@ def test_replays_follow_their_index_arguments(caplog: pytest.LogCaptureFixture) 
     assert len(step.plans()) == 2 and not caplog.records
     with pytest.raises(OutOfRangeError, match=r"index 5 at position \(0, 0\)"):
         step(np.full((2, 3), 5), each, src)
+
+
+class Chosen(nn.Module):
+    """Index ops that keep the rows of a batch apart, and (if `mixed`) one that reads a weight row by row."""
+
+    takes_integers = True
+
+    def __init__(self, mixed: bool) -> None:
+        self.table = nn.Embedding(5, 6)
+        self.rows = nn.Parameter(np.arange(120.0).reshape(20, 6)) if mixed else None
+
+    def forward(self, i: qn.Tensor) -> qn.Tensor:
+        y = self.table(i[:, 0])
+        z = ops.gather(y, 1, i) + ops.take_along_dim(y, i - 5, 1) + ops.index_select(y, 1, [0, 3, 3])
+        if self.rows is not None:
+            z = z + ops.gather(self.rows, 1, i)
+        return z * ops.cast(ops.one_hot(i, 5), "float32").sum(-1)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_frozen_batches_are_padded_only_where_rows_stay_apart(mixed: bool) -> None:
+    qn.seed(0)
+    net = Chosen(mixed).eval()
+    i = np.random.default_rng(0).integers(0, 5, (11, 3))
+    expected = np.asarray(net(i).numpy())
+    frozen = net.freeze(max_batch=4)
+    check_equal(frozen(i), expected)
+    assert independent_rows(frozen.graph) is not mixed
 
 
 def test_errors_name_both_sides() -> None:

@@ -9,7 +9,7 @@ _N = Dim()
 # Ops whose output row r depends on row r of their inputs, whatever their other arguments are; images and rows of
 # features have the batch in front and work along other axes.
 _BY_ROW = {
-    *("embedding", "linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
+    *("embedding", "one_hot", "linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
     *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
     *("quantize", "dequantize", "qlookup", "qadd"),
 }
@@ -19,7 +19,7 @@ _ELEMENTWISE = {
     *("neg", "abs", "sign", "square", "sqrt", "reciprocal", "exp", "log"),
     *("tanh", "sigmoid", "relu", "gelu", "silu"),
 }
-_ALONG_AXIS = {"sum", "mean", "max", "softmax", "log_softmax", "concat"}
+_ALONG_AXIS = {"index_select", "sum", "mean", "max", "softmax", "log_softmax", "concat"}
 
 
 def independent_rows(graph: Graph) -> bool:
@@ -68,6 +68,8 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
             return isinstance(dims, tuple) and dims[:1] == (0,)
         case "getitem":
             return _takes_all_rows(node.args["index"], len(reads[0].shape))
+        case "gather" | "take_along_dim":  # a weight's rows would lie beside those of the batch
+            return not node.weights and _axes_behind_batch(node, len(reads[0].shape))
         case "pad":
             widths = node.args["padding"]
             return isinstance(widths, tuple) and widths[0] == (0, 0)

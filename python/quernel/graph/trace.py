@@ -28,6 +28,7 @@ from quernel.tensor import Tensor
 # Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
 _BATCHES = (11, 17)
 _PROOF = 4  # a third, small and even: what is linear in N from 11 to 17 only by chance is not the same there
+_INDICES = ("index", "indices")  # operands; lists elsewhere are sizes and the like
 _one_at_a_time = threading.RLock()  # modes belong to the modules, which threads may share
 
 
@@ -110,7 +111,10 @@ class _Tracer:
 
     def call(self, op: Op, arguments: dict[str, Any]) -> Any:
         """Receives an op's call (quernel.ops.op.Tracer)."""
-        arguments = {key: _as_tensors(value) for key, value in arguments.items()}
+        arguments = {
+            key: tensor(value) if key in _INDICES and isinstance(value, list) else _as_tensors(value)
+            for key, value in arguments.items()
+        }
         args = {key: self.as_arg(value, op.name, key) for key, value in arguments.items()}
         specs = op.specs(arguments)
         single = isinstance(specs, Spec)

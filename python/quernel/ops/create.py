@@ -135,6 +135,8 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: DType
         raise ArgumentError("[arange] the step must not be 0")
     whole = all(isinstance(n, int | np.integer) for n in (start, end, step))
     name = ("int64" if whole else "float32") if dtype is None else dtype_name(dtype)
+    if name == "bfloat16":
+        return tensor(np.arange(start, end, step), name)
     if whole:
         made = _core.iota(
             "int64", len(range(int(start), int(end), int(step))), 0.0, 0.0, int(start), int(step)

@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
 
 
+def _has_arrays(items: list[Any]) -> bool:
+    return any(isinstance(item, Tensor) for item in items)
+
+
 # Reading.
 
 
 def _getitem_rule(x: Any, index: Any) -> Spec:
     spec = spec_of(x)
     items = expanded("getitem", spec.shape, index)
-    if any(isinstance(item, Tensor) for item in items):
+    if _has_arrays(items):
         return Spec(Rows("getitem", spec.shape, items).shape, spec.dtype)
     return Spec(Box("getitem", spec.shape, items).shape, spec.dtype)
 
@@ -41,10 +45,11 @@ def _getitem_rule(x: Any, index: Any) -> Spec:
 def _getitem(x: TensorLike, index: Any) -> Tensor:
     """`getitem` of an index without masks and lists."""
     a = as_tensor(x)
-    items = expanded("getitem", a._t.shape, index)
-    if any(isinstance(item, Tensor) for item in items):
-        return _take(a, Rows("getitem", a._t.shape, items))
-    return _slice(a, Box("getitem", a._t.shape, items))
+    shape = a._t.shape
+    items = expanded("getitem", shape, index)
+    if is_basic(index) or not _has_arrays(items):
+        return _slice(a, Box("getitem", shape, items))
+    return _take(a, Rows("getitem", shape, items))
 
 
 def getitem(x: TensorLike, index: Any) -> Tensor:
@@ -128,7 +133,7 @@ def assign_(x: Tensor, index: Any, value: TensorLike) -> None:
         view, items = x, index
     shape = view._t.shape
     every = expanded("setitem", shape, items)
-    if any(isinstance(item, Tensor) for item in every):
+    if _has_arrays(every):
         _assign_rows(view, Rows("setitem", shape, every), source)
     else:
         _assign_box(view, Box("setitem", shape, every), source)
