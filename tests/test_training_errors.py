@@ -18,7 +18,13 @@ BAD_DATA: list[tuple[Any, Any, dict[str, Any], str]] = [
     (x3[:0], y3[:0], {}, r"\[fit\] there are no samples: x has shape \(0, 4\)"),
     (x3, y3[:-1], {}, r"\[fit\] x has 30 samples, y has 29"),
     (x3, y3.astype(float), {}, r"\[fit\] cross_entropy wants whole class numbers, y holds float32"),
-    (x3, np.eye(3)[y3], {}, r"\[fit\] cross_entropy wants whole class numbers.*argmax"),
+    (
+        x3,
+        np.eye(3)[y3] * 2,
+        {},
+        r"\[fit\] cross_entropy wants .* probabilities from 0 to 1; y is 2\.0 at \(0, 0\)",
+    ),
+    (x3, np.eye(4)[y3], {}, r"\[fit\] cross_entropy wants whole class numbers.*argmax"),
     (
         x3,
         y3[:, None],

@@ -184,7 +184,11 @@ def test_inputs_that_the_model_does_not_take(x: Any, message: str) -> None:
             r"y names 'siz', the model's outputs are 'kind' and 'size'; did you mean",
         ),
         ({}, (LABELS, VALUES[1:]), r"x has 48 samples, y\[1\] has 47"),
-        ({}, (VALUES, VALUES), r"cross_entropy wants whole class numbers, y\[0\] holds float32"),
+        (
+            {},
+            (VALUES, VALUES),
+            r"cross_entropy wants whole class numbers, or probabilities from 0 to 1; y\[0\] is -",
+        ),
         ({}, {"kind": LABELS, "size": VALUES[:, :1]}, r"output is \(N, 2\), y\['size'\] has shape \(48, 1\)"),
         (
             {"loss": {"knd": "mse"}},

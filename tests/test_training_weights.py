@@ -268,3 +268,42 @@ def test_gradients_are_clipped_before_the_update(eagerly: bool) -> None:
     for name in ("clip_norm", "clip_value"):
         with pytest.raises(ArgumentError, match=f"{name} is a positive number or None, got 0"):
             net.compile("sgd", **{name: 0})
+
+
+def test_targets_of_cross_entropy_may_be_distributions_sequences_and_ignored() -> None:
+    x, labels = np.random.default_rng(0).standard_normal((12, 4)).astype(np.float32), np.arange(12) % 3
+    soft = 0.1 / 3 + 0.9 * np.eye(3, dtype=np.float32)[labels]
+    histories = []
+    for target, loss in ((soft, "cross_entropy"), (labels, nn.CrossEntropyLoss(label_smoothing=0.1))):
+        qn.seed(0)
+        net = nn.Sequential(nn.Linear(4, 3))
+        net.compile("sgd", loss, metrics=["accuracy"])
+        histories.append(net.fit(x, target, epochs=2, verbose=0, seed=1))
+    np.testing.assert_allclose(histories[0]["loss"], histories[1]["loss"], rtol=1e-5)
+    assert histories[0]["accuracy"] == histories[1]["accuracy"]
+    net = nn.Sequential(nn.Linear(4, 3))
+    net.compile("sgd", "cross_entropy", metrics=["accuracy", "perplexity"])
+    some = np.where(labels == 2, -100, labels)
+    seen = net.evaluate(np.stack([x, x], 1), np.stack([labels, some], 1))
+    both, kept = np.concatenate([x, x[labels < 2]]), np.concatenate([labels, labels[labels < 2]])
+    assert seen["accuracy"] == (net.predict(both).argmax(1) == kept).mean()
+    alone = net.evaluate(both, kept)
+    np.testing.assert_allclose(
+        [seen["loss"], seen["perplexity"]], [alone["loss"], alone["perplexity"]], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("loss", ["bce_with_logits", nn.BCEWithLogitsLoss()])
+def test_binary_losses_in_fit(loss: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    y = (x[:, :1] > 0.3).astype(np.int64)
+    net = nn.Sequential(nn.Linear(4, 1))
+    net.compile(optim.Adam(net.parameters(), lr=0.1), loss, metrics=["accuracy", "roc_auc"])
+    net.fit(x, y, epochs=60, verbose=0, seed=0)
+    seen = net.evaluate(x, y)
+    assert seen["accuracy"] == ((net.predict(x) > 0) == y).mean() > 0.9  # logits: the threshold is 0
+    assert seen["roc_auc"] == pytest.approx(metrics.roc_auc(net.predict(x), y))
+    with pytest.raises(ArgumentError, match=r"wants probabilities from 0 to 1; y is 2 at \(5, 0\)"):
+        net.fit(x, np.where(np.arange(64)[:, None] == 5, 2, y))
+    with pytest.raises(ShapeError, match=r"output is \(N, 1\), y has shape \(64,\); use y\.reshape"):
+        net.fit(x, y[:, 0])

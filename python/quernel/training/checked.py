@@ -16,7 +16,7 @@ from quernel.nn.module import Module
 from quernel.nn.sized import SizedByInput
 from quernel.ops import as_tensor
 from quernel.tensor import Tensor
-from quernel.training.checks import check_finite, check_labels, check_target, wants_classes
+from quernel.training.checks import check_finite, check_target
 from quernel.training.objective import Heads, function_of, name_of, names_of
 from quernel.training.samples import Samples, as_numbers, checked_inputs, is_array, per_output
 from quernel.training.trainer import Trainer, mode
@@ -121,8 +121,6 @@ def _targets(
         target = as_numbers(verb, name, value, net.dtype)
         _check_lengths(verb, inputs, name, target)
         check_finite(verb, name, target)
-        if wants_classes(head.loss):
-            check_labels(verb, name, target)
         if target.dtype.kind in "biu":
             target = target.astype(np.int64)
         check_target(verb, name, head.loss, target, output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -15,8 +16,20 @@ from quernel.training.objective import function_of, name_of
 
 Array = NDArray[Any]
 
-_CLASSES = frozenset({losses.cross_entropy})  # want a class number for each sample
-_LIKE_OUTPUT = frozenset({losses.mse})  # want a target of the output's shape
+_CLASSES = frozenset({losses.cross_entropy, losses.nll})  # want a class number for each sample
+_LIKE_OUTPUT = frozenset(  # want a target of the output's shape
+    {
+        losses.mse,
+        losses.mae,
+        losses.huber,
+        losses.binary_cross_entropy,
+        losses.binary_cross_entropy_with_logits,
+        losses.kl_divergence,
+    }
+)
+_PROBABILITIES = frozenset(
+    {losses.binary_cross_entropy, losses.binary_cross_entropy_with_logits, losses.kl_divergence}
+)
 
 
 def threshold_of(loss: Any) -> float | None:
@@ -67,32 +80,64 @@ def check_target(verb: str, name: str, loss: Any, target: Array, output: Any) ->
     if not isinstance(output, Tensor):
         return
     if wants_classes(loss):
-        check_labels(verb, name, target)
-        _check_range(verb, name, target, output.shape[-1])
+        if function_of(loss) is losses.cross_entropy and _is_distribution(target, output):
+            _check_probabilities(verb, name, loss, target, "whole class numbers, or probabilities")
+            return
+        _check_labels(verb, name, loss, target, output.shape[1:-1])
+        _check_range(verb, target, output.shape[-1], _ignored(loss))
     elif function_of(loss) in _LIKE_OUTPUT:
         _check_shape(loss, name, target, output)
+        if function_of(loss) in _PROBABILITIES and not _options(loss).get("log_target"):
+            _check_probabilities(verb, name, loss, target, "probabilities")
 
 
-def check_labels(verb: str, name: str, target: Array) -> None:
-    """Raises if targets are no class numbers."""
+def _check_probabilities(verb: str, name: str, loss: Any, target: Array, wanted: str) -> None:
+    wrong = np.argwhere(~((target >= 0) & (target <= 1 + 1e-5)))  # as the kernel has it
+    if wrong.size:
+        first = tuple(int(i) for i in wrong[0])
+        raise ArgumentError(
+            f"[{verb}] {name_of(loss)} wants {wanted} from 0 to 1; {name} is {target[first]} at {first}"
+        )
+
+
+def _options(loss: Any) -> dict[str, Any]:
+    """What a loss was made with."""
+    return loss.keywords if isinstance(loss, functools.partial) else getattr(loss, "__dict__", {})
+
+
+def _is_distribution(target: Array, output: Tensor) -> bool:
+    """Whether a target gives each sample probabilities of the classes."""
+    return target.dtype.kind == "f" and target.shape[1:] == output.shape[1:]
+
+
+def _ignored(loss: Any) -> int:
+    """The label that a loss leaves out."""
+    return int(_options(loss).get("ignore_index", -100))
+
+
+def _check_labels(verb: str, name: str, loss: Any, target: Array, wanted: tuple[int, ...]) -> None:
+    """Raises if targets are no class numbers, or not one for each vector of scores."""
     if target.dtype.kind == "f":
         raise DTypeError(
-            f"[{verb}] cross_entropy wants whole class numbers, {name} holds {target.dtype}; use "
+            f"[{verb}] {name_of(loss)} wants whole class numbers, {name} holds {target.dtype}; use "
             + (f"{name}.argmax(-1) for one-hot rows" if target.ndim > 1 else f"{name}.astype('int64')")
         )
-    if target.ndim != 1:
-        way = f"{name}.ravel()" if target.shape[1:] == (1,) else f"{name}.argmax(-1) for one-hot rows"
+    if target.shape[1:] != wanted:
+        way = f"{name}.argmax(-1) for one-hot rows"
+        if math.prod(target.shape[1:]) == math.prod(wanted):
+            way = f"{name}.reshape({(-1, *wanted)})" if wanted else f"{name}.ravel()"
+        shape = "(" + ", ".join(["N", *map(str, wanted)]) + ("" if wanted else ",") + ")"
         raise ShapeError(
-            f"[{verb}] cross_entropy wants labels (N,), {name} has shape {target.shape}; use {way}"
+            f"[{verb}] {name_of(loss)} wants labels {shape}, {name} has shape {target.shape}; use {way}"
         )
 
 
-def _check_range(verb: str, name: str, target: Array, classes: int) -> None:  # noqa: ARG001
-    wrong = np.flatnonzero((target < 0) | (target >= classes))
+def _check_range(verb: str, target: Array, classes: int, ignored: int) -> None:
+    wrong = np.argwhere(((target < 0) | (target >= classes)) & (target != ignored))
     if wrong.size:
-        first = int(wrong[0])
+        first = tuple(int(i) for i in wrong[0])
         raise ArgumentError(
-            f"[{verb}] label {target[first]} of sample {first} is out of range: the model has {classes} classes, "
+            f"[{verb}] label {target[first]} of sample {first[0]} is out of range: the model has {classes} classes, "
             f"0 to {classes - 1}"
         )
 

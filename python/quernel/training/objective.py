@@ -16,7 +16,7 @@ from quernel import losses, ops
 from quernel.errors import ArgumentError, ShapeError
 from quernel.losses import LOSSES, Loss
 from quernel.metrics import Metric, as_metric
-from quernel.nn.loss import CrossEntropyLoss, MSELoss
+from quernel.nn import loss as layers
 from quernel.nn.module import Module
 from quernel.suggest import suggestion
 from quernel.tensor import Tensor
@@ -25,7 +25,17 @@ Array = NDArray[Any]
 Logs = dict[str, float]
 Losses = tuple[Loss | None, ...]
 
-_FUNCTION_OF = {CrossEntropyLoss: losses.cross_entropy, MSELoss: losses.mse}
+_FUNCTION_OF = {
+    layers.BCELoss: losses.binary_cross_entropy,
+    layers.BCEWithLogitsLoss: losses.binary_cross_entropy_with_logits,
+    layers.CrossEntropyLoss: losses.cross_entropy,
+    layers.FocalLoss: losses.focal,
+    layers.HuberLoss: losses.huber,
+    layers.KLDivLoss: losses.kl_divergence,
+    layers.L1Loss: losses.mae,
+    layers.MSELoss: losses.mse,
+    layers.NLLLoss: losses.nll,
+}
 
 
 @dataclass(frozen=True)
