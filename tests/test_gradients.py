@@ -53,6 +53,17 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "relu": lambda a: off_kinks(a, 0),
     "gelu": lambda a: a,
     "silu": lambda a: a,
+    "reciprocal": lambda a: np.sign(a) * (np.abs(a) + 0.5),
+    "rsqrt": lambda a: np.abs(a) + 0.5,
+    "log1p": lambda a: np.abs(a) - 0.5,
+    **{
+        name: lambda a: a
+        for name in ("expm1", "sin", "cos", "erf", "mish", "softplus", "logsigmoid", "softsign")
+    },
+    **{name: lambda a: off_kinks(a, 0) for name in ("leaky_relu", "elu", "selu", "celu")},
+    "relu6": lambda a: off_kinks(a * 3, 0, 6),
+    "hardtanh": lambda a: off_kinks(a, -1, 1),
+    **{name: lambda a: off_kinks(a * 2, -3, 3) for name in ("hardsigmoid", "hardswish")},
 }
 
 
@@ -77,6 +88,19 @@ def test_binary_with_a_number(name: str) -> None:
 @given(shape=SMALL, seed=seeds)
 def test_unary(name: str, shape: tuple[int, ...], seed: int) -> None:
     gradcheck(getattr(ops, name), UNARY[name](normal(seed, *shape) * 2))
+
+
+def test_functions_with_parameters() -> None:
+    a = off_kinks(normal(0, 40) * 3, 0, -0.5, 1.5, 2.5)
+    gradcheck(lambda x: ops.leaky_relu(x, 0.3), a)
+    gradcheck(lambda x: ops.elu(x, 0.7), a)
+    gradcheck(lambda x: ops.celu(x, 0.7), a)
+    gradcheck(lambda x: ops.softplus(x, 2.0, 5.0), a)
+    gradcheck(lambda x: ops.hardtanh(x, -0.5, 1.5), a)
+    gradcheck(ops.prelu, a.reshape(8, 5), normal(1, 5))
+    gradcheck(ops.prelu, a.reshape(8, 5), normal(1, 1))
+    b = np.sign(normal(2, 40)) * 2.3
+    gradcheck(ops.remainder, np.where(np.abs(a % b) < 0.01, a + 0.1, a), b)
 
 
 def test_powers() -> None:
@@ -131,8 +155,16 @@ def test_where_and_cast() -> None:
 def test_reductions(data: st.DataObject, shape: tuple[int, ...], seed: int, keepdims: bool) -> None:
     axes = data.draw(st.none() | st.sets(st.integers(0, len(shape) - 1), min_size=1).map(tuple))
     a = np.random.default_rng(seed).permutation(math.prod(shape)).reshape(shape) / 7.0  # no ties
-    for fn in (ops.sum, ops.mean, ops.max, ops.min):
+    for fn in (ops.sum, ops.mean, ops.max, ops.min, ops.logsumexp):
         gradcheck(lambda x, fn=fn: fn(x, axes, keepdims), a)
+    b = normal(seed, *shape)
+    gradcheck(lambda x: ops.prod(x, axes, keepdims), off_kinks(b, 0))
+    for correction in (0, 1):
+        if math.prod(shape[i] for i in axes or range(len(shape))) > 1:
+            gradcheck(lambda x, c=correction: ops.var(x, axes, c, keepdims), b)
+            gradcheck(lambda x, c=correction: ops.std(x, axes, c, keepdims), b)
+    for p in (1, 2, math.inf):
+        gradcheck(lambda x, p=p: ops.norm(x, p, axes, keepdims), off_kinks(b, 0))
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
@@ -248,6 +280,10 @@ LINEAR: dict[str, tuple[Callable[[qn.Tensor], qn.Tensor], tuple[int, ...]]] = {
     "all": (lambda x: x[None, ...], (5, 4)),
     "broadcast": (lambda x: ops.broadcast_to(x, (2, 3, 4)), (3, 1)),
     "sum": (lambda x: x.sum((0, 2)), (3, 4, 2)),
+    "cumsum": (lambda x: x.cumsum(1), (3, 4, 2)),
+    "cumsum of rows": (lambda x: x.cumsum(-1), (3, 70)),
+    "topk": (lambda x: x.topk(3, dim=1)[0], (3, 7, 2)),
+    "sort": (lambda x: x.sort(dim=0)[0], (9, 4)),
     "clone": (ops.clone, (3,)),
     "avg_pool": (lambda x: ops.avg_pool2d(x, 2, 1, 1), (2, 5, 4, 3)),
     "conv": (lambda x: ops.conv2d(x, _WEIGHT, stride=2, padding=1, groups=2), (2, 5, 4, 4)),

@@ -58,7 +58,7 @@ def normal(seed: int, *shapes: Sequence[int]) -> list[Array]:
 
 ACTIVATIONS: list[tuple[str | None, Callable[[Any], Any]]] = [
     (None, lambda t: t), ("relu", torch.relu), ("tanh", torch.tanh), ("sigmoid", torch.sigmoid), ("gelu", F.gelu),
-    ("silu", F.silu),
+    ("silu", F.silu), ("relu6", F.relu6), ("hardswish", F.hardswish),
 ]  # fmt: skip
 
 

@@ -12,11 +12,42 @@ struct NamedUnary {
   UnaryOp kind;
 };
 constexpr NamedUnary kUnary[] = {
-    {"neg", UnaryOp::kNeg},         {"abs", UnaryOp::kAbs},   {"sign", UnaryOp::kSign},
-    {"square", UnaryOp::kSquare},   {"sqrt", UnaryOp::kSqrt}, {"reciprocal", UnaryOp::kReciprocal},
-    {"exp", UnaryOp::kExp},         {"log", UnaryOp::kLog},   {"tanh", UnaryOp::kTanh},
-    {"sigmoid", UnaryOp::kSigmoid}, {"relu", UnaryOp::kRelu}, {"gelu", UnaryOp::kGelu},
-    {"silu", UnaryOp::kSilu},       {"copy", UnaryOp::kCopy}, {"logical_not", UnaryOp::kLogicalNot},
+    {"copy", UnaryOp::kCopy},
+    {"logical_not", UnaryOp::kLogicalNot},
+    {"neg", UnaryOp::kNeg},
+    {"abs", UnaryOp::kAbs},
+    {"sign", UnaryOp::kSign},
+    {"square", UnaryOp::kSquare},
+    {"relu", UnaryOp::kRelu},
+    {"floor", UnaryOp::kFloor},
+    {"ceil", UnaryOp::kCeil},
+    {"round", UnaryOp::kRound},
+    {"sqrt", UnaryOp::kSqrt},
+    {"rsqrt", UnaryOp::kRsqrt},
+    {"reciprocal", UnaryOp::kReciprocal},
+    {"exp", UnaryOp::kExp},
+    {"expm1", UnaryOp::kExpm1},
+    {"log", UnaryOp::kLog},
+    {"log1p", UnaryOp::kLog1p},
+    {"sin", UnaryOp::kSin},
+    {"cos", UnaryOp::kCos},
+    {"erf", UnaryOp::kErf},
+    {"tanh", UnaryOp::kTanh},
+    {"sigmoid", UnaryOp::kSigmoid},
+    {"gelu", UnaryOp::kGelu},
+    {"silu", UnaryOp::kSilu},
+    {"relu6", UnaryOp::kRelu6},
+    {"hardswish", UnaryOp::kHardswish},
+    {"hardsigmoid", UnaryOp::kHardsigmoid},
+    {"mish", UnaryOp::kMish},
+    {"logsigmoid", UnaryOp::kLogSigmoid},
+    {"softsign", UnaryOp::kSoftsign},
+};
+// With parameters, see UnaryOp.
+constexpr NamedUnary kParametric[] = {
+    {"leaky_relu", UnaryOp::kLeakyRelu},
+    {"elu", UnaryOp::kElu},
+    {"softplus", UnaryOp::kSoftplus},
 };
 
 struct NamedBinary {
@@ -28,6 +59,8 @@ constexpr NamedBinary kBinary[] = {
     {"sub", BinaryOp::kSub},
     {"mul", BinaryOp::kMul},
     {"div", BinaryOp::kDiv},
+    {"floor_divide", BinaryOp::kFloorDiv},
+    {"remainder", BinaryOp::kRemainder},
     {"pow", BinaryOp::kPow},
     {"maximum", BinaryOp::kMaximum},
     {"minimum", BinaryOp::kMinimum},
@@ -42,9 +75,20 @@ constexpr NamedBinary kBinary[] = {
     {"relu_grad", BinaryOp::kReluGrad},
     {"tanh_grad", BinaryOp::kTanhGrad},
     {"sigmoid_grad", BinaryOp::kSigmoidGrad},
+    {"softsign_grad", BinaryOp::kSoftsignGrad},
+    {"abs_grad", BinaryOp::kAbsGrad},
     {"gelu_grad", BinaryOp::kGeluGrad},
     {"silu_grad", BinaryOp::kSiluGrad},
-    {"abs_grad", BinaryOp::kAbsGrad},
+    {"mish_grad", BinaryOp::kMishGrad},
+    {"logsigmoid_grad", BinaryOp::kLogSigmoidGrad},
+    {"hardswish_grad", BinaryOp::kHardswishGrad},
+    {"hardsigmoid_grad", BinaryOp::kHardsigmoidGrad},
+};
+constexpr NamedBinary kParametricGrad[] = {
+    {"clamp_grad", BinaryOp::kClampGrad},
+    {"leaky_relu_grad", BinaryOp::kLeakyReluGrad},
+    {"elu_grad", BinaryOp::kEluGrad},
+    {"softplus_grad", BinaryOp::kSoftplusGrad},
 };
 
 }  // namespace
@@ -52,6 +96,19 @@ constexpr NamedBinary kBinary[] = {
 void register_elementwise(py::module_& m) {
   for (const NamedUnary& op : kUnary) {
     m.def(op.name, [op](const Tensor& x) { return ops::unary(op.name, op.kind, x); }, py::arg("x"), Unlocked());
+  }
+  for (const NamedUnary& op : kParametric) {
+    m.def(
+        op.name, [op](const Tensor& x, const ops::Params& params) { return ops::unary(op.name, op.kind, x, params); },
+        py::arg("x"), py::arg("params"), Unlocked());
+  }
+  for (const NamedBinary& op : kParametricGrad) {
+    m.def(
+        op.name,
+        [op](const ops::Value& a, const ops::Value& b, const ops::Params& params) {
+          return ops::binary(op.name, op.kind, a, b, params);
+        },
+        py::arg("a"), py::arg("b"), py::arg("params"), Unlocked());
   }
   for (const NamedBinary& op : kBinary) {
     m.def(

@@ -2,14 +2,15 @@
 //
 // A functor states each operation once, for a SIMD register (float32, float64) and for a plain integer; `map` is the
 // loop around it. Float tails are one masked step, so that short rows cost one iteration; integer loops are left to
-// the compiler's vectorizer. Two-operand kernels live in elementwise_binary.cpp.
+// the compiler's vectorizer. Functions that only floats have are in elementwise_float.cpp, two-operand kernels in
+// elementwise_binary.cpp.
 #include "kernels/args/elementwise.h"
 
 #include <cstring>
 #include <type_traits>
 
+#include "kernels/elementwise_float.h"
 #include "kernels/isa.h"
-#include "kernels/simd/math.h"
 #include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -77,55 +78,6 @@ struct LogicalNot {
     return x == 0;
   }
 };
-struct Sqrt {
-  template <class V>
-  static V apply(V x) {
-    return sqrt(x);
-  }
-};
-struct Reciprocal {
-  template <class V>
-  static V apply(V x) {
-    return V::set(1) / x;
-  }
-};
-struct Exp {
-  template <class V>
-  static V apply(V x) {
-    return exp(x);
-  }
-};
-struct Log {
-  template <class V>
-  static V apply(V x) {
-    return log(x);
-  }
-};
-struct Tanh {
-  template <class V>
-  static V apply(V x) {
-    return tanh(x);
-  }
-};
-struct Sigmoid {
-  template <class V>
-  static V apply(V x) {
-    return sigmoid(x);
-  }
-};
-struct Gelu {
-  template <class V>
-  static V apply(V x) {
-    return gelu(x);
-  }
-};
-struct Silu {
-  template <class V>
-  static V apply(V x) {
-    return silu(x);
-  }
-};
-
 // y[i] = F(x[i])
 template <class F, class T, class R>
 void map(const void* x_, void* y_, int64_t n) {
@@ -144,20 +96,9 @@ void map(const void* x_, void* y_, int64_t n) {
 
 using Map = void (*)(const void*, void*, int64_t);
 
-template <class F, class T>
-constexpr Map floating() {
-  if constexpr (std::is_floating_point_v<T>) {
-    return map<F, T, T>;
-  } else {
-    return nullptr;  // refused by ops/
-  }
-}
-
 template <class T>
 Map unary_map(UnaryOp op) {
   switch (op) {
-    case UnaryOp::kCopy:
-      return nullptr;  // handled by unary()
     case UnaryOp::kNeg:
       return map<Neg, T, T>;
     case UnaryOp::kAbs:
@@ -170,24 +111,9 @@ Map unary_map(UnaryOp op) {
       return map<Relu, T, T>;
     case UnaryOp::kLogicalNot:
       return map<LogicalNot, T, uint8_t>;
-    case UnaryOp::kSqrt:
-      return floating<Sqrt, T>();
-    case UnaryOp::kReciprocal:
-      return floating<Reciprocal, T>();
-    case UnaryOp::kExp:
-      return floating<Exp, T>();
-    case UnaryOp::kLog:
-      return floating<Log, T>();
-    case UnaryOp::kTanh:
-      return floating<Tanh, T>();
-    case UnaryOp::kSigmoid:
-      return floating<Sigmoid, T>();
-    case UnaryOp::kGelu:
-      return floating<Gelu, T>();
-    case UnaryOp::kSilu:
-      return floating<Silu, T>();
+    default:
+      return nullptr;  // see unary()
   }
-  return nullptr;
 }
 
 // min(max(x, lo), hi); lo and hi saturate to an integer type's range.
@@ -227,13 +153,17 @@ void bool_block(const From* x, uint8_t* y, int64_t n) {
 Status unary(const UnaryArgs& a, Range r, const Ctx&) {
   const Range e = elements(r, a.size);
   visit(a.dtype, [&]<class T>(T) {
+    const int64_t n = e.end - e.begin;
     const T* x = static_cast<const T*>(a.x) + e.begin;
-    if (a.op == UnaryOp::kCopy) {
-      std::memcpy(static_cast<T*>(a.y) + e.begin, x, static_cast<size_t>(e.end - e.begin) * sizeof(T));
+    T* y = static_cast<T*>(a.y) + e.begin;
+    if (a.op >= UnaryOp::kFloor) {
+      if constexpr (std::is_floating_point_v<T>) unary_floating(a.op, x, y, n, a.params);  // ops/ refuses integers
+    } else if (a.op == UnaryOp::kCopy) {
+      std::memcpy(y, x, static_cast<size_t>(n) * sizeof(T));
     } else if (a.op == UnaryOp::kLogicalNot) {
-      unary_map<T>(a.op)(x, static_cast<uint8_t*>(a.y) + e.begin, e.end - e.begin);
+      unary_map<T>(a.op)(x, static_cast<uint8_t*>(a.y) + e.begin, n);
     } else {
-      unary_map<T>(a.op)(x, static_cast<T*>(a.y) + e.begin, e.end - e.begin);
+      unary_map<T>(a.op)(x, y, n);
     }
   });
   return {};

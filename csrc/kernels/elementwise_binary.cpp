@@ -1,12 +1,15 @@
 // Elementwise kernels of two and three broadcast operands; item = kElementBlock elements of the output.
 //
-// Every operation has one loop, over contiguous operands; broadcast.h brings the others into that form.
+// Every operation has one loop, over contiguous operands; broadcast.h brings the others into that form. Gradients of
+// functions have theirs in elementwise_float.cpp.
+#include <math.h>
+
 #include <type_traits>
 
 #include "kernels/args/elementwise.h"
 #include "kernels/broadcast.h"
+#include "kernels/elementwise_float.h"
 #include "kernels/isa.h"
-#include "kernels/simd/math.h"
 #include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -60,16 +63,68 @@ struct Div {
     return static_cast<T>(a / b);
   }
 };
+template <class F, class V>
+V by_lane_of_two(V a, V b) {
+  typename V::Scalar x[V::kWidth], y[V::kWidth];
+  a.store(x);
+  b.store(y);
+  for (int i = 0; i < V::kWidth; ++i) x[i] = F::lane(x[i], y[i]);
+  return V::load(x);
+}
+
+// The quotient rounded down, and what it leaves, which has the divisor's sign, as in Python and NumPy. fmod is exact,
+// so no quotient is rounded up to the next whole number by accident.
+struct Remainder {
+  static float modulo(float a, float b) { return ::fmodf(a, b); }
+  static double modulo(double a, double b) { return ::fmod(a, b); }
+  template <class T>
+  static T lane(T a, T b) {
+    const T rest = modulo(a, b);
+    return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+  }
+  template <class V>
+  static V apply(V a, V b) {
+    return by_lane_of_two<Remainder>(a, b);
+  }
+  template <class T>
+  static T integer(T a, T b) {
+    if (b == 0) return 0;
+    if constexpr (std::is_signed_v<T>) {
+      if (b == -1) return 0;  // the minimum divided by -1 would trap
+    }
+    const T rest = static_cast<T>(a % b);
+    return rest != 0 && (rest < 0) != (b < 0) ? static_cast<T>(rest + b) : rest;
+  }
+};
+struct FloorDiv {
+  static float down(float x) { return ::floorf(x); }
+  static double down(double x) { return ::floor(x); }
+  template <class T>
+  static T lane(T a, T b) {
+    if (b == 0) return a / b;
+    const T rest = Remainder::modulo(a, b);
+    T quotient = (a - rest) / b;  // whole, but for its own rounding
+    if (rest != 0 && (rest < 0) != (b < 0)) quotient -= 1;
+    if (quotient == 0) return (a < 0) != (b < 0) ? -T{0} : T{0};
+    const T whole = down(quotient);
+    return quotient - whole > T(0.5) ? whole + 1 : whole;
+  }
+  template <class V>
+  static V apply(V a, V b) {
+    return by_lane_of_two<FloorDiv>(a, b);
+  }
+  template <class T>
+  static T integer(T a, T b) {
+    const T quotient = Div::integer(a, b);
+    return b != 0 && Remainder::integer(a, b) != 0 && (a < 0) != (b < 0) ? static_cast<T>(quotient - 1) : quotient;
+  }
+};
 struct Pow {
   static float lane(float a, float b) { return __builtin_powf(a, b); }
   static double lane(double a, double b) { return __builtin_pow(a, b); }
   template <class V>
   static V apply(V a, V b) {
-    typename V::Scalar x[V::kWidth], y[V::kWidth];
-    a.store(x);
-    b.store(y);
-    for (int i = 0; i < V::kWidth; ++i) x[i] = lane(x[i], y[i]);
-    return V::load(x);
+    return by_lane_of_two<Pow>(a, b);
   }
   template <class T>
   static T integer(T base, T exponent) {
@@ -143,45 +198,6 @@ struct Or {
   }
 };
 
-// Gradients: `s` is what the forward pass saved.
-struct ReluGrad {
-  template <class V>
-  static V apply(V s, V g) {
-    return select(s > V::zero(), g, V::zero());
-  }
-};
-struct TanhGrad {
-  template <class V>
-  static V apply(V s, V g) {
-    return g * (V::set(1) - s * s);
-  }
-};
-struct SigmoidGrad {
-  template <class V>
-  static V apply(V s, V g) {
-    return g * (s * (V::set(1) - s));
-  }
-};
-struct GeluGrad {
-  template <class V>
-  static V apply(V s, V g) {
-    return g * gelu_slope(s);
-  }
-};
-struct SiluGrad {
-  template <class V>
-  static V apply(V s, V g) {
-    return g * silu_slope(s);
-  }
-};
-struct AbsGrad {
-  template <class V>
-  static V apply(V s, V g) {
-    const V zero = V::zero();
-    return g * select(s > zero, V::set(1), select(s < zero, V::set(-1), select(s == zero, zero, s)));
-  }
-};
-
 // y[i] = F(a[i], b[i])
 template <class F, class T, class R>
 void zip(const T* a, const T* b, void* y_, int64_t n) {
@@ -206,15 +222,6 @@ void zip(const T* a, const T* b, void* y_, int64_t n) {
 template <class T>
 using Zip = void (*)(const T*, const T*, void*, int64_t);
 
-template <class F, class T>
-constexpr Zip<T> floating() {
-  if constexpr (std::is_floating_point_v<T>) {
-    return zip<F, T, T>;
-  } else {
-    return nullptr;  // refused by ops/
-  }
-}
-
 template <class T>
 Zip<T> binary_zip(BinaryOp op) {
   switch (op) {
@@ -226,6 +233,10 @@ Zip<T> binary_zip(BinaryOp op) {
       return zip<Mul, T, T>;
     case BinaryOp::kDiv:
       return zip<Div, T, T>;
+    case BinaryOp::kFloorDiv:
+      return zip<FloorDiv, T, T>;
+    case BinaryOp::kRemainder:
+      return zip<Remainder, T, T>;
     case BinaryOp::kPow:
       return zip<Pow, T, T>;
     case BinaryOp::kMaximum:
@@ -246,20 +257,9 @@ Zip<T> binary_zip(BinaryOp op) {
       return zip<And, T, uint8_t>;
     case BinaryOp::kLogicalOr:
       return zip<Or, T, uint8_t>;
-    case BinaryOp::kReluGrad:
-      return floating<ReluGrad, T>();
-    case BinaryOp::kTanhGrad:
-      return floating<TanhGrad, T>();
-    case BinaryOp::kSigmoidGrad:
-      return floating<SigmoidGrad, T>();
-    case BinaryOp::kGeluGrad:
-      return floating<GeluGrad, T>();
-    case BinaryOp::kSiluGrad:
-      return floating<SiluGrad, T>();
-    case BinaryOp::kAbsGrad:
-      return floating<AbsGrad, T>();
+    default:
+      return nullptr;  // gradients: see binary()
   }
-  return nullptr;
 }
 
 bool gives_bool(BinaryOp op) { return op >= BinaryOp::kEq && op <= BinaryOp::kLogicalOr; }
@@ -279,10 +279,15 @@ Status binary(const BinaryArgs& args, Range r, const Ctx&) {
     Source<T> a(args.a, args.scalar, args.shape, chunks, args.a_strides),
         b(args.b, args.scalar, args.shape, chunks, args.b_strides);
     const Zip<T> run = binary_zip<T>(args.op);
+    const bool gradient = args.op >= BinaryOp::kReluGrad;
     const int64_t size = gives_bool(args.op) ? 1 : static_cast<int64_t>(sizeof(T));
     for (int64_t i = e.begin; i < e.end;) {
       const int64_t n = chunks.length(i, e.end);
-      run(a.at(i, n), b.at(i, n), static_cast<char*>(args.y) + i * size, n);
+      if (!gradient) {
+        run(a.at(i, n), b.at(i, n), static_cast<char*>(args.y) + i * size, n);
+      } else if constexpr (std::is_floating_point_v<T>) {  // ops/ refuses others
+        gradient_floating(args.op, a.at(i, n), b.at(i, n), static_cast<T*>(args.y) + i, n, args.params);
+      }
       i += n;
     }
   });

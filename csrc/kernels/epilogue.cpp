@@ -1,5 +1,5 @@
 // Bias, residual and activation, as a second pass over a register tile's outputs, which are still in L1. Fusing them
-// into the tile's own stores would save that pass (a percent or two at depth 64) and cost six activations times every
+// into the tile's own stores would save that pass (a percent or two at depth 64) and cost seven activations times every
 // tile shape in code.
 #include "kernels/epilogue.h"
 
@@ -46,6 +46,10 @@ inline void dispatch(const Finish<typename V::Scalar>& f) {
       return finish_rows<V, Activation::kGelu>(f);
     case Activation::kSilu:
       return finish_rows<V, Activation::kSilu>(f);
+    case Activation::kRelu6:
+      return finish_rows<V, Activation::kRelu6>(f);
+    case Activation::kHardswish:
+      return finish_rows<V, Activation::kHardswish>(f);
   }
 }
 

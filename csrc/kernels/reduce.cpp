@@ -1,8 +1,11 @@
-// Sums and maxima over one axis of (outer, reduced, inner), a fixed block of the reduced axis at a time.
+// Sums, products and maxima over one axis of (outer, reduced, inner), a fixed block of the reduced axis at a time; and
+// running sums.
 //
 // inner = 1: a block is contiguous; four registers run through it and are folded as a tree at its end.
 // inner > 1: two registers of columns times four phases of rows (row r adds to phase r mod 4), so that narrow
 // matrices are not bound by the latency of one addition. Integers add up in int64, in plain loops.
+//
+// A running sum is one chain by definition; floats add up in double, so that its end is as exact as a sum's.
 #include "kernels/args/reduce.h"
 
 #include <limits>
@@ -26,6 +29,24 @@ struct Sum {
   template <class V>
   static auto fold(V v) {
     return reduce_add(v);
+  }
+};
+struct Prod {
+  template <class T>
+  static constexpr T identity() {
+    return 1;
+  }
+  template <class V>
+  static V combine(V a, V b) {
+    return a * b;
+  }
+  template <class V>
+  static auto fold(V v) {
+    typename V::Scalar lanes[V::kWidth];
+    v.store(lanes);
+    for (int half = V::kWidth / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] *= lanes[i + half];
+    return lanes[0];
   }
 };
 struct Max {
@@ -138,14 +159,17 @@ void reduce_floating(const ReduceArgs& a, Range r) {
   }
 }
 
-template <class T>
-void sum_integers(const ReduceArgs& a, Range r) {
+// Sums and products wrap around.
+template <class Op, class T>
+void total_integers(const ReduceArgs& a, Range r) {
   for (int64_t item = r.begin; item < r.end; ++item) {
     const Item i = locate(a, item);
     const T* x = static_cast<const T*>(a.x) + i.x;
-    uint64_t total[kReduceTile] = {};  // wraps around
+    uint64_t total[kReduceTile];
+    for (int64_t c = 0; c < i.columns; ++c) total[c] = Op::template identity<uint64_t>();
     for (int64_t row = 0; row < i.rows; ++row)
-      for (int64_t c = 0; c < i.columns; ++c) total[c] += static_cast<uint64_t>(x[row * a.inner + c]);
+      for (int64_t c = 0; c < i.columns; ++c)
+        total[c] = Op::combine(total[c], static_cast<uint64_t>(x[row * a.inner + c]));
     int64_t* y = static_cast<int64_t*>(a.y) + i.y;
     for (int64_t c = 0; c < i.columns; ++c) y[c] = static_cast<int64_t>(total[c]);
   }
@@ -165,15 +189,46 @@ void max_integers(const ReduceArgs& a, Range r) {
   }
 }
 
+template <class T, class Total, class Y>
+void running_sums(const CumsumArgs& a, Range r) {
+  const int64_t tiles = (a.inner + kReduceTile - 1) / kReduceTile;
+  for (int64_t item = r.begin; item < r.end; ++item) {
+    const int64_t column = item % tiles * kReduceTile;
+    const int64_t columns = a.inner - column < kReduceTile ? a.inner - column : kReduceTile;
+    const int64_t start = item / tiles * a.length * a.inner + column;
+    Total total[kReduceTile] = {};
+    for (int64_t i = 0; i < a.length; ++i) {
+      const int64_t at = start + (a.reverse ? a.length - 1 - i : i) * a.inner;
+      const T* x = static_cast<const T*>(a.x) + at;
+      Y* y = static_cast<Y*>(a.y) + at;
+      for (int64_t c = 0; c < columns; ++c) y[c] = static_cast<Y>(total[c] += static_cast<Total>(x[c]));
+    }
+  }
+}
+
 }  // namespace
 
 Status reduce(const ReduceArgs& a, Range r, const Ctx&) {
-  const bool sum = a.op == ReduceOp::kSum;
   visit(a.dtype, [&]<class T>(T) {
     if constexpr (std::is_floating_point_v<T>) {
-      sum ? reduce_floating<Sum, T>(a, r) : reduce_floating<Max, T>(a, r);
+      if (a.op == ReduceOp::kSum) reduce_floating<Sum, T>(a, r);
+      if (a.op == ReduceOp::kProd) reduce_floating<Prod, T>(a, r);
+      if (a.op == ReduceOp::kMax) reduce_floating<Max, T>(a, r);
     } else {
-      sum ? sum_integers<T>(a, r) : max_integers<T>(a, r);
+      if (a.op == ReduceOp::kSum) total_integers<Sum, T>(a, r);
+      if (a.op == ReduceOp::kProd) total_integers<Prod, T>(a, r);
+      if (a.op == ReduceOp::kMax) max_integers<T>(a, r);
+    }
+  });
+  return {};
+}
+
+Status cumsum(const CumsumArgs& a, Range r, const Ctx&) {
+  visit(a.dtype, [&]<class T>(T) {
+    if constexpr (std::is_floating_point_v<T>) {
+      running_sums<T, double, T>(a, r);
+    } else {
+      running_sums<T, uint64_t, int64_t>(a, r);  // wraps around
     }
   });
   return {};

@@ -38,6 +38,11 @@ Fn<IotaArgs> iota;
 
 // reduce
 Fn<ReduceArgs> reduce;
+Fn<CumsumArgs> cumsum;
+Fn<ArgReduceArgs> arg_reduce;
+Fn<TopkArgs> topk;
+ScratchFn<TopkArgs> topk_scratch;
+Fn<TopkGradArgs> topk_grad;
 
 // pool
 Fn<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
@@ -124,6 +129,10 @@ extern constinit const Level level{
             .iota = entry<iota>,
             // reduce
             .reduce = entry<reduce>,
+            .cumsum = entry<cumsum>,
+            .arg_reduce = entry<arg_reduce>,
+            .topk = entry_with<topk, topk_scratch>,
+            .topk_grad = entry<topk_grad>,
             // pool
             .max_pool2d = entry<max_pool2d>,
             .max_pool2d_grad = entry<max_pool2d_grad>,

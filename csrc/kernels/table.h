@@ -56,6 +56,10 @@ struct KernelTable {
   Kernel<IotaArgs> iota;
   // reduce
   Kernel<ReduceArgs> reduce;
+  Kernel<CumsumArgs> cumsum;
+  Kernel<ArgReduceArgs> arg_reduce;
+  Kernel<TopkArgs> topk;
+  Kernel<TopkGradArgs> topk_grad;
   // pool
   Kernel<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
   // softmax

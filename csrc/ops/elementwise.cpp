@@ -1,5 +1,6 @@
 #include "ops/elementwise.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -18,15 +19,27 @@ double unary_ns(UnaryOp kind, DType dtype) {
   const bool wide = dtype == DType::kFloat64;  // libm, a lane at a time
   switch (kind) {
     case UnaryOp::kExp:
+    case UnaryOp::kExpm1:
     case UnaryOp::kLog:
     case UnaryOp::kTanh:
     case UnaryOp::kSigmoid:
     case UnaryOp::kSilu:
+    case UnaryOp::kElu:
       return wide ? 8 : 0.5;
+    case UnaryOp::kLog1p:
+    case UnaryOp::kErf:
     case UnaryOp::kGelu:
+    case UnaryOp::kMish:
+    case UnaryOp::kLogSigmoid:
+    case UnaryOp::kSoftplus:
       return wide ? 20 : 1.2;
+    case UnaryOp::kSin:
+    case UnaryOp::kCos:
+      return wide ? 12 : 6;
     case UnaryOp::kSqrt:
+    case UnaryOp::kRsqrt:
     case UnaryOp::kReciprocal:
+    case UnaryOp::kSoftsign:
       return wide ? 1.2 : 0.5;
     default:
       return 2 * move_ns(dtype);
@@ -37,33 +50,25 @@ double binary_ns(BinaryOp kind, DType dtype) {
   const bool wide = dtype == DType::kFloat64;
   switch (kind) {
     case BinaryOp::kPow:
+    case BinaryOp::kFloorDiv:
+    case BinaryOp::kRemainder:
       return 12;
     case BinaryOp::kDiv:
       return is_floating(dtype) ? (wide ? 1.2 : 0.5) : 6;
     case BinaryOp::kGeluGrad:
       return wide ? 30 : 1.5;
     case BinaryOp::kSiluGrad:
+    case BinaryOp::kMishGrad:
+    case BinaryOp::kLogSigmoidGrad:
+    case BinaryOp::kEluGrad:
+    case BinaryOp::kSoftplusGrad:
       return wide ? 10 : 0.8;
     default:
       return 3 * move_ns(dtype);
   }
 }
 
-bool wants_floating(UnaryOp kind) {
-  switch (kind) {
-    case UnaryOp::kSqrt:
-    case UnaryOp::kReciprocal:
-    case UnaryOp::kExp:
-    case UnaryOp::kLog:
-    case UnaryOp::kTanh:
-    case UnaryOp::kSigmoid:
-    case UnaryOp::kGelu:
-    case UnaryOp::kSilu:
-      return true;
-    default:
-      return false;
-  }
-}
+bool wants_floating(UnaryOp kind) { return kind >= UnaryOp::kFloor; }
 
 bool compares(BinaryOp kind) { return kind >= BinaryOp::kEq && kind <= BinaryOp::kLogicalOr; }
 
@@ -134,9 +139,16 @@ const Tensor& or_absent(const Tensor* t) {
   return t ? *t : absent;
 }
 
-void launch_unary(const char* op, UnaryOp kind, const Tensor& x, const Tensor& y) {
+void set_params(const char* op, double (&to)[kElementParams], const Params& params) {
+  check<ArgumentError>(params.size() <= kElementParams, op, "takes at most ", kElementParams, " parameters, got ",
+                       params.size());
+  std::copy(params.begin(), params.end(), to);
+}
+
+void launch_unary(const char* op, UnaryOp kind, const Tensor& x, const Tensor& y, const Params& params = {}) {
   UnaryArgs args;
   args.op = kind;
+  set_params(op, args.params, params);
   args.dtype = x.dtype();
   args.size = x.size();
   launch(op, &KernelTable::unary, args, element_blocks(x.size(), unary_ns(kind, x.dtype())),
@@ -144,7 +156,7 @@ void launch_unary(const char* op, UnaryOp kind, const Tensor& x, const Tensor& y
 }
 
 void launch_binary(const char* op, BinaryOp kind, const Value& a, const Value& b, DType dtype, const Operand& y,
-                   const Shape& shape) {
+                   const Shape& shape, const Params& params = {}) {
   if (kind == BinaryOp::kGt || kind == BinaryOp::kGe) {
     return launch_binary(op, kind == BinaryOp::kGt ? BinaryOp::kLt : BinaryOp::kLe, b, a, dtype, y, shape);
   }
@@ -153,6 +165,7 @@ void launch_binary(const char* op, BinaryOp kind, const Value& a, const Value& b
   args.op = kind;
   args.dtype = dtype;
   args.scalar = x ? scalar_of(b) : scalar_of(a);
+  set_params(op, args.params, params);
   set_strides(args.a_strides, x, shape);
   set_strides(args.b_strides, z, shape);
   args.shape = collapse(shape, {args.a_strides, args.b_strides});
@@ -162,7 +175,7 @@ void launch_binary(const char* op, BinaryOp kind, const Value& a, const Value& b
 
 }  // namespace
 
-Tensor unary(const char* op, UnaryOp kind, const Tensor& x) {
+Tensor unary(const char* op, UnaryOp kind, const Tensor& x, const Params& params) {
   check_supported(op, x.dtype());
   check<DTypeError>(!wants_floating(kind) || is_floating(x.dtype()), op, "expects a floating-point tensor, x is ",
                     name(x.dtype()), "; cast it first");
@@ -170,11 +183,11 @@ Tensor unary(const char* op, UnaryOp kind, const Tensor& x) {
   check<DTypeError>(logical || x.dtype() != DType::kBool, op,
                     "is not defined for bool; use logical_not, or cast to an integer or float dtype first");
   const Tensor y = Tensor::empty(kind == UnaryOp::kLogicalNot ? DType::kBool : x.dtype(), x.shape());
-  launch_unary(op, kind, x, y);
+  launch_unary(op, kind, x, y, params);
   return y;
 }
 
-Tensor binary(const char* op, BinaryOp kind, const Value& a, const Value& b) {
+Tensor binary(const char* op, BinaryOp kind, const Value& a, const Value& b, const Params& params) {
   const DType dtype = common_dtype(op, a, b);
   if (dtype == DType::kBool) kind = bool_kind(op, kind);
   check<DTypeError>(kind < BinaryOp::kReluGrad || is_floating(dtype), op, "expects floating-point tensors, not ",
@@ -182,7 +195,7 @@ Tensor binary(const char* op, BinaryOp kind, const Value& a, const Value& b) {
   const Tensor *x = tensor_of(a), *z = tensor_of(b);
   const Shape shape = x && z ? broadcast(op, x->shape(), z->shape()) : (x ? x : z)->shape();
   const Tensor y = Tensor::empty(compares(kind) ? DType::kBool : dtype, shape);
-  launch_binary(op, kind, a, b, dtype, write(&BinaryArgs::y, y), shape);
+  launch_binary(op, kind, a, b, dtype, write(&BinaryArgs::y, y), shape, params);
   return y;
 }
 

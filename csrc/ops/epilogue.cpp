@@ -7,12 +7,14 @@ namespace quernel::ops {
 
 Activation activation_from_name(const char* op, const std::string& name) {
   constexpr std::pair<const char*, Activation> kNames[] = {
-      {"none", Activation::kNone},       {"relu", Activation::kRelu}, {"tanh", Activation::kTanh},
-      {"sigmoid", Activation::kSigmoid}, {"gelu", Activation::kGelu}, {"silu", Activation::kSilu}};
+      {"none", Activation::kNone},       {"relu", Activation::kRelu},          {"tanh", Activation::kTanh},
+      {"sigmoid", Activation::kSigmoid}, {"gelu", Activation::kGelu},          {"silu", Activation::kSilu},
+      {"relu6", Activation::kRelu6},     {"hardswish", Activation::kHardswish}};
   for (const auto& [known, activation] : kNames) {
     if (name == known) return activation;
   }
-  fail<ArgumentError>(op, "unknown activation '", name, "'; choose none, relu, tanh, sigmoid, gelu or silu");
+  fail<ArgumentError>(op, "unknown activation '", name,
+                      "'; choose none, relu, tanh, sigmoid, gelu, silu, relu6 or hardswish");
 }
 
 void check_epilogue(const char* op, const EpilogueSpec& spec, DType dtype, const Shape& y) {

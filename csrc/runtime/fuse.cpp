@@ -6,7 +6,8 @@
 //   any             copy                              the producer writes the copy's destination
 //   gemm, conv      add(T, vector over columns)       bias
 //   gemm, conv      add(T, R), R of T's shape         residual
-//   gemm, conv      relu, tanh, sigmoid, gelu, silu   activation; T is kept as `pre` if others read it
+//   gemm, conv      relu, tanh, sigmoid, gelu, silu,
+//                   relu6, hardswish                  activation; T is kept as `pre` if others read it
 //
 // T is the producer's result, a temporary. Patterns apply where the consumer is T's only reader (but for `pre`) and
 // where the consumer's destination may be written as early as the producer runs.
@@ -100,6 +101,10 @@ Activation activation_of(UnaryOp op) {
       return Activation::kGelu;
     case UnaryOp::kSilu:
       return Activation::kSilu;
+    case UnaryOp::kRelu6:
+      return Activation::kRelu6;
+    case UnaryOp::kHardswish:
+      return Activation::kHardswish;
     default:
       return Activation::kNone;
   }

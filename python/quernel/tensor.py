@@ -362,6 +362,18 @@ class Tensor:
     def __itruediv__(self, other: TensorLike) -> Tensor:  # noqa: PYI034 - see _store
         return self._store(ops.div(self._check_in_place("/="), other))
 
+    def __floordiv__(self, other: TensorLike) -> Tensor:
+        return ops.floor_divide(self, other)
+
+    def __rfloordiv__(self, other: TensorLike) -> Tensor:
+        return ops.floor_divide(other, self)
+
+    def __mod__(self, other: TensorLike) -> Tensor:
+        return ops.remainder(self, other)
+
+    def __rmod__(self, other: TensorLike) -> Tensor:
+        return ops.remainder(other, self)
+
     def __pow__(self, exponent: TensorLike) -> Tensor:
         return ops.pow(self, exponent)
 
@@ -532,6 +544,77 @@ class Tensor:
         """See `ops.min`."""
         return ops.min(self, dim, keepdim)
 
+    @numpy_names
+    def prod(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """See `ops.prod`."""
+        return ops.prod(self, dim, keepdim)
+
+    @numpy_names
+    def any(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """See `ops.any`."""
+        return ops.any(self, dim, keepdim)
+
+    @numpy_names
+    def all(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """See `ops.all`."""
+        return ops.all(self, dim, keepdim)
+
+    @numpy_names
+    def logsumexp(self, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        """See `ops.logsumexp`."""
+        return ops.logsumexp(self, dim, keepdim)
+
+    @numpy_names
+    def var(
+        self, dim: int | Sequence[int] | None = None, correction: builtins.float = 1, keepdim: bool = False
+    ) -> Tensor:
+        """See `ops.var`."""
+        return ops.var(self, dim, correction, keepdim)
+
+    @numpy_names
+    def std(
+        self, dim: int | Sequence[int] | None = None, correction: builtins.float = 1, keepdim: bool = False
+    ) -> Tensor:
+        """See `ops.std`."""
+        return ops.std(self, dim, correction, keepdim)
+
+    @numpy_names
+    def norm(
+        self, p: builtins.float = 2, dim: int | Sequence[int] | None = None, keepdim: bool = False
+    ) -> Tensor:
+        """See `ops.norm`."""
+        return ops.norm(self, p, dim, keepdim)
+
+    @numpy_names
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """See `ops.argmax`."""
+        return ops.argmax(self, dim, keepdim)
+
+    @numpy_names
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """See `ops.argmin`."""
+        return ops.argmin(self, dim, keepdim)
+
+    @numpy_names
+    def cumsum(self, dim: int) -> Tensor:
+        """See `ops.cumsum`."""
+        return ops.cumsum(self, dim)
+
+    @numpy_names
+    def topk(self, k: int, dim: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+        """See `ops.topk`."""
+        return ops.topk(self, k, dim, largest)
+
+    @numpy_names
+    def sort(self, dim: int = -1, descending: bool = False) -> tuple[Tensor, Tensor]:
+        """See `ops.sort`."""
+        return ops.sort(self, dim, descending)
+
+    @numpy_names
+    def argsort(self, dim: int = -1, descending: bool = False) -> Tensor:
+        """See `ops.argsort`."""
+        return ops.argsort(self, dim, descending)
+
     def clip(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
         """See `ops.clip`."""
         return ops.clip(self, min, max)
@@ -575,6 +658,70 @@ class Tensor:
     def silu(self) -> Tensor:
         """See `ops.silu`."""
         return ops.silu(self)
+
+    def expm1(self) -> Tensor:
+        """See `ops.expm1`."""
+        return ops.expm1(self)
+
+    def log1p(self) -> Tensor:
+        """See `ops.log1p`."""
+        return ops.log1p(self)
+
+    def sin(self) -> Tensor:
+        """See `ops.sin`."""
+        return ops.sin(self)
+
+    def cos(self) -> Tensor:
+        """See `ops.cos`."""
+        return ops.cos(self)
+
+    def erf(self) -> Tensor:
+        """See `ops.erf`."""
+        return ops.erf(self)
+
+    def rsqrt(self) -> Tensor:
+        """See `ops.rsqrt`."""
+        return ops.rsqrt(self)
+
+    def reciprocal(self) -> Tensor:
+        """See `ops.reciprocal`."""
+        return ops.reciprocal(self)
+
+    def floor(self) -> Tensor:
+        """See `ops.floor`."""
+        return ops.floor(self)
+
+    def ceil(self) -> Tensor:
+        """See `ops.ceil`."""
+        return ops.ceil(self)
+
+    def round(self) -> Tensor:
+        """See `ops.round`."""
+        return ops.round(self)
+
+    def sign(self) -> Tensor:
+        """See `ops.sign`."""
+        return ops.sign(self)
+
+    def isnan(self) -> Tensor:
+        """See `ops.isnan`."""
+        return ops.isnan(self)
+
+    def isinf(self) -> Tensor:
+        """See `ops.isinf`."""
+        return ops.isinf(self)
+
+    def isfinite(self) -> Tensor:
+        """See `ops.isfinite`."""
+        return ops.isfinite(self)
+
+    def floor_divide(self, other: TensorLike) -> Tensor:
+        """See `ops.floor_divide`."""
+        return ops.floor_divide(self, other)
+
+    def remainder(self, other: TensorLike) -> Tensor:
+        """See `ops.remainder`."""
+        return ops.remainder(self, other)
 
     def pow(self, exponent: TensorLike) -> Tensor:
         """See `ops.pow`."""

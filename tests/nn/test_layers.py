@@ -154,6 +154,10 @@ def test_global_pooling_and_activations_are_layers() -> None:
         (nn.SiLU, "silu"),
         (nn.Tanh, "tanh"),
         (nn.Sigmoid, "sigmoid"),
+        *((nn.ReLU6, "relu6"), (nn.Hardswish, "hardswish"), (nn.Hardsigmoid, "hardsigmoid")),
+        *((nn.Hardtanh, "hardtanh"), (nn.LeakyReLU, "leaky_relu"), (nn.ELU, "elu"), (nn.SELU, "selu")),
+        *((nn.CELU, "celu"), (nn.Softplus, "softplus"), (nn.Mish, "mish"), (nn.LogSigmoid, "logsigmoid")),
+        (nn.Softsign, "softsign"),
     ):
         assert np.array_equal(layer()(x).numpy(), getattr(qn.ops, op)(x).numpy())
 

@@ -15,7 +15,7 @@ from tests.checks import N, T, check_adjoint, check_contraction, check_equal, ch
 from tests.strategies import arrays, conv_geometry, integer_fill
 
 DTYPES = ("float32", "float64")
-ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "gelu", "silu")
+ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
 
 
 def geometry(x: tuple[int, ...], weight: tuple[int, ...], **other: Any) -> dict[str, Any]:

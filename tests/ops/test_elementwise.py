@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,36 @@ from tests.strategies import arrays, broadcastable, guarded, shapes
 FLOATS = ("float32", "float64")
 INTEGERS = ("int8", "uint8", "int32", "int64")
 # Rounded once, so equal to NumPy's bits; and the vectorized functions.
-EXACT_UNARY = ("neg", "abs", "sign", "square", "sqrt", "reciprocal", "relu")
-VECTORIZED = ("exp", "log", "tanh", "sigmoid", "gelu", "silu")
+EXACT_UNARY = (
+    *("neg", "abs", "sign", "square", "sqrt", "reciprocal", "relu", "floor", "ceil", "round", "relu6"),
+)
+FLOAT_ONLY = ("sqrt", "reciprocal", "floor", "ceil", "round", "relu6")
+VECTORIZED = (
+    *("exp", "log", "tanh", "sigmoid", "gelu", "silu", "expm1", "log1p", "sin", "cos", "erf", "rsqrt"),
+    *("mish", "hardswish", "hardsigmoid", "logsigmoid", "softsign"),
+)
 EXACT_BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or")
-GRADS = ("relu_grad", "tanh_grad", "sigmoid_grad", "gelu_grad", "silu_grad", "abs_grad")
+GRADS = (
+    *("relu_grad", "tanh_grad", "sigmoid_grad", "gelu_grad", "silu_grad", "abs_grad", "mish_grad"),
+    *("hardswish_grad", "hardsigmoid_grad", "logsigmoid_grad", "softsign_grad"),
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 
 def numpy_unary(name: str, x: Any) -> Any:
     """The operation in the dtype of x, rounded as NumPy does."""
-    if name == "relu":
-        return np.where(x < 0, x.dtype.type(0), x)
+    if name in ("relu", "relu6"):
+        y = np.where(x < 0, x.dtype.type(0), x)
+        return y if name == "relu" else np.where(y > 6, x.dtype.type(6), y)
     if name == "neg":
         return -x if x.dtype.kind != "u" else (0 - x.astype(np.int64)).astype(x.dtype)
-    return getattr(np, name)(x)
+    return np.rint(x) if name == "round" else getattr(np, name)(x)
 
 
-def sweep(count: int = 1 << 20) -> Any:
+@functools.cache
+def sweep(count: int = 1 << 19) -> Any:
     """float32 over the whole range, evenly in bits, and densely where functions bend."""
     bits = np.linspace(0, 2**32 - 1, count).astype(np.uint32).view(np.float32)
     edges = [0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 88.7228, 88.73, -87.3, -87.4, -103.97, -104.0]
@@ -43,27 +55,41 @@ def sweep(count: int = 1 << 20) -> Any:
     return np.concatenate([bits, *lines, edges]).astype(np.float32)
 
 
+@functools.cache
+def swept(name: str) -> Any:
+    return reference.UNARY[name](sweep())
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("name", VECTORIZED)
 def test_vectorized_functions_stay_within_4_ulp_over_all_floats(name: str) -> None:
-    x = sweep()
-    check_ulp(N(getattr(_core, name)(T(x))), reference.UNARY[name](x), 4)
+    check_ulp(N(getattr(_core, name)(T(sweep()))), swept(name), 4)
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("name", ["gelu_grad", "silu_grad"])
-def test_slopes_are_accurate_to_an_absolute_2_ulp_of_one(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "ends"),
+    [
+        ("gelu_grad", [0, 1, np.nan]),
+        ("silu_grad", [0, 1, np.nan]),
+        ("mish_grad", [0, 1, np.nan]),
+        ("hardswish_grad", [0, 1, np.nan]),
+        ("hardsigmoid_grad", [0, 0, 0]),
+        ("logsigmoid_grad", [1, 0, np.nan]),
+    ],
+)
+def test_slopes_are_accurate_to_an_absolute_2_ulp_of_one(name: str, ends: list[float]) -> None:
     x = np.linspace(-60, 60, 400_001).astype(np.float32)
     actual = N(getattr(_core, name)(T(x), 1.0))
     assert np.abs(actual - reference.UNARY_GRAD[name](x, np.ones_like(x))).max() < 2 * np.finfo("f4").eps
-    ends = N(getattr(_core, name)(T(np.array([-np.inf, np.inf, np.nan], "f4")), 1.0))
-    np.testing.assert_array_equal(ends, [0, 1, np.nan])
+    actual = N(getattr(_core, name)(T(np.array([-np.inf, np.inf, np.nan], "f4")), 1.0))
+    np.testing.assert_array_equal(actual, ends)
 
 
 @pytest.mark.usefixtures("isa")
 @given(data=st.data(), name=st.sampled_from(EXACT_UNARY), dtype=st.sampled_from(FLOATS + INTEGERS))
 def test_unary(data: Any, name: str, dtype: str) -> None:
-    if name in ("sqrt", "reciprocal") and dtype in INTEGERS:
+    if name in FLOAT_ONLY and dtype in INTEGERS:
         dtype = "float32"
     x = data.draw(arrays(data.draw(shapes()), dtype, specials=None))
     actual = N(getattr(_core, name)(T(x)))
@@ -164,6 +190,62 @@ def test_pow() -> None:
     check_equal(N(_core.pow(T(base), T(exponent))), expected)
 
 
+# Powers of two, so that beta x is exact: its rounding would show in the left tail, |beta x| times as large.
+PARAMETRIC = [
+    ("leaky_relu", reference.leaky_relu, (0.01,)),
+    ("leaky_relu", reference.leaky_relu, (-2.5,)),
+    ("elu", reference.elu, (1.0, 1.0, 1.0)),
+    ("elu", reference.elu, (1.7580993408473766, 1.0507009873554805, 1.0)),
+    ("elu", reference.elu, (0.5, 1.0, 2.0)),
+    ("softplus", reference.softplus, (1.0, 20.0)),
+    ("softplus", reference.softplus, (0.5, 3.0)),
+]
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize(("name", "definition", "params"), PARAMETRIC)
+def test_functions_with_parameters(name: str, definition: Any, params: tuple[float, ...]) -> None:
+    rounded = [float(np.float32(p)) for p in params]
+    check_ulp(N(getattr(_core, name)(T(sweep()), params)), definition(sweep(), *rounded), 5)
+    x = np.linspace(-30, 30, 1001)
+    check_ulp(N(getattr(_core, name)(T(x), params)), definition(x, *params), 8, "f8")
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_gradients_of_functions_with_parameters(dtype: str) -> None:
+    x = np.concatenate([np.linspace(-40, 40, 2001), [0.0, -0.0, -1.0, 2.0, 1e30, -1e30]]).astype(dtype)
+    g = np.random.default_rng(0).standard_normal(x.shape).astype(dtype)
+
+    def check(name: str, params: tuple[float, ...], expected: Any) -> None:
+        actual = N(getattr(_core, name)(T(x), T(g), params))
+        assert actual.dtype == dtype
+        assert (np.abs(actual - expected) <= 8 * np.finfo(dtype).eps * np.abs(g)).all()
+
+    check("leaky_relu_grad", (0.25,), np.where(x > 0, g, g * 0.25))
+    check("clamp_grad", (-1.0, 2.0), np.where((x <= -1) | (x >= 2), 0, g))
+    check("elu_grad", (1.5, 1.25, 0.5), reference.elu_grad(x, g, 1.5, 1.25, 0.5))
+    check("softplus_grad", (0.5, 4.0), reference.softplus_grad(x, g, 0.5, 4.0))
+
+
+@pytest.mark.usefixtures("isa")
+@given(
+    data=st.data(),
+    name=st.sampled_from(["floor_divide", "remainder"]),
+    dtype=st.sampled_from(FLOATS + INTEGERS),
+)
+def test_division_that_rounds_down(data: Any, name: str, dtype: str) -> None:
+    shape = data.draw(shapes(max_rank=3))
+    a = data.draw(arrays(data.draw(broadcastable(shape)), dtype, specials=None, scale=9))
+    b = data.draw(arrays(data.draw(broadcastable(shape)), dtype, specials=None, scale=3))
+    actual = N(getattr(_core, name)(T(a), T(b)))
+    expected = np.asarray(reference.BINARY[name](a, b))
+    if dtype in INTEGERS:
+        check_equal(actual, expected)
+    else:
+        check_ulp(actual, expected, 0, dtype)
+
+
 @pytest.mark.usefixtures("isa")
 def test_integer_extremes_do_not_trap() -> None:
     for dtype in INTEGERS:
@@ -173,6 +255,9 @@ def test_integer_extremes_do_not_trap() -> None:
         quotient = [low, 0, 1, -2 if low else 2, -1 if low else 1]
         check_equal(N(_core.div(T(a), T(b))), np.array(quotient, dtype))
         check_equal(N(_core.abs(T(a))), np.abs(a))
+        check_equal(N(_core.remainder(T(a), T(b))), np.remainder(a, b))
+        down = [low, 0, 1, -3 if low else 2, -1 if low else 1]
+        check_equal(N(_core.floor_divide(T(a), T(b))), np.array(down, dtype))
 
 
 @pytest.mark.usefixtures("isa")
@@ -254,6 +339,8 @@ def test_every_tail_against_guard_pages(dtype: str, end: bool) -> None:
         check_equal(N(_core.where(T(c), T(a), T(b))), np.where(c, a, b))
         check_equal(N(_core.sqrt(T(a))), np.sqrt(a))
         check_equal(N(_core.tanh(T(a)))[:1], np.zeros(1, dtype))
+        check_equal(N(_core.leaky_relu(T(a), (0.5,))), a)
+        check_equal(N(_core.clamp_grad(T(a), T(b), (1.0, 3.0))), np.where(a == 2, b, 0).astype(dtype))
 
 
 def test_bool_arithmetic() -> None:
@@ -283,6 +370,10 @@ def test_errors_name_both_sides() -> None:
         _core.add(T(np.zeros(4, "i8")), 2**60)
     with pytest.raises(ValueError, match=r"\[copy\]"):
         _core.copy_into_(a, b)
+    with pytest.raises(TypeError, match=r"\[mish\] expects a floating-point tensor, x is int32"):
+        _core.mish(T(np.zeros(4, "i4")))
+    with pytest.raises(ValueError, match=r"\[elu\] takes at most 3 parameters, got 4"):
+        _core.elu(a, (1.0, 1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match=r"\[clip\] the limits"):
         _core.clip(a, float("nan"), 1.0)
     with pytest.raises(RuntimeError, match=r"\[fill\] cannot write into a read-only array"):

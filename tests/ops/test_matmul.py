@@ -16,7 +16,7 @@ from tests.checks import N, T, check_adjoint, check_contraction, check_equal, ch
 from tests.strategies import arrays, broadcastable, integer_fill, near
 
 DTYPES = ("float32", "float64")
-ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "gelu", "silu")
+ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
 
 sizes = st.tuples(near(70), near(200), near(140))  # M, N, K
 flags = st.booleans()

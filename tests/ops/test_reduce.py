@@ -83,6 +83,49 @@ def test_integer_sums_do_not_overflow_their_input_type() -> None:
 
 
 @pytest.mark.usefixtures("isa")
+@given(data=st.data(), dtype=st.sampled_from((*FLOATS, *INTEGERS)))
+def test_prod(data: Any, dtype: str) -> None:
+    shape = data.draw(shapes(max_rank=4, most=40))
+    axes = data.draw(axes_of(len(shape)))
+    x = data.draw(arrays(shape, dtype))
+    if dtype in INTEGERS:  # wraps around
+        check_equal(N(_core.prod(T(x), axes)), reference.prod(x, axes))
+        return
+    n, expected = terms(shape, axes), reference.prod(x, axes)
+    actual = N(_core.prod(T(x), axes))
+    info = np.finfo(dtype)
+    plain = (np.abs(expected) < info.max) & (
+        np.abs(expected) > info.tiny / info.eps
+    )  # no intermediate underflow
+    assert actual.dtype == dtype and actual.shape == expected.shape
+    error = np.abs(actual - expected)[plain]
+    assert (error <= max(n - 1, 0) * info.eps * np.abs(expected)[plain]).all()
+
+
+def test_products_of_powers_of_two_are_exact(isa: str) -> None:  # noqa: ARG001
+    rng = np.random.default_rng(0)
+    for shape in [(9000,), (700, 5), (3, 600, 70)]:
+        x = np.where(rng.random(shape) < 0.01, rng.choice([-2.0, 0.5], shape), 1).astype("f4")
+        for axis in range(len(shape)):
+            check_equal(N(_core.prod(T(x), [axis])), x.prod(axis))
+
+
+@pytest.mark.usefixtures("isa")
+@given(data=st.data(), dtype=st.sampled_from((*FLOATS, *INTEGERS)), reverse=st.booleans())
+def test_cumsum(data: Any, dtype: str, reverse: bool) -> None:
+    shape = data.draw(shapes(min_rank=1, max_rank=4))
+    axis = data.draw(st.integers(0, len(shape) - 1))
+    x = data.draw(arrays(shape, dtype, specials=None if dtype == "float32" else ()))
+    actual = N(_core.cumsum(T(x), axis, reverse))
+    if dtype in INTEGERS:
+        check_equal(actual, reference.cumsum(x, axis, reverse))
+        return
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected, size = (reference.cumsum(a, axis, reverse) for a in (x, np.abs(x)))
+        check_contraction(actual, expected, size, 1 if dtype == "float32" else shape[axis], dtype)
+
+
+@pytest.mark.usefixtures("isa")
 @given(data=st.data(), dtype=st.sampled_from(FLOATS))
 def test_max_propagates_nan(data: Any, dtype: str) -> None:
     shape = data.draw(shapes(max_rank=4, least=1))
@@ -130,6 +173,7 @@ def test_every_tail_against_guard_pages() -> None:
             x[...] = np.arange(x.size).reshape(shape)
             check_exact(N(_core.sum(T(x), [0])), reference.sum(x, [0]))
             check_equal(N(_core.max(T(x), [len(shape) - 1])), x.max(-1))
+            check_exact(N(_core.cumsum(T(x), 0, True)), reference.cumsum(x, 0, True))
 
 
 def test_zero_sizes() -> None:
@@ -138,6 +182,8 @@ def test_zero_sizes() -> None:
     check_equal(N(_core.sum(x, [2])), np.zeros((3, 0), "f4"))
     assert np.isnan(N(_core.mean(x, [1]))).all()
     check_equal(N(_core.max(x, [0])), np.zeros((0, 2), "f4"))
+    check_equal(N(_core.prod(x, [1])), np.ones((3, 2), "f4"))
+    check_equal(N(_core.cumsum(x, 1, False)), np.zeros((3, 0, 2), "f4"))
     with pytest.raises(ValueError, match=r"\[max\] of no elements.*\(3, 0, 2\)"):
         _core.max(x, [1])
 

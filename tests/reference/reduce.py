@@ -21,3 +21,23 @@ def mean(x: Array, axes: Sequence[int]) -> Array:
 
 def max(x: Array, axes: Sequence[int]) -> Array:
     return np.asarray(np.asarray(x).max(tuple(axes)))
+
+
+def prod(x: Array, axes: Sequence[int]) -> Array:
+    return np.asarray(wide(x).prod(tuple(axes)))
+
+
+def cumsum(x: Array, axis: int, reverse: bool = False) -> Array:
+    flip = np.flip if reverse else lambda a, _: a
+    return np.asarray(flip(np.cumsum(flip(wide(x), axis), axis), axis))
+
+
+def ranks(x: Array, largest: bool = True) -> Array:
+    """The places of the elements along the last axis in order: equals in their order, NaN counts as largest."""
+    x = np.asarray(x)
+    order = np.argsort(x, axis=-1, kind="stable")
+    if not largest:
+        return order
+    # A stable order downwards: sort the reversed row upwards, and read that backwards.
+    n = x.shape[-1]
+    return n - 1 - np.argsort(x[..., ::-1], axis=-1, kind="stable")[..., ::-1]

@@ -6,16 +6,27 @@ namespace quernel {
 
 // clang-format off
 enum class UnaryOp : int32_t {
-  kCopy, kNeg, kAbs, kSign, kSquare, kSqrt, kReciprocal, kExp, kLog, kTanh, kSigmoid, kRelu, kGelu, kSilu, kLogicalNot
+  kCopy, kLogicalNot,                    // any dtype
+  kNeg, kAbs, kSign, kSquare, kRelu,     // numbers
+  // Floating-point numbers only, from here on.
+  kFloor, kCeil, kRound, kSqrt, kRsqrt, kReciprocal, kExp, kExpm1, kLog, kLog1p, kSin, kCos, kErf,
+  kTanh, kSigmoid, kGelu, kSilu, kRelu6, kHardswish, kHardsigmoid, kMish, kLogSigmoid, kSoftsign,
+  kLeakyRelu,  // params: slope
+  kElu,        // a, b, c of x > 0 ? b x : a expm1(c x), which ELU, SELU and CELU share
+  kSoftplus    // beta, threshold
 };
 enum class BinaryOp : int32_t {
-  kAdd, kSub, kMul, kDiv, kPow, kMaximum, kMinimum,
+  kAdd, kSub, kMul, kDiv, kFloorDiv, kRemainder, kPow, kMaximum, kMinimum,
   kEq, kNe, kLt, kLe, kGt, kGe, kLogicalAnd, kLogicalOr,  // bool results
   // Gradients: first operand is what the forward pass saved, second the incoming gradient.
-  kReluGrad, kTanhGrad, kSigmoidGrad,  // from the output y
-  kGeluGrad, kSiluGrad, kAbsGrad       // from the input x
+  kReluGrad, kTanhGrad, kSigmoidGrad, kSoftsignGrad,                   // from the output y
+  kClampGrad,                                                          // from y; params: lo, hi
+  kAbsGrad, kGeluGrad, kSiluGrad, kMishGrad, kLogSigmoidGrad,          // from the input x
+  kHardswishGrad, kHardsigmoidGrad, kLeakyReluGrad, kEluGrad, kSoftplusGrad
 };
 // clang-format on
+
+inline constexpr int kElementParams = 3;  // parameters of a function, such as a slope: most that one has
 
 struct UnaryArgs {
   const void* x = nullptr;
@@ -23,6 +34,7 @@ struct UnaryArgs {
   UnaryOp op{};
   DType dtype{};  // of x; y has it too, or bool for kLogicalNot
   int64_t size = 0;
+  double params[kElementParams] = {};
 };
 
 // `scalar` replaces the operand whose pointer is null.
@@ -33,6 +45,7 @@ struct BinaryArgs {
   BinaryOp op{};
   DType dtype{};  // of a and b; y has it too, or bool for comparisons
   double scalar = 0;
+  double params[kElementParams] = {};
   StridedShape shape;
   int64_t a_strides[kArgsRank] = {}, b_strides[kArgsRank] = {};
 };

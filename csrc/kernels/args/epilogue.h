@@ -4,7 +4,7 @@
 
 namespace quernel {
 
-enum class Activation : int32_t { kNone, kRelu, kTanh, kSigmoid, kGelu, kSilu };
+enum class Activation : int32_t { kNone, kRelu, kTanh, kSigmoid, kGelu, kSilu, kRelu6, kHardswish };
 
 // y = activation(acc + bias + residual), and pre = acc + bias + residual where a backward pass will need it.
 struct Epilogue {

@@ -1,11 +1,13 @@
-// Vectorized exp, log, tanh, sigmoid, GELU and SiLU: at most 4 ulp over all floats, denormals, infinities and NaN
-// included (tests/ops/test_elementwise.py sweeps them at every ISA level). Branch-free: both sides are computed and
-// selected. The GEMM epilogue calls these same functions, so a fused activation equals the separate one bit for bit.
+// Vectorized exp, log, erf, tanh, sigmoid, GELU, SiLU and what is built on them: at most 4 ulp over all floats,
+// denormals, infinities and NaN included (tests/ops/test_elementwise.py sweeps them at every ISA level). Branch-free:
+// both sides are computed and selected. The GEMM epilogue calls these same functions, so a fused activation equals the
+// separate one bit for bit. Activations that no epilogue has are in activation.h.
 //
 // Polynomials are minimax fits (weighted for relative error) in the variables named beside them. Where a result
 // would lose bits to a denormal intermediate, the scaling by 2^n comes last (ExpParts).
 //
-// Doubles exist for correctness, not speed: they call libm lane by lane.
+// Doubles exist for correctness, not speed: they call libm lane by lane. So do sine and cosine of floats, whose
+// arguments up to 10^38 need a reduction in many digits, and which nothing here computes in bulk.
 #pragma once
 #include <math.h>
 
@@ -31,14 +33,31 @@ inline VecF64 by_lane(VecF64 x) {
   return VecF64::load(lanes);
 }
 
+template <float (*F)(float)>
+inline VecF32 by_lane(VecF32 x) {
+  float lanes[VecF32::kWidth];
+  x.store(lanes);
+  for (float& lane : lanes) lane = F(lane);
+  return VecF32::load(lanes);
+}
+template <class V>
+inline V sin(V x) {
+  return by_lane<::sin>(x);
+}
+template <class V>
+inline V cos(V x) {
+  return by_lane<::cos>(x);
+}
+
 // e^x = p · 2^n, p near 1. Arguments below the smallest denormal's stay representable here, so that a product
 // with p can still be scaled into the range.
 struct ExpParts {
   VecF32 p, n;
 };
 
-// e^(x + tail), |tail| <= 0.06. x is clamped to [-120, 89], where e^x is already 0 or infinite.
-inline ExpParts exp_parts(VecF32 x, VecF32 tail) {
+// e^(x + tail), |tail| <= 0.06, with p - 1 in place of p. x is clamped to [-120, 89], where e^x is already 0 or
+// infinite.
+inline ExpParts expm1_parts(VecF32 x, VecF32 tail) {
   constexpr float kLog2E = 1.44269504f;
   constexpr float kLn2Hi = 0.693359375f;  // few bits: n · kLn2Hi is exact without FMA too
   constexpr float kLn2Lo = -2.12194440e-4f;
@@ -48,7 +67,11 @@ inline ExpParts exp_parts(VecF32 x, VecF32 tail) {
   x = select(x > VecF32::set(89.f), VecF32::set(89.f), x);
   const VecF32 n = round_even(x * VecF32::set(kLog2E));
   const VecF32 r = fma(n, VecF32::set(-kLn2Lo), fma(n, VecF32::set(-kLn2Hi), x)) + tail;
-  return {fma(polynomial(r, kC), r * r, r) + VecF32::set(1.f), n};
+  return {fma(polynomial(r, kC), r * r, r), n};
+}
+inline ExpParts exp_parts(VecF32 x, VecF32 tail) {
+  const ExpParts e = expm1_parts(x, tail);
+  return {e.p + VecF32::set(1.f), e.n};
 }
 
 inline VecF32 exp(VecF32 x) {
@@ -56,6 +79,16 @@ inline VecF32 exp(VecF32 x) {
   return scale_pow2(e.p, e.n);
 }
 inline VecF64 exp(VecF64 x) { return by_lane<::exp>(x); }
+
+// 2^n p + (2^n - 1), in halves, because 2^n may overflow where the result does not.
+inline VecF32 expm1(VecF32 x) {
+  const VecF32 zero = VecF32::zero(), half = VecF32::set(0.5f);
+  const ExpParts e = expm1_parts(x, zero);
+  const VecF32 power = scale_pow2(half, e.n);
+  const VecF32 y = fma(power, e.p, power - half);
+  return select(e.n == zero, select(x == zero, x, e.p), y + y);  // -0 stays
+}
+inline VecF64 expm1(VecF64 x) { return by_lane<::expm1>(x); }
 
 inline VecF32 log(VecF32 x) {
   constexpr float kLn2Hi = 0.693359375f;
@@ -79,6 +112,17 @@ inline VecF32 log(VecF32 x) {
   return select(x < zero, VecF32::set(NAN), y);
 }
 inline VecF64 log(VecF64 x) { return by_lane<::log>(x); }
+
+// log(u) + d / u, where d is what rounding u = 1 + x lost.
+inline VecF32 log1p(VecF32 x) {
+  const VecF32 one = VecF32::set(1.f), zero = VecF32::zero();
+  const VecF32 u = one + x;
+  const VecF32 lost = select(x < one, x - (u - one), one - (u - x));
+  const VecF32 y = log(u);
+  const VecF32 corrected = select((u > zero) & (u < VecF32::set(INFINITY)), y + lost / u, y);
+  return select(x == zero, x, corrected);  // -0 stays
+}
+inline VecF64 log1p(VecF64 x) { return by_lane<::log1p>(x); }
 
 inline VecF32 tanh(VecF32 x) {
   // (tanh(x) / x - 1) / x^2 in z = x^2, |x| <= 0.65
@@ -139,6 +183,18 @@ inline VecF32 gelu(VecF32 x) {
   return select(x < VecF32::zero(), left, x + left);
 }
 
+inline VecF32 erf(VecF32 x) {
+  // erf(x) / x - 1 in z = x^2, |x| <= 1
+  constexpr float kC[] = {0.128379166f,   -0.376126379f,   0.112837829f,    -0.0268654376f,
+                          0.00522105349f, -0.00084843964f, 0.000112682537f, -9.67359319e-06f};
+  const VecF32 one = VecF32::set(1.f);
+  const VecF32 small = fma(polynomial(x * x, kC), x, x);
+  const NormalTail n = normal_tail(x * VecF32::set(1.41421356f));  // 1 - erf(|x|) = 2 Phi(-|x| sqrt(2))
+  const VecF32 large = fma(VecF32::set(-2.f), scale_pow2(n.q * n.e.p, n.e.n), one);
+  return select(abs(x) < one, small, select(x < VecF32::zero(), -large, large));
+}
+inline VecF64 erf(VecF64 x) { return by_lane<::erf>(x); }
+
 namespace lane {
 inline double gelu(double x) { return x < -40 ? -0.0 : 0.5 * x * ::erfc(x * -M_SQRT1_2); }
 inline double gelu_slope(double x) {
@@ -169,6 +225,20 @@ inline V silu_slope(V x) {
   return fma(bounded * (e * d), d, select(x < V::zero(), e * d, d));
 }
 
+// min(max(x, 0), 6), with relu6(NaN) = NaN.
+template <class V>
+inline V relu6(V x) {
+  return raw_min(V::set(6), relu(x));
+}
+
+// x · relu6(x + 3) / 6, by its three pieces: no product overflows, and -inf gives the limit 0.
+template <class V>
+inline V hardswish(V x) {
+  const V three = V::set(3);
+  const V middle = x * (x + three) * V::set(static_cast<typename V::Scalar>(1.0 / 6));
+  return select(x <= -three, V::zero(), select(x >= three, x, middle));
+}
+
 template <class V>
 inline V activate(Activation activation, V x) {
   switch (activation) {
@@ -184,6 +254,10 @@ inline V activate(Activation activation, V x) {
       return gelu(x);
     case Activation::kSilu:
       return silu(x);
+    case Activation::kRelu6:
+      return relu6(x);
+    case Activation::kHardswish:
+      return hardswish(x);
   }
   return x;
 }

@@ -20,7 +20,7 @@ from quernel.tensor import Tensor
 Pass = Callable[[Graph], Graph]
 
 CONTRACTIONS = ("linear", "conv2d")
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu")
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
 
 
 def optimize(graph: Graph) -> Graph:

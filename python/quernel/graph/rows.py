@@ -15,11 +15,17 @@ _BY_ROW = {
 }
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "pow", "maximum", "minimum", "where", "clip", "cast", "clone"),
+    *("floor_divide", "remainder", "logical_xor", "isnan", "isinf", "isfinite"),
     *("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"),
-    *("neg", "abs", "sign", "square", "sqrt", "reciprocal", "exp", "log"),
-    *("tanh", "sigmoid", "relu", "gelu", "silu"),
+    *("neg", "abs", "sign", "square", "floor", "ceil", "round", "sqrt", "rsqrt", "reciprocal"),
+    *("exp", "expm1", "log", "log1p", "sin", "cos", "erf"),
+    *("tanh", "sigmoid", "relu", "gelu", "silu", "relu6", "hardswish", "hardsigmoid", "hardtanh"),
+    *("leaky_relu", "elu", "selu", "celu", "softplus", "mish", "logsigmoid", "softsign"),
 }
-_ALONG_AXIS = {"index_select", "sum", "mean", "max", "softmax", "log_softmax", "concat"}
+_ALONG_AXIS = {
+    *("sum", "mean", "max", "min", "prod", "var", "std", "any", "all", "logsumexp", "norm"),
+    *("cumsum", "argmax", "argmin", "topk", "sort", "index_select", "softmax", "log_softmax", "concat"),
+}
 
 
 def independent_rows(graph: Graph) -> bool:

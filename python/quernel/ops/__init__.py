@@ -7,12 +7,54 @@ Every function takes tensors, NumPy arrays, nested lists and whatever offers ``_
 from __future__ import annotations
 
 from quernel.ops.dtypes import DTYPES, FLOATING, promote_types  # isort: skip - tensor.py needs them
-from quernel.ops.activation import ACTIVATIONS
-from quernel.ops.compare import eq, ge, gt, le, logical_and, logical_not, logical_or, lt, ne
+from quernel.ops.activation import (
+    ACTIVATIONS,
+    celu,
+    elu,
+    hardsigmoid,
+    hardswish,
+    hardtanh,
+    leaky_relu,
+    logsigmoid,
+    mish,
+    relu6,
+    selu,
+    softplus,
+    softsign,
+)
+from quernel.ops.compare import (
+    eq,
+    ge,
+    gt,
+    isfinite,
+    isinf,
+    isnan,
+    le,
+    logical_and,
+    logical_not,
+    logical_or,
+    logical_xor,
+    lt,
+    ne,
+)
 from quernel.ops.conv import conv2d
 from quernel.ops.create import as_tensor
 from quernel.ops.einsum import einsum, tensordot
-from quernel.ops.elementwise import add, clip, clone, div, maximum, minimum, mul, pow, sub, where
+from quernel.ops.elementwise import (
+    add,
+    clip,
+    clone,
+    div,
+    floor_divide,
+    maximum,
+    minimum,
+    mul,
+    pow,
+    prelu,
+    remainder,
+    sub,
+    where,
+)
 from quernel.ops.embedding import (
     embedding,
     gather,
@@ -74,18 +116,58 @@ from quernel.ops.rearrange import (
     tril,
     triu,
 )
-from quernel.ops.reduce import max, mean, min, sum
+from quernel.ops.reduce import (
+    all,
+    any,
+    cumsum,
+    logsumexp,
+    max,
+    mean,
+    min,
+    norm,
+    prod,
+    std,
+    sum,
+    var,
+)
+from quernel.ops.reduce_order import argmax, argmin, argsort, sort, topk
 from quernel.ops.softmax import cross_entropy, focal_loss, log_softmax, nll_loss, softmax
-from quernel.ops.unary import abs, exp, gelu, log, neg, relu, sigmoid, silu, sqrt, square, tanh
+from quernel.ops.unary import (
+    abs,
+    ceil,
+    cos,
+    erf,
+    exp,
+    expm1,
+    floor,
+    gelu,
+    log,
+    log1p,
+    neg,
+    reciprocal,
+    relu,
+    round,
+    rsqrt,
+    sigmoid,
+    sign,
+    silu,
+    sin,
+    sqrt,
+    square,
+    tanh,
+)
 
 __all__ = [  # noqa: RUF022 - by file
-    "ACTIVATIONS",
-    "eq", "ge", "gt", "le", "logical_and", "logical_not", "logical_or", "lt", "ne",
+    "ACTIVATIONS", "celu", "elu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "relu6",
+    "selu", "softplus", "softsign",
+    "eq", "ge", "gt", "isfinite", "isinf", "isnan", "le", "logical_and", "logical_not", "logical_or", "logical_xor",
+    "lt", "ne",
     "conv2d",
     "as_tensor",
     "DTYPES", "FLOATING", "promote_types",
     "einsum", "tensordot",
-    "add", "clip", "clone", "div", "maximum", "minimum", "mul", "pow", "sub", "where",
+    "add", "clip", "clone", "div", "floor_divide", "maximum", "minimum", "mul", "pow", "prelu", "remainder", "sub",
+    "where",
     "embedding", "gather", "index_add", "index_select", "one_hot", "scatter_add", "take_along_dim",
     "assign_", "getitem", "masked_fill", "masked_select", "nonzero",
     "broadcast_to", "concat", "flatten", "permute", "reshape", "squeeze", "stack", "transpose", "unsqueeze",
@@ -101,7 +183,9 @@ __all__ = [  # noqa: RUF022 - by file
     "quantize",
     "dropout", "normal", "uniform",
     "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "tril", "triu",
-    "max", "mean", "min", "sum",
+    "all", "any", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var",
+    "argmax", "argmin", "argsort", "sort", "topk",
     "cross_entropy", "focal_loss", "log_softmax", "nll_loss", "softmax",
-    "abs", "exp", "gelu", "log", "neg", "relu", "sigmoid", "silu", "sqrt", "square", "tanh",
+    "abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "gelu", "log", "log1p", "neg", "reciprocal", "relu", "round",
+    "rsqrt", "sigmoid", "sign", "silu", "sin", "sqrt", "square", "tanh",
 ]  # fmt: skip

@@ -1,13 +1,13 @@
-"""Comparisons and logic, element by element. They have no gradient."""
+"""Comparisons, tests and logic, element by element. They have no gradient."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.ops.create import as_tensor
-from quernel.ops.dtypes import INTEGER, whole_range
+from quernel.ops.dtypes import FLOATING, INTEGER, whole_range
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import Operand, cast, promoted, raw
 from quernel.ops.shapes import comparison, is_number, is_whole, spec_of
@@ -15,6 +15,10 @@ from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
+
+
+def _bool(x: Any) -> Spec:
+    return Spec(spec_of(x).shape, "bool")
 
 
 def _comparable(x: TensorLike, other: TensorLike) -> tuple[Operand, Operand]:
@@ -89,7 +93,43 @@ def logical_or(x: TensorLike, other: TensorLike) -> Tensor:
     return Tensor(_core.logical_or(cast(as_tensor(x), "bool")._t, cast(as_tensor(other), "bool")._t))
 
 
-@op(shape=lambda x: Spec(spec_of(x).shape, "bool"))
+@op(shape=comparison("logical_xor"))
+def logical_xor(x: TensorLike, other: TensorLike) -> Tensor:
+    """Returns whether one is true and the other is not; numbers other than 0 are."""
+    return Tensor(_core.ne(cast(as_tensor(x), "bool")._t, cast(as_tensor(other), "bool")._t))
+
+
+@op(shape=_bool)
+def isnan(x: TensorLike) -> Tensor:
+    """Returns whether the elements are NaN."""
+    a = as_tensor(x)
+    return Tensor(_core.ne(a._t, a._t))
+
+
+@op(shape=_bool)
+def isinf(x: TensorLike) -> Tensor:
+    """Returns whether the elements are infinite, with either sign."""
+    a = as_tensor(x)
+    if a._t.dtype not in FLOATING:
+        return Tensor(_core.full(a._t.shape, 0.0, "bool"))
+    return Tensor(_core.eq(_core.abs(a._t), math.inf))
+
+
+@op(shape=_bool)
+def isfinite(x: TensorLike) -> Tensor:
+    """Returns whether the elements are neither infinite nor NaN.
+
+    Example:
+        >>> qn.ops.isfinite(qn.tensor([1.0, np.nan, -np.inf]))
+        tensor([ True, False, False], dtype=bool)
+    """
+    a = as_tensor(x)
+    if a._t.dtype not in FLOATING:
+        return Tensor(_core.full(a._t.shape, 1.0, "bool"))
+    return Tensor(_core.lt(_core.abs(a._t), math.inf))
+
+
+@op(shape=_bool)
 def logical_not(x: TensorLike) -> Tensor:
     """Returns whether the elements are false, that is 0."""
     return Tensor(_core.logical_not(cast(as_tensor(x), "bool")._t))

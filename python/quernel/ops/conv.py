@@ -117,7 +117,7 @@ def conv2d(
         padding: Zeros around the image; "same" keeps its size (stride 1 only), "valid" means none.
         dilation: Distance between the pixels that meet neighbouring weights.
         groups: Must divide C and O; ``groups=C`` is a depthwise convolution.
-        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None.
+        activation: "relu", "relu6", "hardswish", "gelu", "silu", "tanh", "sigmoid" or None.
         residual: Of the output's shape, (N, OH, OW, O).
 
     Raises:

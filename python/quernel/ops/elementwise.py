@@ -114,6 +114,46 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
     return put_on_tape(out, (a, b), backward, (tb, None if sb is None else out))
 
 
+@op(shape=arithmetic("floor_divide"))
+def floor_divide(x: TensorLike, other: TensorLike) -> Tensor:
+    """Returns the quotient rounded down, ``x // other``, in the operands' dtype. It has no gradient.
+
+    An integer divided by 0 gives 0, as in NumPy.
+
+    Example:
+        >>> qn.ops.floor_divide(qn.tensor([7, -7]), 2)
+        tensor([ 3, -4], dtype=int64)
+    """
+    a, b = promoted(x, other)
+    return Tensor(_core.floor_divide(raw(a), raw(b)))
+
+
+@op(shape=arithmetic("remainder"))
+def remainder(x: TensorLike, other: TensorLike) -> Tensor:
+    """Returns ``x - other * floor(x / other)``, that is ``x % other``: it has the sign of ``other``.
+
+    An integer divided by 0 leaves 0, as in NumPy, a float NaN.
+
+    Example:
+        >>> qn.ops.remainder(qn.tensor([7.5, -7.5]), 2)
+        tensor([1.5, 0.5], dtype=float32)
+    """
+    a, b = promoted(x, other)
+    ta, tb = raw(a), raw(b)
+    out = _core.remainder(ta, tb)
+    if not needs_grad(a, b):
+        return Tensor(out)
+    sa, sb = wanted(a), wanted(b)
+
+    def backward(g: Tensor, a: Any, b: Any) -> Gradients:
+        return (
+            None if sa is None else unbroadcast(g, sa),
+            None if sb is None else unbroadcast(neg(mul(g, floor_divide(a, b))), sb),
+        )
+
+    return put_on_tape(out, (a, b), backward, (None if sb is None else ta, None if sb is None else tb))
+
+
 def _pow_rule(x: Any, exponent: Any) -> Spec:
     return arithmetic("pow")(x, exponent)
 
@@ -233,6 +273,18 @@ def where(condition: TensorLike, x: TensorLike, other: TensorLike) -> Tensor:
         )
 
     return put_on_tape(out, (a, b), backward, (chosen._t,))
+
+
+def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
+    """Returns ``x`` where it is positive, else ``weight * x``, with a slope that can be learned.
+
+    He et al., "Delving Deep into Rectifiers", arXiv 1502.01852.
+
+    Args:
+        x: (..., C).
+        weight: (1,) or (C,).
+    """
+    return where(gt(x, 0.0), x, mul(x, weight))
 
 
 def _clip_rule(x: Any, min: Any = None, max: Any = None) -> Spec:

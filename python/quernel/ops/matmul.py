@@ -121,7 +121,8 @@ def linear(
         x: (..., in_features).
         weight: (out_features, in_features).
         bias: (out_features,).
-        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None. Fused or applied afterwards, the bits are the same.
+        activation: "relu", "relu6", "hardswish", "gelu", "silu", "tanh", "sigmoid" or None. Fused or
+            applied afterwards, the bits are the same.
         residual: Of the output's shape, (..., out_features).
 
     Raises:
