@@ -16,6 +16,7 @@ from quernel.nn.module import Module
 from quernel.quant.convert import convert
 from quernel.quant.model import QuantizedModel
 from quernel.quant.observers import calibrate
+from quernel.quant.regions import CLAMPS
 from quernel.tensor import Tensor
 
 _log = logging.getLogger("quernel.compress")
@@ -24,7 +25,7 @@ _log = logging.getLogger("quernel.compress")
 def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> QuantizedModel:
     """An int8 copy of `net`, which stays as it is (post-training static quantization).
 
-    BatchNorm is folded and relu fused; weights become int8 with one scale per output channel, ``max|w| / 127``;
+    BatchNorm is folded, relu and relu6 are fused; weights become int8 with one scale per output channel, ``max|w| / 127``;
     activations become uint8 with the scale and zero point that cover their range over `calibration`. From the first
     contraction to the last, values stay uint8.
 
@@ -54,8 +55,8 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
     if len(expected) != len(data):
         raise ArgumentError(f"[quantize] the model has {len(expected)} inputs, calibration {len(data)}")
     inputs = [Input(tuple(d.shape[1:]), e.dtype, e.name) for d, e in zip(data, expected, strict=True)]
-    graph = separate(for_inference(trace(net, inputs)), kept=("relu",))
-    graph = drop_dead(fuse_activation(fold_batch_norm(graph), ("relu",)))
+    graph = separate(for_inference(trace(net, inputs)), kept=CLAMPS)
+    graph = drop_dead(fuse_activation(fold_batch_norm(graph), CLAMPS))
     data = [np.asarray(d, e.dtype) for d, e in zip(data, expected, strict=True)]
     quantized = QuantizedModel(convert(graph, calibrate(graph, data, batch_size)))
     if not quantized.int8_ops:

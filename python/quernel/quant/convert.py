@@ -11,6 +11,7 @@ dequantized and its result is quantized again if int8 work follows; both show in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,7 @@ from quernel.graph.passes import drop_dead
 from quernel.ops.create import tensor
 from quernel.ops.shapes import pair
 from quernel.quant.observers import MinMax, Scale
-from quernel.quant.regions import Groups, Regions, clamp_additions, find
+from quernel.quant.regions import Clamp, Groups, Regions, absorb_clamps, bounds, find
 from quernel.tensor import Tensor
 
 _LARGEST_BIAS = 2**29  # in steps of the int32 sum, so that products still fit beside it
@@ -33,12 +34,13 @@ _LARGEST_BIAS = 2**29  # in steps of the int32 sum, so that products still fit b
 def convert(graph: Graph, ranges: Mapping[Ref, MinMax]) -> Graph:
     """`graph` in int8, given the range of each of its values.
 
-    The graph should have BatchNorm folded and relu fused into its contractions; `ranges` are those of this very graph.
+    The graph should have BatchNorm folded, and relu and relu6 fused into its contractions; `ranges` are those of this
+    very graph.
     """
     regions = find(graph)
-    graph, clamped = clamp_additions(graph, regions)
-    ranges = {**ranges, **{Ref(name): ranges[relu] for name, relu in clamped.items()}}
-    emitter = _Emitter(graph, regions, _scales(graph, regions, ranges), set(clamped))
+    graph, clamped = absorb_clamps(graph, regions)
+    ranges = {**ranges, **{Ref(name): ranges[clamp.ref] for name, clamp in clamped.items()}}
+    emitter = _Emitter(graph, regions, _scales(graph, regions, ranges), clamped)
     for node in graph.nodes:
         emitter.emit(node)
     return emitter.result()
@@ -65,7 +67,7 @@ class _Emitter:
     """Builds the int8 graph node by node."""
 
     def __init__(
-        self, graph: Graph, regions: Regions, scales: Mapping[Ref, Scale], clamped: set[str]
+        self, graph: Graph, regions: Regions, scales: Mapping[Ref, Scale], clamped: Mapping[str, Clamp]
     ) -> None:
         self._graph = graph
         self._regions = regions
@@ -137,21 +139,28 @@ class _Emitter:
         out_float = Ref(node.name) not in self._regions.stored
         s_y = Scale(1.0, 0) if out_float else self._scales[Ref(node.name)]
         args: dict[str, Arg] = {"x": self._as_uint8(x), **self._quantized_weights(node, s_x, s_y)}
-        relu = node.args["activation"] == "relu"
-        args |= {"zero_point": s_y.zero_point, "lo": s_y.zero_point if relu else 0, "hi": 255}
+        activation = node.args["activation"]
+        args |= {"zero_point": s_y.zero_point, **self._bounds(node, s_y)}
         if node.op == "conv2d":
             geometry, extra = self._geometry(node)
             if extra != (0, 0):
                 args["x"] = self._extend(node, args["x"], extra, s_x.zero_point)
             args |= {"x_zero_point": s_x.zero_point, **geometry}
         name = node.name
-        if out_float and relu:  # the int32 sums leave as float32, which no bound clamps
+        if out_float and activation:  # the int32 sums leave as float32, which no bound clamps
             node = replace(node, name=f"{name}:sum")
         self._append(
             node, f"q{node.op}", args | {"out_float": out_float}, "float32" if out_float else "uint8"
         )
-        if out_float and relu:
-            self._nodes.append(Node(name, "relu", {"x": Ref(node.name)}, node.outputs, node.layer))
+        if out_float and activation:
+            self._nodes.append(Node(name, str(activation), {"x": Ref(node.name)}, node.outputs, node.layer))
+
+    def _bounds(self, node: Node, scale: Scale) -> dict[str, Arg]:
+        """The uint8 bounds of what the node stores, from its activation or from the clamp that it took in."""
+        clamp = self._clamped.get(node.name)
+        limits = (clamp.lo, clamp.hi) if clamp else bounds(str(node.args.get("activation")), {})
+        lo, hi = limits or (-math.inf, math.inf)
+        return {"lo": scale.nearest(lo), "hi": scale.nearest(hi)}
 
     def _quantized_weights(self, node: Node, s_x: Scale, s_y: Scale) -> dict[str, Arg]:
         weight, bias = (self._array(node.args[key]) for key in ("weight", "bias"))
@@ -213,7 +222,7 @@ class _Emitter:
         args: dict[str, Arg] = {"a": a, "a_scale": s_a.scale, "a_zero_point": s_a.zero_point}
         args |= {"b": b, "b_scale": s_b.scale, "b_zero_point": s_b.zero_point}
         args |= {"scale": s_y.scale, "zero_point": s_y.zero_point}
-        args |= {"lo": s_y.zero_point if node.name in self._clamped else 0, "hi": 255}
+        args |= self._bounds(node, s_y)
         self._append(node, "qadd", args)
 
     def _unary(self, node: Node) -> None:

@@ -39,6 +39,10 @@ class Scale:
         stored: npt.NDArray[np.uint8] = np.clip(q, 0, 255).astype(np.uint8)
         return stored
 
+    def nearest(self, x: float) -> int:
+        """The uint8 value nearest to one number, which may be infinite."""
+        return int(np.clip(np.rint(np.float64(x) / self.scale) + self.zero_point, 0, 255))
+
     def dequantize(self, q: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """The float32 values for which `q` stands."""
         return (q.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)

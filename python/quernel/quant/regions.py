@@ -9,13 +9,19 @@ is computed in float, straight from the int32 sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from quernel.graph.ir import Graph, Node, Ref, Weight
+from quernel.graph.ir import Arg, Graph, Node, Ref, Weight
 from quernel.graph.passes import CONTRACTIONS, drop_dead, rewire
 
-UNARY = ("relu", "tanh", "sigmoid", "gelu", "silu", "clip", "neg", "abs", "square")
+UNARY = (
+    *("relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish", "hardsigmoid", "hardtanh"),
+    *("leaky_relu", "elu", "selu", "celu", "softplus", "mish", "logsigmoid", "softsign", "clip"),
+    *("neg", "abs", "square", "sign", "floor", "ceil", "round", "sin", "cos", "erf"),
+)
+CLAMPS = ("relu", "relu6")  # activations that a contraction keeps: bounds of what it stores
 MOVES = (
     *("max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean"),
     *("reshape", "flatten", "permute", "getitem", "concat", "pad"),
@@ -29,7 +35,7 @@ def kind(graph: Graph, node: Node) -> str | None:
         return None
     if node.op in CONTRACTIONS:
         constant = isinstance(node.args["weight"], Weight) and isinstance(node.args["bias"], Weight | None)
-        plain = node.args["activation"] in (None, "relu") and node.args["residual"] is None
+        plain = node.args["activation"] in (None, *CLAMPS) and node.args["residual"] is None
         return "contraction" if constant and plain and len(node.refs) == 1 else None
     if node.op == "add":
         return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
@@ -82,22 +88,54 @@ def find(graph: Graph) -> Regions:
     return chosen
 
 
-def clamp_additions(graph: Graph, regions: Regions) -> tuple[Graph, dict[str, Ref]]:
-    """Drops each int8 relu that is the only reader of an int8 addition, which clamps anyhow.
+@dataclass(frozen=True)
+class Clamp:
+    """Bounds that an int8 node puts on what it stores: `ref` had them in the float graph."""
+
+    ref: Ref
+    lo: float
+    hi: float
+
+
+def bounds(op: str, args: Mapping[str, Arg]) -> tuple[float, float] | None:
+    """The range to which an op limits its input, if that is all it does."""
+    match op:
+        case "relu":
+            return 0.0, math.inf
+        case "relu6":
+            return 0.0, 6.0
+        case "hardtanh":
+            lo, hi = args["min_val"], args["max_val"]
+        case "clip":
+            lo, hi = (
+                (-math.inf if args["min"] is None else args["min"]),
+                (math.inf if args["max"] is None else args["max"]),
+            )
+        case _:
+            return None
+    return (lo, hi) if isinstance(lo, int | float) and isinstance(hi, int | float) and lo <= hi else None
+
+
+def absorb_clamps(graph: Graph, regions: Regions) -> tuple[Graph, dict[str, Clamp]]:
+    """Drops each int8 relu, relu6, hardtanh or clip that is the only reader of an int8 sum, which clamps anyhow.
 
     Returns:
-        The graph, and for each such addition the relu whose range it now has.
+        The graph, and for each such addition or contraction the clamp whose range it now has.
     """
     users = graph.users()
     moved: dict[Ref, Ref] = {}
-    clamped: dict[str, Ref] = {}
+    clamped: dict[str, Clamp] = {}
     for name, found in regions.kinds.items():
         readers = users.get(Ref(name), [])
-        if found != "addition" or len(readers) != 1 or Ref(name) in graph.results:
+        if found not in ("addition", "contraction") or len(readers) != 1 or Ref(name) in graph.results:
             continue
-        if readers[0].op == "relu" and regions.kinds.get(readers[0].name) == "unary":
-            clamped[name] = Ref(readers[0].name)
-            moved[Ref(readers[0].name)] = Ref(name)
+        if graph.node(name).args.get("activation") is not None or Ref(name) not in regions.stored:
+            continue
+        reader = readers[0]
+        limits = bounds(reader.op, reader.args)
+        if limits and regions.kinds.get(reader.name) == "unary":
+            clamped[name] = Clamp(Ref(reader.name), *limits)
+            moved[Ref(reader.name)] = Ref(name)
     return drop_dead(rewire(graph, graph.nodes, moved)), clamped
 
 
