@@ -1,6 +1,7 @@
 // Broadcast operands as contiguous chunks, so that an elementwise operation needs one loop and not one per pattern of
 // strides. What is not contiguous is repeated in a small buffer: once for scalars and for short rows that repeat, like
-// a bias, else row by row. It costs a load from L1 per element.
+// a bias, else row by row. It costs a load from L1 per element. What runs once a chunk is not inlined: a kernel has
+// several sources for each of six element types, and would be more than twice as long.
 #pragma once
 #include <cstring>
 
@@ -35,7 +36,8 @@ struct Chunks {
 template <class T>
 class Source {
  public:
-  Source(const void* data, double scalar, const StridedShape& shape, const Chunks& chunks, const int64_t* strides)
+  [[gnu::noinline]] Source(const void* data, double scalar, const StridedShape& shape, const Chunks& chunks,
+                           const int64_t* strides)
       : data_(static_cast<const T*>(data)), shape_(shape), chunks_(chunks), strides_(strides) {
     const int last = shape.rank - 1;
     if (!data) {
@@ -85,7 +87,7 @@ class Source {
     for (int64_t i = 0; i < n; ++i) buffer_[i] = value;
   }
 
-  const T* in_row(int64_t begin) {
+  [[gnu::noinline]] const T* in_row(int64_t begin) {
     int64_t row = begin / chunks_.inner;
     const int64_t column = begin - row * chunks_.inner;
     const T* from = data_;
@@ -101,7 +103,7 @@ class Source {
     return buffer_;
   }
 
-  void gather(int64_t begin, int64_t n) {
+  [[gnu::noinline]] void gather(int64_t begin, int64_t n) {
     const int last = shape_.rank - 1;
     const int64_t inner = shape_.dims[last], step = strides_[last];
     int64_t index[kArgsRank] = {}, row = begin / inner, column = begin % inner;
