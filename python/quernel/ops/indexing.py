@@ -94,7 +94,7 @@ def _slice(a: Tensor, box: Box) -> Tensor:
 
 
 def _take(x: Tensor, rows: Rows) -> Tensor:
-    a = _slice(x, rows.box)
+    a = x if rows.box.shape == x._t.shape and rows.box.is_all else _slice(x, rows.box)
     if rows.order is not None:
         a = permute(a, rows.order)
     before, (outer, size, inner) = a._t.shape, rows.view
