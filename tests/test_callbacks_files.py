@@ -14,7 +14,7 @@ import quernel as qn
 from quernel import callbacks, nn, optim
 from quernel.errors import ArgumentError
 from quernel.history import History
-from tests.test_training import blobs, mlp
+from tests.test_training import blobs, mlp, state
 
 X, Y = blobs(40)
 
@@ -76,6 +76,23 @@ def test_checkpoints_that_cannot_be(make: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         net.fit(X, Y, callbacks=[make()], verbose=0)
     assert net[0].weight.is_unsized
+
+
+def test_a_model_that_cannot_be_saved_is_refused_before_training(tmp_path: Path) -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            self.linear = nn.Linear(4, 3)
+
+        def forward(self, x: qn.Tensor) -> qn.Tensor:
+            y: qn.Tensor = self.linear(x)
+            return y * (1.0 if y.numpy().max() < 1e9 else 2.0)
+
+    net = Reads()
+    net.compile("sgd")
+    before = state(net)
+    with pytest.raises(qn.QuernelError, match="has a shape and a dtype but no values"):
+        net.fit(X, Y, callbacks=[callbacks.ModelCheckpoint(tmp_path / "x.safetensors")], verbose=0)
+    assert state(net) == before and not list(tmp_path.iterdir())
 
 
 def test_a_line_per_epoch_is_written_as_it_ends(tmp_path: Path) -> None:

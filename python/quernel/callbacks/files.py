@@ -13,6 +13,7 @@ from pathlib import Path
 from quernel.callbacks.base import Callback, Logs
 from quernel.callbacks.monitor import check_monitor, is_larger_better
 from quernel.errors import ArgumentError
+from quernel.io.checkpoint import model_bytes
 
 _log = logging.getLogger("quernel.callbacks")
 Pathlike = str | os.PathLike[str]
@@ -72,6 +73,7 @@ class ModelCheckpoint(Callback):
                 )
         if self.save_best_only:
             check_monitor(self, self.monitor)
+        model_bytes(self.net)  # a model that cannot be saved says so now, not after an epoch
         self.best = math.inf * self._sign
         self.last_path: Path | None = None
 

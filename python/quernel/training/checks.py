@@ -32,14 +32,20 @@ _PROBABILITIES = frozenset(
 )
 
 
+_OF_LOGITS = frozenset({losses.binary_cross_entropy_with_logits, losses.focal})
+
+
 def threshold_of(loss: Any) -> float | None:
     """What decides between two classes in an output that `loss` trains; None: 0.5."""
-    return 0.0 if "logits" in name_of(loss) else None
+    return 0.0 if function_of(loss) in _OF_LOGITS else None
 
 
-def wants_classes(loss: Any) -> bool:
-    """Whether targets are class numbers."""
-    return function_of(loss) in _CLASSES
+def wants_classes(loss: Any, target: Array, output: Tensor) -> bool:
+    """Whether targets are class numbers, one for each vector of scores."""
+    function = function_of(loss)
+    if function is losses.focal:  # of classes, or of yes-or-no decisions
+        return bool(target.ndim < output.ndim)
+    return function in _CLASSES and not _is_distribution(loss, target, output)
 
 
 def check_finite(verb: str, name: str, array: Array) -> None:
@@ -79,15 +85,15 @@ def check_target(verb: str, name: str, loss: Any, target: Array, output: Any) ->
     """Raises if a target is not what the loss wants, given what the model makes of one sample."""
     if not isinstance(output, Tensor):
         return
-    if wants_classes(loss):
-        if function_of(loss) is losses.cross_entropy and _is_distribution(target, output):
-            _check_probabilities(verb, name, loss, target, "whole class numbers, or probabilities")
-            return
+    function = function_of(loss)
+    if wants_classes(loss, target, output):
         _check_labels(verb, name, loss, target, output.shape[1:-1])
         _check_range(verb, target, output.shape[-1], _ignored(loss))
-    elif function_of(loss) in _LIKE_OUTPUT:
+    elif _is_distribution(loss, target, output):
+        _check_probabilities(verb, name, loss, target, "whole class numbers, or probabilities")
+    elif function in _LIKE_OUTPUT:
         _check_shape(loss, name, target, output)
-        if function_of(loss) in _PROBABILITIES and not _options(loss).get("log_target"):
+        if function in _PROBABILITIES and not _options(loss).get("log_target"):
             _check_probabilities(verb, name, loss, target, "probabilities")
 
 
@@ -105,9 +111,10 @@ def _options(loss: Any) -> dict[str, Any]:
     return loss.keywords if isinstance(loss, functools.partial) else getattr(loss, "__dict__", {})
 
 
-def _is_distribution(target: Array, output: Tensor) -> bool:
+def _is_distribution(loss: Any, target: Array, output: Tensor) -> bool:
     """Whether a target gives each sample probabilities of the classes."""
-    return target.dtype.kind == "f" and target.shape[1:] == output.shape[1:]
+    fits = target.dtype.kind == "f" and target.shape[1:] == output.shape[1:]
+    return fits and function_of(loss) is losses.cross_entropy
 
 
 def _ignored(loss: Any) -> int:
@@ -136,8 +143,9 @@ def _check_range(verb: str, target: Array, classes: int, ignored: int) -> None:
     wrong = np.argwhere(((target < 0) | (target >= classes)) & (target != ignored))
     if wrong.size:
         first = tuple(int(i) for i in wrong[0])
+        place = f", position {first[1:]}," if len(first) > 1 else ""
         raise ArgumentError(
-            f"[{verb}] label {target[first]} of sample {first[0]} is out of range: the model has {classes} classes, "
+            f"[{verb}] label {target[first]} of sample {first[0]}{place} is out of range: the model has {classes} classes, "
             f"0 to {classes - 1}"
         )
 

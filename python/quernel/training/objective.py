@@ -35,6 +35,7 @@ _FUNCTION_OF = {
     layers.L1Loss: losses.mae,
     layers.MSELoss: losses.mse,
     layers.NLLLoss: losses.nll,
+    layers.SmoothL1Loss: losses.huber,
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.tensor import Tensor
 from quernel.training.checks import wants_classes
 from quernel.training.objective import Head, Heads, check_takes_weights
 from quernel.training.samples import as_numbers, per_output
@@ -83,12 +84,15 @@ def _of_classes(
     verb: str, head: Head, class_weight: Any, target: Array | None, output: Any, dtype: str | None
 ) -> Array:
     """The weight of each sample's class."""
-    if target is None or target.dtype.kind not in "biu":
+    if target is None or (target.dtype.kind == "f" and (target != np.rint(target)).any()):
         raise DTypeError(f"[{verb}] class_weight needs class numbers in y, whole numbers; use sample_weight")
     if target.ndim != 1 and target.size != len(target):
-        raise ShapeError(f"[{verb}] class_weight needs one class a sample, y has shape {target.shape}")
-    labels = target.reshape(len(target))
-    classes = output.shape[-1] if wants_classes(head.loss) else max(2, int(labels.max()) + 1)
+        raise ShapeError(
+            f"[{verb}] class_weight needs one class a sample, y has shape {target.shape}; use sample_weight"
+        )
+    labels = target.reshape(len(target)).astype(np.int64)
+    scores = isinstance(output, Tensor) and wants_classes(head.loss, target, output)
+    classes = output.shape[-1] if scores else max(2, int(labels.max()) + 1)
     table = np.ones(classes, dtype or "float32")
     for label, weight in _pairs(verb, class_weight, classes):
         if not (isinstance(weight, int | float | np.number) and np.isfinite(weight) and weight >= 0):
