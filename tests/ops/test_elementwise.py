@@ -197,8 +197,8 @@ PARAMETRIC = [
     ("elu", reference.elu, (1.0, 1.0, 1.0)),
     ("elu", reference.elu, (1.7580993408473766, 1.0507009873554805, 1.0)),
     ("elu", reference.elu, (0.5, 1.0, 2.0)),
-    ("softplus", reference.softplus, (1.0, 20.0)),
-    ("softplus", reference.softplus, (0.5, 3.0)),
+    ("softplus", reference.softplus_beyond, (1.0, 20.0)),
+    ("softplus", reference.softplus_beyond, (0.5, 3.0)),
 ]
 
 

@@ -44,7 +44,8 @@ def round_to_even(x: Array) -> Array:
     return np.rint(wide(x))
 
 
-def softplus(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+def softplus_beyond(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """log(1 + e^(beta x)) / beta, and x beyond the threshold."""
     t = beta * wide(x)
     return np.where(t > threshold, wide(x), np.logaddexp(0, t) / beta)
 
