@@ -151,6 +151,5 @@ def _benchmark(net: Module, shape: Shape) -> None:
             frozen(x)
             times.append(time.perf_counter() - start)
         median = float(np.median(times))
-        print(
-            f"batch {batch}: {median * 1e3:.3f} ms a call, {batch / median:,.0f} images a second (median of {len(times)}, {qn.runtime.num_threads()} threads)"
-        )
+        rate = f"{median * 1e3:.3f} ms a call, {batch / median:,.0f} images a second"
+        print(f"batch {batch}: {rate} (median of {len(times)}, {qn.runtime.num_threads()} threads)")

@@ -20,7 +20,7 @@ def mlp(
     """Linear layers of sizes `inputs`, `hidden` … and `outputs`; the last one has no activation.
 
     Args:
-        inputs: features of a sample; None takes them from the first input. Samples of more axes are flattened by the caller.
+        inputs: features of a sample; None takes them from the first input.
         hidden: sizes of the hidden layers.
         outputs: classes, or values.
         activation: name of the activation after every hidden layer.

@@ -72,7 +72,8 @@ def resnet18(
     Args:
         classes: outputs.
         channels: of the images.
-        stem: "imagenet" is a 7x7 convolution and a max pooling, both of stride 2; "cifar" a 3x3 convolution, for small images.
+        stem: "imagenet" is a 7x7 convolution and a max pooling, both of stride 2; "cifar" a 3x3 convolution, for small
+            images.
         width: channels of the first stage; the paper has 64.
 
     Shapes:

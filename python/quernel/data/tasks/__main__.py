@@ -24,7 +24,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Makes a task's data, prints a baseline, and trains a net beside it.",
         epilog="tasks:\n"
         + "\n".join(f"  {t.name:{width}}{t.about} ({t.epochs} epochs)" for t in tasks)
-        + "\n\nData that take long to make are kept in $QUERNEL_CACHE (default: quernel in the user's cache folder; off: nowhere).",
+        + "\n\nData that take long to make are kept in $QUERNEL_CACHE "
+        "(default: quernel in the user's cache folder; off: nowhere).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("task", choices=NAMES, metavar="TASK", help=", ".join(NAMES))

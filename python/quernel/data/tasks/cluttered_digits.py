@@ -5,7 +5,8 @@ test images. An image is composed of
 
 1. a background: one random base colour (0.3 to 0.7 per channel) plus coloured noise, 1/f^1.6 in space, correlated 0.6
    between channels, standard deviation 0.07;
-2. three distractors: digits turned by up to 1.5 rad, enlarged 1.6 to 2.8 times, centred 13 to 18 pixels from the middle;
+2. three distractors: digits turned by up to 1.5 rad, enlarged 1.6 to 2.8 times, centred 13 to 18 pixels from the
+   middle;
 3. the labelled digit: turned by up to 0.5 rad, sheared by up to 0.3, its aspect changed by exp(+-0.2), enlarged 1.7 to
    2.9 times, centred up to 3 pixels from the middle;
 4. noise of every pixel, standard deviation 0.04; clipped to 0..1 and rounded to 8 bits.

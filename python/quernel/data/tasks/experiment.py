@@ -1,4 +1,4 @@
-"""Trains one net on one split, by quernel or by torch: same weights to start from, same schedule, same number of steps."""
+"""Trains one net on one split, by quernel or by torch: from the same weights, on the same schedule, for as many steps."""
 
 from __future__ import annotations
 

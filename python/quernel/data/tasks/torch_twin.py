@@ -51,6 +51,10 @@ def _converted(torch: Any, layer: Module) -> Any:
                 layer.dilation, layer.groups, layer.bias is not None,
             )  # fmt: skip
             return _loaded(torch, layer, twin)
+        case nn.Embedding():
+            return _loaded(
+                torch, layer, t.Embedding(layer.num_embeddings, layer.embedding_dim, layer.padding_idx)
+            )
         case nn.BatchNorm2d():
             return _loaded(torch, layer, t.BatchNorm2d(layer.num_features, layer.eps, layer.momentum))
         case nn.MaxPool2d():

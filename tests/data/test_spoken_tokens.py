@@ -1,0 +1,111 @@
+"""Spoken tokens: the front end, the synthesis, CTC's targets, the scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from quernel.data.tasks import speech
+from quernel.data.tasks import spoken_tokens as task
+from quernel.data.tasks.common import stream
+
+
+@pytest.fixture(autouse=True)
+def _no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUERNEL_CACHE", "off")
+
+
+def test_utterances_repeat_and_begin_alike() -> None:
+    data, longer = task.load(6, 4), task.load(9, 2)
+    frames = data.train.x.shape[1]
+    for name in ("frames", "y", "words"):
+        np.testing.assert_array_equal(getattr(data.train, name), getattr(longer.train, name)[:6])
+    np.testing.assert_array_equal(data.train.x, longer.train.x[:6, :frames])
+    assert not np.array_equal(data.train.y[:4], data.test.y)  # parts have streams of their own
+    assert not np.array_equal(data.train.y, task.load(6, 0, seed=1).train.y)
+
+
+def test_targets_are_ctc_targets() -> None:
+    part = task.load(200, 0).train
+    assert part.x.shape[2] == 32 and part.x.dtype == np.float32 and np.isfinite(part.x).all()
+    assert 45 < part.frames.mean() < 80
+    for x, frames, y, words, aligned in zip(
+        part.x, part.frames, part.y, part.words, part.aligned, strict=True
+    ):
+        assert 3 <= words <= 6 and (y[:words] >= 1).all() and (y[:words] <= 10).all() and not y[words:].any()
+        assert not x[frames:].any() and not aligned[frames:].any()
+        assert frames >= 2 * words + 1  # CTC needs a frame per word, and a blank between equal ones
+        assert task.collapse(aligned[:frames]) == y[:words].tolist()
+    share = np.bincount(part.y[part.y > 0], minlength=11)[1:] / (part.y > 0).sum()
+    assert share.min() > 0.06 and share.max() < 0.14
+
+
+def test_front_end_finds_a_tone() -> None:
+    t = np.arange(4000) / 8000
+    filters = speech.mel_filters()
+    assert filters.shape == (129, 32) and filters.max() <= 1
+    for hertz in (300.0, 1000.0, 3000.0):
+        frames = speech.log_mel(np.sin(2 * np.pi * hertz * t) * np.hanning(4000) + 1e-3 * np.cos(40 * t))
+        assert frames.shape == ((4000 - 256) // 120 + 1, 32)
+        np.testing.assert_allclose(frames.mean(0), 0, atol=1e-5)
+        power = np.abs(np.fft.rfft(np.sin(2 * np.pi * hertz * t[:256]))) ** 2 @ filters
+        loudness = frames[15] - frames[0]  # from the silent edge to the middle
+        assert abs(int(loudness.argmax()) - int(power.argmax())) <= 1
+
+
+def test_vowels_have_their_formants() -> None:
+    """The spectrum of a vowel at 100 Hz is strongest at a harmonic next to its first formant."""
+    for name in ("i", "e", "a", "u"):
+        first = speech.PHONEMES[name][0]
+        tracks = np.tile(speech.PHONEMES[name][:3], (300, 1))
+        pulses = np.zeros(300 * 64)
+        pulses[::80] = 1  # 100 Hz
+        wave = speech._filtered(pulses, tracks, np.ones(300))[2048:-2048]
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave))))
+        hertz = np.fft.rfftfreq(len(wave), 1 / 8000)
+        assert abs(hertz[spectrum.argmax()] - first) < 90
+
+
+def test_a_filter_that_passes_all_changes_nothing() -> None:
+    """Windows add up to 1: with no resonance and no slope the source comes back."""
+    random = np.random.RandomState(0)
+    source = random.normal(size=64 * 40)
+    passed = speech._filtered(source, np.full((40, 3), 1e9), np.ones(40))
+    spectrum = np.fft.rfft(source) / (1 + np.fft.rfftfreq(len(source), 1 / 8000) / 500)
+    sloped = np.fft.irfft(spectrum, n=len(source))
+    middle = slice(256, -256)
+    assert np.corrcoef(passed[middle], sloped[middle])[0, 1] > 0.99
+
+
+def test_noise_has_its_level() -> None:
+    quiet, loud = [], []
+    for seed in range(20):
+        frames, _, owner = task.utterance(stream("test", seed))
+        quiet.append(frames[owner == 0].mean())
+        loud.append(frames[owner > 0].mean())
+    assert np.mean(loud) > np.mean(quiet) + 0.2
+
+
+def test_scores() -> None:
+    assert task.collapse(np.array([1, 1, 0, 1, 2, 2])) == [1, 1, 2]
+    assert task.collapse(np.array([1, 1, 0, 1, 2, 2]), shortest=2) == [1, 2]
+    assert task.collapse(np.zeros(0, int)) == []
+    assert task.token_errors([], [1, 2]) == 2 and task.token_errors([1, 2], []) == 2
+    assert task.token_errors([1, 3, 2], [1, 2]) == 1 and task.token_errors([1, 2], [2, 1]) == 2
+    part = task.load(0, 5).test
+    places = iter(range(5))
+
+    def told(x: np.ndarray) -> np.ndarray:
+        i = next(places)
+        assert len(x) == part.frames[i]
+        return part.aligned[i, : part.frames[i]]
+
+    assert task.token_error(part, told, shortest=1) == 0
+    assert task.token_error(part, lambda x: np.zeros(len(x), int)) == 1
+
+
+def test_the_net_hears_more_than_the_baseline() -> None:
+    data = task.load(150, 40)
+    ((_, linear),) = task.TASK.baselines(data).items()
+    net = task.TASK.train(data, "quernel", 6, 0, 0)
+    assert net < linear < 0.8 and net < 0.4
