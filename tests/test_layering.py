@@ -39,10 +39,12 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 # Python: what each part of the package may import from it. `_core` is the native module.
 FOUNDATION = {"errors", "recording", "runtime", "tensor", "autograd", "signature", "jit", "ops", "random"}
-# Its users are what Python sees of the engine's own objects. Five of them beside the tensors and ops: the arguments of jit; the tape and the
+# Its users are what Python sees of the engine's own objects. Six of them beside the tensors and ops: the arguments of jit; the tape and the
 # recording, which native code takes part in (accumulating gradients, transactions); the default random stream, which
-# is a native object; and the error classes, which native code raises.
-CORE_USERS = {"tensor", "autograd", "runtime", "signature", "jit", "ops", "recording", "random", "errors"}
+# is a native object; the error classes, which native code raises; and the profiler, whose clock is native.
+CORE_USERS = {
+    "tensor", "autograd", "runtime", "signature", "jit", "ops", "recording", "random", "errors", "profiler",
+}  # fmt: skip
 
 
 def relative(path: Path) -> str:
