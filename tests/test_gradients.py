@@ -243,8 +243,15 @@ def test_pooling(kernel: Any, stride: Any, padding: Any) -> None:
     x = np.random.default_rng(0).permutation(2 * 7 * 6 * 3).reshape(2, 7, 6, 3) / 10.0
     gradcheck(lambda x: ops.max_pool2d(x, kernel, stride, padding), x)
     for count in (True, False):
-        gradcheck(lambda x, c=count: ops.avg_pool2d(x, kernel, stride, padding, c), x)
+        gradcheck(lambda x, c=count: ops.avg_pool2d(x, kernel, stride, padding, c, not c), x)
     gradcheck(ops.global_avg_pool2d, x)
+    gradcheck(ops.global_max_pool2d, x)
+    gradcheck(lambda x: ops.max_pool2d(x, kernel, stride, padding, (2, 1), True), x)
+    for fn in (ops.adaptive_avg_pool2d, ops.adaptive_max_pool2d):
+        for size in (3, (4, None), (9, 2)):
+            gradcheck(lambda x, fn=fn, size=size: fn(x, size), x)
+    for one in (ops.max_pool1d, ops.avg_pool1d):
+        gradcheck(lambda x, one=one: one(x, 3, 2, 1, ceil_mode=True), x[0])
 
 
 @pytest.mark.parametrize("shape", [(6, 4), (2, 3, 2, 5)])
@@ -286,6 +293,9 @@ LINEAR: dict[str, tuple[Callable[[qn.Tensor], qn.Tensor], tuple[int, ...]]] = {
     "sort": (lambda x: x.sort(dim=0)[0], (9, 4)),
     "clone": (ops.clone, (3,)),
     "avg_pool": (lambda x: ops.avg_pool2d(x, 2, 1, 1), (2, 5, 4, 3)),
+    "adaptive_pool": (lambda x: ops.adaptive_avg_pool2d(x, (4, 2)), (2, 8, 4, 3)),
+    "nearest": (lambda x: ops.interpolate(x, (7, 3)), (2, 5, 4, 3)),
+    "bilinear": (lambda x: ops.interpolate(x, scale_factor=2, mode="bilinear"), (2, 5, 4, 3)),
     "conv": (lambda x: ops.conv2d(x, _WEIGHT, stride=2, padding=1, groups=2), (2, 5, 4, 4)),
     "linear": (lambda x: ops.linear(x, _WEIGHT.reshape(6, 8)), (3, 8)),
     "matmul": (lambda x: ops.matmul(x, _WEIGHT.reshape(8, 6)), (2, 3, 8)),

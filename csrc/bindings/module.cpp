@@ -14,9 +14,12 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_embedding(m);
   quernel::register_reduce(m);
   quernel::register_pool(m);
+  quernel::register_upsample(m);
   quernel::register_softmax(m);
   quernel::register_loss(m);
   quernel::register_norm(m);
+  quernel::register_layer_norm(m);
+  quernel::register_group_norm(m);
   quernel::register_random(m);
   quernel::register_optim(m);
   quernel::register_matmul(m);

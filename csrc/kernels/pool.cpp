@@ -3,6 +3,8 @@
 // so that no two threads write one pixel and the order of summation is fixed.
 #include "kernels/args/pool.h"
 
+#include <limits>
+
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 
@@ -16,24 +18,51 @@ struct Span {
 
 int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
 int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0
 
-// Taps of window `out` that lie inside an axis of length `size`.
-Span taps(int64_t out, int64_t stride, int64_t pad, int64_t kernel, int64_t size) {
-  const int64_t first = out * stride - pad;
-  return {at_least(0, -first), at_most(kernel, size - first)};
-}
+// How windows lie along one axis of an image.
+struct Axis {
+  int64_t size, outputs, kernel, stride, pad, dilation;
+  bool adaptive;
 
-// Windows that hold input position `in`.
-Span windows(int64_t in, int64_t stride, int64_t pad, int64_t kernel, int64_t outputs) {
-  const int64_t last = in + pad;
-  const int64_t before = last - kernel;  // the window that starts there ends just before `in`
-  return {before < 0 ? 0 : before / stride + 1, at_most(outputs, last / stride + 1)};
-}
+  // Where tap 0 of a window is; before the image if it is in the padding.
+  int64_t origin(int64_t out) const { return adaptive ? out * size / outputs : out * stride - pad; }
 
-// x[c] of the pixel under tap (i, j) of window (oh, ow).
+  // The taps of a window that lie inside the image.
+  Span taps(int64_t out) const {
+    const int64_t first = origin(out);
+    if (adaptive) return {0, ceil_div((out + 1) * size, outputs) - first};
+    const int64_t room = at_least(0, size - first);
+    return {first < 0 ? ceil_div(-first, dilation) : 0, at_most(kernel, ceil_div(room, dilation))};
+  }
+
+  // Windows that may hold position `in`: all that do, if there is no dilation.
+  Span windows(int64_t in) const {
+    if (adaptive) return {in * outputs / size, ceil_div((in + 1) * outputs, size)};
+    const int64_t last = in + pad;
+    const int64_t before = last - (kernel - 1) * dilation - 1;  // the window that starts there ends just before `in`
+    return {before < 0 ? 0 : before / stride + 1, at_most(outputs, last / stride + 1)};
+  }
+
+  // The tap of a window from windows(in) that lies at `in`, or -1.
+  int64_t tap(int64_t in, int64_t out) const {
+    const int64_t distance = in - origin(out);
+    if (dilation == 1) return distance;
+    return distance % dilation ? -1 : distance / dilation;
+  }
+
+  // Taps of a window that an average counts: those inside, or also those in the padding.
+  int64_t counted(int64_t out, bool include_pad) const {
+    return include_pad ? at_most(kernel, size + pad - origin(out)) : taps(out).size();
+  }
+};
+
+Axis rows_of(const PoolArgs& a) { return {a.h, a.oh, a.kh, a.stride_h, a.pad_h, a.dilation_h, a.adaptive}; }
+Axis columns_of(const PoolArgs& a) { return {a.w, a.ow, a.kw, a.stride_w, a.pad_w, a.dilation_w, a.adaptive}; }
+
+// x[c] of a pixel.
 template <class T>
-const T* tap_pixel(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow, int64_t i, int64_t j) {
-  const int64_t h = oh * a.stride_h - a.pad_h + i, w = ow * a.stride_w - a.pad_w + j;
+const T* pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
   return static_cast<const T*>(a.x) + ((n * a.h + h) * a.w + w) * a.c;
 }
 
@@ -53,20 +82,24 @@ MaskF64 index_equals(const int32_t* index, int64_t tap, int n, VecF64) {
   return VecF64::load(lanes) == VecF64::set(static_cast<double>(tap));
 }
 
-// The first maximum, or the first NaN.
+// The first maximum, or the first NaN. A window whose taps all lie in the padding (dilation allows that) gives -inf.
 template <class T>
 void max_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
   using V = Vec<T>;
-  const Span kh = taps(oh, a.stride_h, a.pad_h, a.kh, a.h), kw = taps(ow, a.stride_w, a.pad_w, a.kw, a.w);
-  const int64_t out = ((n * a.oh + oh) * a.ow + ow) * a.c;
+  const Axis rows = rows_of(a), columns = columns_of(a);
+  const Span kh = rows.taps(oh), kw = columns.taps(ow);
+  const bool any = kh.size() > 0 && kw.size() > 0;
+  const int64_t top = rows.origin(oh), left = columns.origin(ow), out = ((n * a.oh + oh) * a.ow + ow) * a.c;
+  const int64_t h0 = top + kh.begin * a.dilation_h, w0 = left + kw.begin * a.dilation_w;
+  const V none = V::set(-std::numeric_limits<T>::infinity()), first = V::set(any ? T(kh.begin * a.kw + kw.begin) : -1);
   for_lanes<V>(a.c, [&](int64_t c, int k) {
-    const int64_t first = kh.begin * a.kw + kw.begin;
-    V best = get<V>(tap_pixel<T>(a, n, oh, ow, kh.begin, kw.begin) + c, k), index = V::set(static_cast<T>(first));
+    V best = any ? get<V>(pixel<T>(a, n, h0, w0) + c, k) : none, index = first;
     for (int64_t i = kh.begin; i < kh.end; ++i) {
-      for (int64_t j = kw.begin; j < kw.end; ++j) {
-        const V x = get<V>(tap_pixel<T>(a, n, oh, ow, i, j) + c, k);
-        const auto better = (x > best) | (is_nan(x) & ~is_nan(best));
-        best = select(better, x, best);
+      const T* x = pixel<T>(a, n, top + i * a.dilation_h, w0) + c;
+      for (int64_t j = kw.begin; j < kw.end; ++j, x += a.dilation_w * a.c) {
+        const V v = get<V>(x, k);
+        const auto better = (v > best) | (is_nan(v) & ~is_nan(best));
+        best = select(better, v, best);
         index = select(better, V::set(static_cast<T>(i * a.kw + j)), index);
       }
     }
@@ -78,16 +111,18 @@ void max_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
 template <class T>
 void max_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
   using V = Vec<T>;
-  const Span rows = windows(h, a.stride_h, a.pad_h, a.kh, a.oh), cols = windows(w, a.stride_w, a.pad_w, a.kw, a.ow);
+  const Axis rows = rows_of(a), columns = columns_of(a);
+  const Span from_rows = rows.windows(h), from_columns = columns.windows(w);
   T* dx = static_cast<T*>(a.y) + ((n * a.h + h) * a.w + w) * a.c;
   for_lanes<V>(a.c, [&](int64_t c, int k) {
     V total = V::zero();
-    for (int64_t oh = rows.begin; oh < rows.end; ++oh) {
-      for (int64_t ow = cols.begin; ow < cols.end; ++ow) {
-        const int64_t tap = (h + a.pad_h - oh * a.stride_h) * a.kw + w + a.pad_w - ow * a.stride_w;
-        const int64_t from = ((n * a.oh + oh) * a.ow + ow) * a.c + c;
+    for (int64_t oh = from_rows.begin; oh < from_rows.end; ++oh) {
+      const int64_t i = rows.tap(h, oh);
+      for (int64_t ow = from_columns.begin; ow < from_columns.end; ++ow) {
+        const int64_t j = columns.tap(w, ow), from = ((n * a.oh + oh) * a.ow + ow) * a.c + c;
+        if (i < 0 || j < 0) continue;
         const V g = get<V>(static_cast<const T*>(a.x) + from, k);
-        const auto hit = index_equals(static_cast<const int32_t*>(a.index) + from, tap, k, V{});
+        const auto hit = index_equals(static_cast<const int32_t*>(a.index) + from, i * a.kw + j, k, V{});
         total = total + select(hit, g, V::zero());
       }
     }
@@ -97,20 +132,31 @@ void max_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
 
 // What the average of a window divides by.
 template <class T>
-T divisor(const PoolArgs& a, Span kh, Span kw) {
-  return static_cast<T>(a.count_include_pad ? a.kh * a.kw : kh.size() * kw.size());
+T divisor(const PoolArgs& a, const Axis& rows, const Axis& columns, int64_t oh, int64_t ow) {
+  const bool include_pad = a.count_include_pad && !a.adaptive;
+  return static_cast<T>(rows.counted(oh, include_pad) * columns.counted(ow, include_pad));
 }
 
+// Sums wide windows row by row, so that no digits are lost to one long chain of additions.
 template <class T>
 void avg_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
   using V = Vec<T>;
-  const Span kh = taps(oh, a.stride_h, a.pad_h, a.kh, a.h), kw = taps(ow, a.stride_w, a.pad_w, a.kw, a.w);
+  const Axis rows = rows_of(a), columns = columns_of(a);
+  const Span kh = rows.taps(oh), kw = columns.taps(ow);
+  const int64_t top = rows.origin(oh), w0 = columns.origin(ow) + kw.begin;
   T* y = static_cast<T*>(a.y) + ((n * a.oh + oh) * a.ow + ow) * a.c;
-  const V count = V::set(divisor<T>(a, kh, kw));
+  const V count = V::set(divisor<T>(a, rows, columns, oh, ow));
   for_lanes<V>(a.c, [&](int64_t c, int k) {
     V total = V::zero();
-    for (int64_t i = kh.begin; i < kh.end; ++i)
-      for (int64_t j = kw.begin; j < kw.end; ++j) total = total + get<V>(tap_pixel<T>(a, n, oh, ow, i, j) + c, k);
+    for (int64_t i = kh.begin; i < kh.end; ++i) {
+      const T* x = pixel<T>(a, n, top + i, w0) + c;
+      const auto tap = [&](int64_t j) { return get<V>(x + j * a.c, k); };
+      if (kw.size() < 4) {
+        for (int64_t j = 0; j < kw.size(); ++j) total = total + tap(j);
+      } else {
+        total = total + sum_rows<V>(kw.size(), tap);
+      }
+    }
     put(total / count, y + c, k);
   });
 }
@@ -118,16 +164,16 @@ void avg_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
 template <class T>
 void avg_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
   using V = Vec<T>;
-  const Span rows = windows(h, a.stride_h, a.pad_h, a.kh, a.oh), cols = windows(w, a.stride_w, a.pad_w, a.kw, a.ow);
+  const Axis rows = rows_of(a), columns = columns_of(a);
+  const Span from_rows = rows.windows(h), from_columns = columns.windows(w);
   T* dx = static_cast<T*>(a.y) + ((n * a.h + h) * a.w + w) * a.c;
   for_lanes<V>(a.c, [&](int64_t c, int k) {
     V total = V::zero();
-    for (int64_t oh = rows.begin; oh < rows.end; ++oh) {
-      const Span kh = taps(oh, a.stride_h, a.pad_h, a.kh, a.h);
-      for (int64_t ow = cols.begin; ow < cols.end; ++ow) {
-        const T count = divisor<T>(a, kh, taps(ow, a.stride_w, a.pad_w, a.kw, a.w));
+    for (int64_t oh = from_rows.begin; oh < from_rows.end; ++oh) {
+      for (int64_t ow = from_columns.begin; ow < from_columns.end; ++ow) {
         const int64_t from = ((n * a.oh + oh) * a.ow + ow) * a.c + c;
-        total = total + get<V>(static_cast<const T*>(a.x) + from, k) / V::set(count);
+        const V g = get<V>(static_cast<const T*>(a.x) + from, k);
+        total = total + g / V::set(divisor<T>(a, rows, columns, oh, ow));
       }
     }
     put(total, dx + c, k);

@@ -47,6 +47,10 @@ Fn<TopkGradArgs> topk_grad;
 // pool
 Fn<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
 
+// upsample
+Fn<UpsampleArgs> upsample, upsample_grad;
+ScratchFn<UpsampleArgs> upsample_scratch, upsample_grad_scratch;
+
 // softmax
 Fn<SoftmaxArgs> softmax, softmax_grad;
 Fn<CheckLabelsArgs> check_labels;
@@ -66,6 +70,19 @@ Fn<BatchNormUpdateArgs> batch_norm_update;
 Fn<BatchNormGradParamsArgs> batch_norm_grad_params;
 Fn<BatchNormGradInputArgs> batch_norm_grad_input;
 ScratchFn<BatchNormGradInputArgs> batch_norm_grad_input_scratch;
+
+// layer_norm
+Fn<LayerNormArgs> layer_norm;
+Fn<LayerNormGradArgs> layer_norm_grad;
+
+// group_norm
+Fn<GroupNormStatsArgs> group_norm_stats;
+Fn<GroupNormMergeArgs> group_norm_merge;
+Fn<GroupNormArgs> group_norm;
+ScratchFn<GroupNormArgs> group_norm_scratch;
+Fn<GroupNormGradSumsArgs> group_norm_grad_sums;
+Fn<GroupNormGradArgs> group_norm_grad;
+ScratchFn<GroupNormGradArgs> group_norm_grad_scratch;
 
 // random
 Fn<DropoutArgs> dropout;
@@ -138,6 +155,9 @@ extern constinit const Level level{
             .max_pool2d_grad = entry<max_pool2d_grad>,
             .avg_pool2d = entry<avg_pool2d>,
             .avg_pool2d_grad = entry<avg_pool2d_grad>,
+            // upsample
+            .upsample = entry_with<upsample, upsample_scratch>,
+            .upsample_grad = entry_with<upsample_grad, upsample_grad_scratch>,
             // softmax
             .softmax = entry<softmax>,
             .softmax_grad = entry<softmax_grad>,
@@ -156,6 +176,15 @@ extern constinit const Level level{
             .batch_norm_update = entry<batch_norm_update>,
             .batch_norm_grad_params = entry<batch_norm_grad_params>,
             .batch_norm_grad_input = entry_with<batch_norm_grad_input, batch_norm_grad_input_scratch>,
+            // layer_norm
+            .layer_norm = entry<layer_norm>,
+            .layer_norm_grad = entry<layer_norm_grad>,
+            // group_norm
+            .group_norm_stats = entry<group_norm_stats>,
+            .group_norm_merge = entry<group_norm_merge>,
+            .group_norm = entry_with<group_norm, group_norm_scratch>,
+            .group_norm_grad_sums = entry<group_norm_grad_sums>,
+            .group_norm_grad = entry_with<group_norm_grad, group_norm_grad_scratch>,
             // random
             .dropout = entry<dropout>,
             .dropout_grad = entry<dropout_grad>,

@@ -4,6 +4,8 @@
 #include "kernels/args/conv.h"
 #include "kernels/args/elementwise.h"
 #include "kernels/args/embedding.h"
+#include "kernels/args/group_norm.h"
+#include "kernels/args/layer_norm.h"
 #include "kernels/args/layout.h"
 #include "kernels/args/loss.h"
 #include "kernels/args/matmul.h"
@@ -15,6 +17,7 @@
 #include "kernels/args/random.h"
 #include "kernels/args/reduce.h"
 #include "kernels/args/softmax.h"
+#include "kernels/args/upsample.h"
 
 namespace quernel {
 
@@ -62,6 +65,8 @@ struct KernelTable {
   Kernel<TopkGradArgs> topk_grad;
   // pool
   Kernel<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
+  // upsample
+  Kernel<UpsampleArgs> upsample, upsample_grad;
   // softmax
   Kernel<SoftmaxArgs> softmax, softmax_grad;
   Kernel<CheckLabelsArgs> check_labels;
@@ -77,6 +82,15 @@ struct KernelTable {
   Kernel<BatchNormUpdateArgs> batch_norm_update;
   Kernel<BatchNormGradParamsArgs> batch_norm_grad_params;
   Kernel<BatchNormGradInputArgs> batch_norm_grad_input;
+  // layer_norm
+  Kernel<LayerNormArgs> layer_norm;
+  Kernel<LayerNormGradArgs> layer_norm_grad;
+  // group_norm
+  Kernel<GroupNormStatsArgs> group_norm_stats;
+  Kernel<GroupNormMergeArgs> group_norm_merge;
+  Kernel<GroupNormArgs> group_norm;
+  Kernel<GroupNormGradSumsArgs> group_norm_grad_sums;
+  Kernel<GroupNormGradArgs> group_norm_grad;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;

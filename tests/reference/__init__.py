@@ -18,3 +18,4 @@ from tests.reference.quant import *
 from tests.reference.random import *
 from tests.reference.reduce import *
 from tests.reference.softmax import *
+from tests.reference.upsample import *

@@ -21,12 +21,24 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
         "groups",
         "bias",
     ),
-    "BatchNorm2d": ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    **{
+        f"{kind}Norm{d}d": ("num_features", "eps", "momentum", "affine", "track_running_stats")
+        for kind in ("Batch", "Instance")
+        for d in (1, 2)
+    },
+    "GroupNorm": ("num_groups", "num_channels", "eps", "affine"),
+    "LayerNorm": ("normalized_shape", "eps", "elementwise_affine", "bias"),
+    "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "Dropout": ("p",),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
-    "MaxPool2d": ("kernel_size", "stride", "padding"),
-    "AvgPool2d": ("kernel_size", "stride", "padding", "count_include_pad"),
+    **{f"MaxPool{d}d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode") for d in (1, 2)},
+    **{
+        f"AvgPool{d}d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad") for d in (1, 2)
+    },
+    **{f"Adaptive{kind}Pool{d}d": ("output_size",) for kind in ("Avg", "Max") for d in (1, 2)},
     "GlobalAvgPool2d": (),
+    "GlobalMaxPool2d": (),
+    "Upsample": ("size", "scale_factor", "mode", "align_corners"),
     **{
         f"{kind}Pad{d}d": ("padding", "value") if kind == "Constant" else ("padding",)
         for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
@@ -54,13 +66,17 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "PReLU": ("num_parameters", "init"),
     "Softmax": ("dim",),
 }
-_PRESENCE = {"bias": "bias", "affine": "weight"}  # arguments that say whether a parameter exists
 _SIZES = (
     "in_features",
     "in_channels",
     "num_features",
     "num_embeddings",
 )  # inferred again when the parameters are loaded
+_PRESENCE = {
+    "bias": "bias",
+    "affine": "weight",
+    "elementwise_affine": "weight",
+}  # arguments that say whether a parameter exists
 
 
 def describe(net: Module) -> dict[str, Any] | None:

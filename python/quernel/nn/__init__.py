@@ -42,7 +42,15 @@ from quernel.nn.loss import (
     SmoothL1Loss,
 )
 from quernel.nn.module import Module
-from quernel.nn.norm import BatchNorm2d
+from quernel.nn.norm import (
+    BatchNorm1d,
+    BatchNorm2d,
+    GroupNorm,
+    InstanceNorm1d,
+    InstanceNorm2d,
+    LayerNorm,
+    RMSNorm,
+)
 from quernel.nn.pad import (
     CircularPad1d,
     CircularPad2d,
@@ -56,16 +64,34 @@ from quernel.nn.pad import (
     ZeroPad2d,
 )
 from quernel.nn.parameter import Parameter
-from quernel.nn.pool import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from quernel.nn.pool import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveMaxPool1d,
+    AdaptiveMaxPool2d,
+    AvgPool1d,
+    AvgPool2d,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    MaxPool1d,
+    MaxPool2d,
+)
+from quernel.nn.upsample import Upsample
 
 __all__ = [
     "CELU",
     "ELU",
     "GELU",
     "SELU",
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
     "BCEWithLogitsLoss",
+    "BatchNorm1d",
     "BatchNorm2d",
     "CircularPad1d",
     "CircularPad2d",
@@ -78,17 +104,23 @@ __all__ = [
     "Flatten",
     "FocalLoss",
     "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
+    "GroupNorm",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "HuberLoss",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
     "KLDivLoss",
     "L1Loss",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LogSigmoid",
     "MSELoss",
+    "MaxPool1d",
     "MaxPool2d",
     "Mish",
     "Module",
@@ -97,6 +129,7 @@ __all__ = [
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -112,6 +145,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "Tanh",
+    "Upsample",
     "ZeroPad1d",
     "ZeroPad2d",
     "init",

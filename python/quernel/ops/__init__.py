@@ -64,7 +64,9 @@ from quernel.ops.embedding import (
     scatter_add,
     take_along_dim,
 )
+from quernel.ops.group_norm import group_norm, instance_norm
 from quernel.ops.indexing import assign_, getitem, masked_fill, masked_select, nonzero
+from quernel.ops.layer_norm import layer_norm, rms_norm
 from quernel.ops.layout import (
     broadcast_to,
     concat,
@@ -91,7 +93,18 @@ from quernel.ops.norm import batch_norm
 from quernel.ops.op import OPS, Op, Spec, Tracer, current_tracer, op, set_tracer
 from quernel.ops.operands import cast
 from quernel.ops.pad import pad
-from quernel.ops.pool import adaptive_avg_pool2d, avg_pool2d, global_avg_pool2d, max_pool2d
+from quernel.ops.pool import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    avg_pool1d,
+    avg_pool2d,
+    global_avg_pool2d,
+    global_max_pool2d,
+    max_pool1d,
+    max_pool2d,
+)
 from quernel.ops.quant import (
     dequantize,
     qadd,
@@ -156,6 +169,7 @@ from quernel.ops.unary import (
     square,
     tanh,
 )
+from quernel.ops.upsample import interpolate
 
 __all__ = [  # noqa: RUF022 - by file
     "ACTIVATIONS", "celu", "elu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "relu6",
@@ -175,10 +189,13 @@ __all__ = [  # noqa: RUF022 - by file
     "sigmoid_focal_loss", "smooth_l1_loss",
     "linear", "matmul",
     "batch_norm",
+    "group_norm", "instance_norm", "layer_norm", "rms_norm",
+    "interpolate",
     "OPS", "Op", "Spec", "Tracer", "current_tracer", "op", "set_tracer",
     "cast",
     "pad",
-    "adaptive_avg_pool2d", "avg_pool2d", "global_avg_pool2d", "max_pool2d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d",
+    "avg_pool2d", "global_avg_pool2d", "global_max_pool2d", "max_pool1d", "max_pool2d",
     "dequantize", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw",
     "quantize",
     "dropout", "normal", "uniform",

@@ -27,8 +27,9 @@ def _rule(
     weight: Any = None,
     bias: Any = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
+    batches: Any = None,
 ) -> Spec:
     spec = spec_of(x)
     check_floating("batch_norm", "x", spec.dtype)
@@ -48,9 +49,13 @@ def _rule(
             check_same_dtype("batch_norm", "x", spec.dtype, name, have.dtype)
     if (running_mean is None) != (running_var is None):
         raise ArgumentError("[batch_norm] running_mean and running_var come together, or neither does")
-    if not eps > 0 or not 0 <= momentum <= 1:
+    if not eps > 0 or not (momentum is None or 0 <= momentum <= 1):
         raise ArgumentError(
             f"[batch_norm] eps must be positive and momentum in [0, 1], got eps={eps}, momentum={momentum}"
+        )
+    if training and momentum is None and running_mean is not None and batches is None:
+        raise ArgumentError(
+            "[batch_norm] momentum=None averages over all batches and needs batches= to count them"
         )
     rows = math.prod(spec.shape[:-1])
     if training and rows < 2:
@@ -68,8 +73,9 @@ def batch_norm(
     weight: TensorLike | None = None,
     bias: TensorLike | None = None,
     training: bool = False,
-    momentum: float = 0.1,
+    momentum: float | None = 0.1,
     eps: float = 1e-5,
+    batches: Tensor | None = None,
 ) -> Tensor:
     """Returns ``(x - mean) / sqrt(var + eps) * weight + bias`` with a mean and variance per channel.
 
@@ -84,8 +90,9 @@ def batch_norm(
         weight: (C,), 1 if None.
         bias: (C,), 0 if None.
         training: Whether to use, and to learn, the batch's statistics.
-        momentum: Weight of the batch in the running statistics.
+        momentum: Weight of the batch in the running statistics; None makes them the average over all batches.
         eps: Added to the variance.
+        batches: With ``momentum=None``, how many batches there were, (1,) and of x's dtype; training counts in place.
 
     Raises:
         ShapeError: The number of channels differs.
@@ -94,7 +101,7 @@ def batch_norm(
     a = as_tensor(x)
     w = None if weight is None else as_tensor(weight)
     b = None if bias is None else as_tensor(bias)
-    _rule(a, running_mean, running_var, w, b, training, momentum, eps)
+    _rule(a, running_mean, running_var, w, b, training, momentum, eps, batches)
     if training or running_mean is None or running_var is None:
         gradient = _batch_gradient
         mean, var = _core.batch_norm_stats(a._t)
@@ -104,7 +111,10 @@ def batch_norm(
     y = _core.batch_norm(a._t, mean, var, None if w is None else w._t, None if b is None else b._t, eps)
     if training and running_mean is not None and running_var is not None:
         rows = math.prod(a._t.shape[:-1])
-        _core.batch_norm_update_(mean, var, running_mean._t, running_var._t, momentum, rows)
+        if momentum is not None:
+            _core.batch_norm_update_(mean, var, running_mean._t, running_var._t, momentum, rows)
+        elif batches is not None:
+            _average(mean, var, running_mean._t, running_var._t, batches._t, rows)
     if not needs_grad(a, w, b):
         return Tensor(y)
     saved = (a._t, mean, var, None if w is None else w._t)
@@ -116,6 +126,23 @@ def batch_norm(
         ]
 
     return put_on_tape(y, (a, w, b), backward, saved)
+
+
+def _average(
+    mean: _core.Tensor,
+    var: _core.Tensor,
+    running_mean: _core.Tensor,
+    running_var: _core.Tensor,
+    batches: _core.Tensor,
+    rows: int,
+) -> None:
+    """Moves the running statistics by 1 / batches of the way to those of this batch."""
+    batch_mean, batch_var = (_core.full(mean.shape, 0.0, mean.dtype) for _ in range(2))
+    _core.batch_norm_update_(mean, var, batch_mean, batch_var, 1.0, rows)  # which makes the variance unbiased
+    _core.copy_into_(batches, _core.add(batches, 1.0))
+    for running, batch in ((running_mean, batch_mean), (running_var, batch_var)):
+        step = _core.div(_core.sub(batch, running), batches)
+        _core.copy_into_(running, _core.add(running, step))
 
 
 def _batch_gradient(
