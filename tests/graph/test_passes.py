@@ -112,6 +112,20 @@ def test_values_with_other_readers_are_not_fused() -> None:
             np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
+def test_batch_norm_1d_folds_into_linear() -> None:
+    qn.seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, momentum=None), nn.ReLU(), nn.Linear(4, 2))
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        net(rng.normal(1, 2, (8, 3)).astype(np.float32))
+    graph = trace(net.eval(), [Input((3,))])
+    best = optimize(graph)
+    assert [n.op for n in best.nodes] == ["linear", "linear"]
+    assert not any(name.startswith("1.") for name in best.weights)
+    x = rng.normal(size=(5, 3)).astype(np.float32)
+    np.testing.assert_allclose(outputs(best, x), outputs(graph, x), atol=1e-5)
+
+
 def test_dead_code_and_its_weights_go() -> None:
     class Dead(nn.Module):
         def __init__(self) -> None:

@@ -36,6 +36,30 @@ def test_numbers_of_a_chain(capsys: pytest.CaptureFixture[str]) -> None:
     assert len({len(line) for line in text.splitlines()[2:3] + text.splitlines()[-2:-1]}) == 1
 
 
+def test_every_layer_goes_by_its_name() -> None:
+    layers = (
+        *(
+            nn.Conv2d(3, 6, 3),
+            nn.ReflectionPad2d(1),
+            nn.ConstantPad2d(1, 2),
+            nn.InstanceNorm2d(6),
+            nn.GroupNorm(2),
+        ),
+        *(
+            nn.Upsample(scale_factor=2),
+            nn.AdaptiveAvgPool2d(4),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.AdaptiveMaxPool2d(2),
+        ),
+        *(nn.Flatten(), nn.LayerNorm(), nn.Linear(24, 5), nn.BatchNorm1d(), nn.RMSNorm()),
+    )
+    summary = nn.Sequential(*layers).summary(input_shape=(8, 8, 3), show=False)
+    assert [row.kind for row in summary.rows] == [type(m).__name__ for m in layers]
+    assert {row.name: row.parameters for row in summary.rows if row.parameters} == {
+        "0": 9 * 3 * 6 + 6, "4": 12, "10": 48, "11": 24 * 5 + 5, "12": 10, "13": 5,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_any_graph(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     net = make(name)

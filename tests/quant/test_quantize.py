@@ -284,6 +284,63 @@ def test_all_zeros() -> None:
     np.testing.assert_array_equal(evaluate(model, np.ones((2, 3), np.float32)), np.zeros((2, 2)))
 
 
+class Shapes(nn.Module):
+    """Paddings, poolings and resamplings that have an int8 form."""
+
+    def __init__(self) -> None:
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(16, 4)
+        self.reflect, self.replicate = nn.ReflectionPad2d(1), nn.ReplicationPad2d(1)
+        self.up, self.halves, self.quarters = (
+            nn.Upsample(scale_factor=2),
+            nn.AdaptiveMaxPool2d(8),
+            nn.AdaptiveAvgPool2d(2),
+        )
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y = self.up(self.a(self.reflect(x)))
+        y = self.halves(self.b(self.replicate(y)))
+        return self.head(ops.concat([ops.global_max_pool2d(y), ops.global_avg_pool2d(self.quarters(y))], 1))
+
+
+class Floats(nn.Module):
+    """The same with arguments for which there is none: these ops run in float between dequantize and quantize."""
+
+    def __init__(self) -> None:
+        self.a, self.b, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8 * 9, 4)
+        self.up, self.thirds, self.ceil = (
+            nn.Upsample((9, 9), mode="bilinear"),
+            nn.AdaptiveAvgPool2d(4),
+            nn.MaxPool2d(2, 1, ceil_mode=True),
+        )
+        self.norm, self.layer = nn.GroupNorm(2, 8), nn.LayerNorm(8 * 9)
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y = self.thirds(self.norm(self.b(self.up(self.a(x)))))
+        return self.head(self.layer(ops.flatten(self.ceil(y), 1)))
+
+
+@pytest.mark.parametrize(("make_net", "expected"), [
+    (Shapes, ["pad", "quantize", "qconv2d", "interpolate", "pad", "qconv2d", "qmax_pool2d", "qmax_pool2d", "flatten",
+              "qavg_pool2d", "qmean_hw", "concat", "qlinear"]),
+    (Floats, ["quantize", "qconv2d", "interpolate", "quantize", "qconv2d", "group_norm",
+              "adaptive_avg_pool2d", "max_pool2d", "flatten", "layer_norm", "quantize", "qlinear"]),
+])  # fmt: skip
+def test_shapes_of_images(make_net: Any, expected: list[str]) -> None:
+    qn.seed(0)
+    net = make_net().eval()
+    model = compress.quantize(net, calibration=images(64))
+    assert kinds(model) == expected
+    x = images(8)
+    want = evaluate(net, x)
+    got = evaluate(model, x)
+    assert np.abs(got - want).max() < 0.06 * np.abs(want).max()
+    for node in model.graph.nodes:
+        if node.op in ("interpolate", "pad") and make_net is Shapes and node is not model.graph.nodes[0]:
+            assert node.outputs[0].dtype == "uint8"
+    np.testing.assert_array_equal(model.freeze(max_batch=8)(x), got)
+    np.testing.assert_array_equal(model.freeze(max_batch=3)(x), got)
+
+
 # ---- using it -------------------------------------------------------------------------------------------------------
 
 

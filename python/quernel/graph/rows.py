@@ -10,6 +10,7 @@ _N = Dim()
 # features have the batch in front and work along other axes.
 _BY_ROW = {
     *("embedding", "one_hot", "linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
+    *("global_max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "group_norm"),
     *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
     *("quantize", "dequantize", "qlookup", "qadd"),
 }
@@ -67,6 +68,11 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
     match node.op:
         case "batch_norm":
             return node.args["training"] is False and node.args["running_mean"] is not None
+        case "layer_norm" | "rms_norm":
+            shape = node.args["normalized_shape"]
+            return len(shape if isinstance(shape, tuple) else (shape,)) < rank
+        case "instance_norm":
+            return node.args["use_input_stats"] is False or node.args["running_mean"] is None
         case "reshape" | "flatten":
             return True  # row-major: (N, …) to (N, …) keeps each row's elements together
         case "permute":

@@ -109,7 +109,7 @@ def summarize(graph: Graph) -> Summary:
 def _is_layer(node: Node) -> bool:
     """Whether the node is the work of the layer that it carries the name of: Conv2d and conv2d, ReflectionPad2d and pad."""
     layer, op = (_bare(name) for name in (node.layer, node.op))
-    return layer.startswith(op) or layer.endswith(op)
+    return layer.startswith(op) or layer.endswith(op) or (layer, op) == ("upsample", "interpolate")
 
 
 def _bare(name: str) -> str:

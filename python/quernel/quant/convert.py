@@ -25,7 +25,7 @@ from quernel.graph.passes import drop_dead
 from quernel.ops.create import tensor
 from quernel.ops.shapes import pair
 from quernel.quant.observers import MinMax, Scale
-from quernel.quant.regions import Clamp, Groups, Regions, absorb_clamps, bounds, find
+from quernel.quant.regions import Clamp, Groups, Regions, absorb_clamps, bounds, even_window, find
 from quernel.tensor import Tensor
 
 _LARGEST_BIAS = 2**29  # in steps of the int32 sum, so that products still fit beside it
@@ -241,16 +241,39 @@ class _Emitter:
         }
         if node.op in ("global_avg_pool2d", "mean"):
             self._append(node, "qmean_hw", {"x": args["x"]})
+        elif node.op == "global_max_pool2d":
+            self._global_max(node, args["x"])
+        elif node.op.startswith("adaptive_"):
+            window = even_window(self._graph, node)
+            tiles: dict[str, Arg] = {
+                "x": args["x"],
+                "kernel_size": window,
+                "stride": window,
+                "padding": (0, 0),
+            }
+            if node.op == "adaptive_max_pool2d":
+                self._append(node, "qmax_pool2d", tiles)
+            else:
+                self._append(node, "qavg_pool2d", {**tiles, "zero_point": 0, "count_include_pad": False})
         elif node.op == "max_pool2d":
             self._append(node, "qmax_pool2d", {"x": args["x"], **_window(node)})
         elif node.op == "avg_pool2d":
             zero_point = self._scales[node.refs[0]].zero_point
             pad = {"zero_point": zero_point, "count_include_pad": node.args["count_include_pad"]}
             self._append(node, "qavg_pool2d", {"x": args["x"], **_window(node), **pad})
-        elif node.op == "pad":
+        elif node.op == "pad" and node.args["mode"] == "constant":
             self._append(node, "pad", {**args, "value": self._scales[node.refs[0]].zero_point})
         else:
             self._append(node, node.op, dict(args))
+
+    def _global_max(self, node: Node, x: Arg) -> None:
+        n, h, w, c = self._graph.value(node.refs[0]).shape
+        assert isinstance(h, int)
+        assert isinstance(w, int)
+        value = Value((n, 1, 1, c), "uint8")
+        args: dict[str, Arg] = {"x": x, "kernel_size": (h, w), "stride": (h, w), "padding": (0, 0)}
+        self._nodes.append(Node(f"{node.name}:max", "qmax_pool2d", args, (value,), node.layer))
+        self._append(node, "flatten", {"x": Ref(f"{node.name}:max"), "start_dim": 1, "end_dim": -1})
 
 
 def _window(node: Node) -> dict[str, Arg]:

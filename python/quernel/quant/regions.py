@@ -23,7 +23,8 @@ UNARY = (
 )
 CLAMPS = ("relu", "relu6")  # activations that a contraction keeps: bounds of what it stores
 MOVES = (
-    *("max_pool2d", "avg_pool2d", "global_avg_pool2d", "mean"),
+    *("max_pool2d", "avg_pool2d", "global_max_pool2d", "global_avg_pool2d", "mean"),
+    *("adaptive_max_pool2d", "adaptive_avg_pool2d", "interpolate"),
     *("reshape", "flatten", "permute", "getitem", "concat", "pad"),
 )
 
@@ -41,10 +42,36 @@ def kind(graph: Graph, node: Node) -> str | None:
         return "addition" if len(node.refs) == 2 and len({v.shape for v in values}) == 1 else None
     if node.op in UNARY:
         return "unary"
-    constant = node.op == "pad" and node.args["mode"] == "constant"
-    if (constant and node.args["value"] != 0) or (node.op == "mean" and not _is_global(node)):
-        return None
-    return "move" if node.op in MOVES and not node.weights else None
+    return "move" if node.op in MOVES and not node.weights and _has_int8_form(graph, node) else None
+
+
+def _has_int8_form(graph: Graph, node: Node) -> bool:
+    """Whether these arguments of a move leave its values on its input's scale, and there is a kernel."""
+    args = node.args
+    match node.op:
+        case "pad":
+            return args["mode"] != "constant" or args["value"] == 0
+        case "mean":
+            return _is_global(node)
+        case "max_pool2d":
+            return args["dilation"] in (1, (1, 1)) and args["ceil_mode"] is False
+        case "avg_pool2d":
+            return args["ceil_mode"] is False
+        case "adaptive_max_pool2d" | "adaptive_avg_pool2d":
+            return even_window(graph, node) is not None
+        case "interpolate":
+            return args["mode"] in ("nearest", "nearest-exact")
+    return True
+
+
+def even_window(graph: Graph, node: Node) -> tuple[int, int] | None:
+    """The window of which an adaptive pooling is the tiling, if all of its windows have one size."""
+    window = []
+    for size, out in zip(graph.value(node.refs[0]).shape[1:3], node.outputs[0].shape[1:3], strict=True):
+        if not isinstance(size, int) or not isinstance(out, int) or size % out:
+            return None
+        window.append(size // out)
+    return window[0], window[1]
 
 
 def _is_global(node: Node) -> bool:
