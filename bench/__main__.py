@@ -11,7 +11,7 @@ from pathlib import Path
 
 SUBJECTS = {
     "gemm": "fp32 matrix products, from 16^3 to 1024^3, single rows, tall, wide",
-    "train": "a training step of an MLP and LeNet, batch 1 to 128, with Adam",
+    "train": "a training step of four nets of the zoo, batch 1 to 128, with Adam",
     "infer": "latency of frozen nets, fp32 and int8, batch 1, 16, 64",
     "threads": "the thread pool beside OpenMP: hot, parked, with a busy neighbour",
     "import": "import time and memory in fresh processes",

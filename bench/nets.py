@@ -6,26 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from quernel import nn
-
-
-def mlp() -> nn.Sequential:
-    """784-256-128-10."""
-    return nn.Sequential(nn.Linear(784, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 10))
-
-
-def lenet() -> nn.Sequential:
-    """LeNet-5 with ReLU and max pooling, for 28 x 28 images."""
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
-    )  # fmt: skip
-
+from quernel import models, nn
 
 NETS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
-    "mlp": (mlp, (784,)),
-    "lenet": (lenet, (28, 28, 1)),
+    "mlp": (models.mlp, (784,)),
+    "lenet": (models.lenet5, (28, 28, 1)),
+    "resnet8": (models.resnet8, (32, 32, 3)),
+    "mobilenet": (models.mobilenet_v2_small, (32, 32, 3)),
 }
 
 

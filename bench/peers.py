@@ -30,29 +30,11 @@ def set_threads(threads: int) -> None:
         limits.threadpool_limits(threads, user_api="blas")
 
 
-def torch_layers(torch: Any, net: Any) -> Any:
-    """The torch counterpart of a quernel Sequential, weights included (images stay NCHW there)."""
-    from quernel import nn
+def torch_layers(_torch: Any, net: Any) -> Any:
+    """The torch counterpart of a quernel net, weights included; it takes images as torch does, (N, C, H, W)."""
+    from quernel.data.tasks.torch_twin import torch_twin
 
-    def convert(layer: Any) -> Any:
-        if isinstance(layer, nn.Linear):
-            twin = torch.nn.Linear(layer.in_features, layer.out_features)
-            weight = np.array(layer.weight)
-        elif isinstance(layer, nn.Conv2d):
-            twin = torch.nn.Conv2d(
-                layer.in_channels, layer.out_channels, layer.kernel_size, padding=layer.padding
-            )
-            weight = np.array(layer.weight).transpose(0, 3, 1, 2).copy()
-        elif isinstance(layer, nn.MaxPool2d):
-            return torch.nn.MaxPool2d(2)
-        else:
-            return {"ReLU": torch.nn.ReLU, "Flatten": torch.nn.Flatten}[type(layer).__name__]()
-        with torch.no_grad():
-            twin.weight.copy_(torch.from_numpy(weight))
-            twin.bias.copy_(torch.from_numpy(np.array(layer.bias)))
-        return twin
-
-    return torch.nn.Sequential(*[convert(layer) for layer in net])
+    return torch_twin(net, nhwc=False)
 
 
 def onnx_session(model: Any, example: Any, threads: int) -> Callable[[np.ndarray], Any] | None:
@@ -95,6 +77,7 @@ def onnx_int8(
             return None if x is None else {"x": x}
 
     logging.getLogger().setLevel(logging.ERROR)
+    ort.set_default_logger_severity(3)  # errors alone
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source, target = str(Path(folder) / "a.onnx"), str(Path(folder) / "b.onnx")

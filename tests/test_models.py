@@ -33,6 +33,18 @@ COUNTS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int, float | N
     "resnet110 A": (lambda: models.resnet_cifar(110, shortcut="identity"), (32, 32, 3), 1_727_962, 252.9),
     # torchvision's documentation of resnet18: num_params 11689512, GFLOPS 1.81
     "resnet18": (models.resnet18, (224, 224, 3), 11_689_512, 1814.1),
+    # torchvision's documentation of mobilenet_v2: num_params 3504872, GFLOPS 0.3 (the paper's table 4: 3.4 M, 300 M)
+    "mobilenet_v2": (models.mobilenet_v2, (224, 224, 3), 3_504_872, 300.8),
+    # timm's results table: mobilenetv2_050 1.97 M, mobilenetv2_140 6.11 M
+    "mobilenet_v2 0.5": (lambda: models.mobilenet_v2(width=0.5), (224, 224, 3), 1_968_680, None),
+    "mobilenet_v2 1.4": (lambda: models.mobilenet_v2(width=1.4), (224, 224, 3), 6_108_776, None),
+    # ImageNet's less 990 classes of 1280 weights and a bias
+    "mobilenet_v2 cifar": (
+        lambda: models.mobilenet_v2(10, stem="cifar"),
+        (32, 32, 3),
+        3_504_872 - 990 * 1281,
+        None,
+    ),
     # "pytorch-cifar" (Liu): ResNet18 with 3x3 stem, 11,173,962 parameters, 0.56 G
     "resnet18 cifar": (lambda: models.resnet18(10, stem="cifar"), (32, 32, 3), 11_173_962, 555.4),
 }
@@ -54,10 +66,11 @@ def test_published_counts(name: str) -> None:
         (models.lenet5, (28, 28, 1)),
         (models.resnet8, (8, 8, 3)),
         (lambda: models.resnet_cifar(8, shortcut="identity"), (8, 8, 3)),
+        (lambda: models.mobilenet_v2(10, width=0.25, stem="cifar", dropout=0), (16, 16, 3)),
         (lambda: models.resnet18(10, width=4), (32, 32, 3)),
         (lambda: models.resnet18(10, width=4, stem="cifar"), (8, 8, 3)),
     ],
-    ids=["mlp", "lenet5", "resnet8", "resnet8 A", "resnet18", "resnet18 cifar"],
+    ids=["mlp", "lenet5", "resnet8", "resnet8 A", "mobilenet_v2", "resnet18", "resnet18 cifar"],
 )
 def test_nets_train_save_freeze_and_quantize(
     make: Callable[[], nn.Module], shape: tuple[int, ...], tmp_path: Path
@@ -68,7 +81,7 @@ def test_nets_train_save_freeze_and_quantize(
     x = np.random.default_rng(0).standard_normal((12, *shape), dtype=np.float32)
     y = np.arange(12) % 10
     net.compile(optimizer=qn.optim.Adam(net.parameters(), 3e-3), loss="cross_entropy", metrics=["accuracy"])
-    net.fit(x, y, epochs=40, batch_size=12, verbose=0)
+    net.fit(x, y, epochs=120, batch_size=12, verbose=0)
     assert net.evaluate(x, y)["accuracy"] > 0.9
     scores = net.predict(x)
     net.save(tmp_path / "net.safetensors")
@@ -94,6 +107,8 @@ def test_bad_arguments() -> None:
         (lambda: models.resnet_cifar(2), "6n \\+ 2"),
         (lambda: models.resnet_cifar(8, shortcut="none"), "shortcut is one of"),  # type: ignore[arg-type]
         (lambda: models.resnet18(stem="mnist"), "'imagenet' or 'cifar'"),  # type: ignore[arg-type]
+        (lambda: models.mobilenet_v2(stem="mnist"), "'imagenet' or 'cifar'"),  # type: ignore[arg-type]
+        (lambda: models.mobilenet_v2(width=0), "width is positive"),
         (lambda: models.lenet5(variant="gelu"), "'relu' or 'tanh'"),  # type: ignore[arg-type]
     ):
         with pytest.raises(ValueError, match=message):
@@ -102,7 +117,7 @@ def test_bad_arguments() -> None:
         _ = models.vgg  # type: ignore[attr-defined]
 
 
-FILES = ("perceptron", "lenet", "resnet")
+FILES = ("perceptron", "lenet", "mobilenet", "resnet")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -107,7 +107,13 @@ def test_fit_learns_and_repeats(recipe: Recipe) -> None:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("resnet8", (16, 16, 3)), ("resnet18", (64, 64, 3)), ("lenet5", (28, 28, 1)), ("mlp", (784,))],
+    [
+        ("resnet8", (16, 16, 3)),
+        ("resnet18", (64, 64, 3)),
+        ("mobilenet_v2_small", (32, 32, 3)),
+        ("lenet5", (28, 28, 1)),
+        ("mlp", (784,)),
+    ],
 )
 def test_torch_twin_computes_the_same(name: str, shape: tuple[int, ...]) -> None:
     torch = pytest.importorskip("torch")
@@ -126,6 +132,17 @@ def test_torch_twin_computes_the_same(name: str, shape: tuple[int, ...]) -> None
                 torch_twin(net, nhwc=False).eval()(torch.from_numpy(x.transpose(0, 3, 1, 2).copy())).numpy()
             )
         np.testing.assert_allclose(flat, twin, rtol=0, atol=1e-4 * np.abs(ours).max())
+
+
+def test_torch_twin_of_flattened_images() -> None:
+    torch = pytest.importorskip("torch")
+    from quernel.data.tasks.torch_twin import torch_twin
+
+    qn.seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(90, 7)).eval()
+    x = np.random.default_rng(0).standard_normal((2, 6, 5, 3), dtype=np.float32)
+    with torch.no_grad():
+        np.testing.assert_allclose(torch_twin(net)(torch.from_numpy(x)).numpy(), net.predict(x), atol=1e-5)
 
 
 def test_torch_twin_names_what_it_does_not_know() -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quernel.models.lenet import lenet5
+    from quernel.models.mobilenet import mobilenet_v2, mobilenet_v2_small
     from quernel.models.perceptron import mlp
     from quernel.models.resnet import resnet8, resnet18, resnet20, resnet_cifar
 
@@ -18,13 +19,24 @@ if TYPE_CHECKING:
 _HOMES = {
     "lenet5": "lenet",
     "mlp": "perceptron",
+    "mobilenet_v2": "mobilenet",
+    "mobilenet_v2_small": "mobilenet",
     "resnet18": "resnet",
     "resnet20": "resnet",
     "resnet8": "resnet",
     "resnet_cifar": "resnet",
 }
 
-__all__ = ["lenet5", "mlp", "resnet8", "resnet18", "resnet20", "resnet_cifar"]
+__all__ = [
+    "lenet5",
+    "mlp",
+    "mobilenet_v2",
+    "mobilenet_v2_small",
+    "resnet8",
+    "resnet18",
+    "resnet20",
+    "resnet_cifar",
+]
 
 
 def __getattr__(name: str) -> Any:

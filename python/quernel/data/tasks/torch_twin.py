@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def _converted(torch: Any, layer: Module) -> Any:
     t = torch.nn
     match layer:
         case nn.Sequential():
-            return t.Sequential(*[_converted(torch, child) for child in layer])
+            return t.Sequential(*_chain(torch, layer))
         case nn.Residual():
             return _residual(torch, layer)
         case nn.Linear():
@@ -69,9 +70,30 @@ def _converted(torch: Any, layer: Module) -> Any:
             return _flatten(torch)
         case nn.Dropout():
             return t.Dropout(layer.p)
-        case nn.ReLU() | nn.GELU() | nn.SiLU() | nn.Tanh() | nn.Sigmoid() | nn.Identity():
+        case nn.ReLU() | nn.ReLU6() | nn.GELU() | nn.SiLU() | nn.Tanh() | nn.Sigmoid() | nn.Identity():
             return getattr(t, type(layer).__name__)()
     raise UnsupportedError(f"[torch_twin] no PyTorch counterpart is known for {layer!r}")
+
+
+def _chain(torch: Any, layers: Iterable[Module]) -> list[Any]:
+    """Twins of layers that follow each other. After a `Flatten` the columns of a `Linear` stand in torch's order."""
+    twins: list[Any] = []
+    channels, flat = 0, False  # of the last convolution; whether its images have been flattened
+    for layer in layers:
+        if isinstance(layer, nn.Flatten) and channels:
+            twins.append(torch.nn.Flatten(layer.start_dim))
+            flat = True
+            continue
+        twins.append(_converted(torch, layer))
+        if isinstance(layer, nn.Conv2d):
+            channels = layer.out_channels
+        if isinstance(layer, nn.Linear) and flat:
+            weight = twins[-1].weight
+            with torch.no_grad():
+                pixels = weight.reshape(len(weight), -1, channels)
+                weight.copy_(pixels.transpose(1, 2).reshape(weight.shape).clone())
+            channels, flat = 0, False
+    return twins
 
 
 def _loaded(torch: Any, layer: Module, twin: Any) -> Any:
@@ -101,7 +123,7 @@ def _residual(torch: Any, layer: nn.Residual) -> Any:
 
 def _flatten(torch: Any) -> Any:
     class Flatten(torch.nn.Module):  # type: ignore[misc]
-        """In the order of (N, H, W, C), so that the weights of the next layer fit."""
+        """Of images that no convolution has seen: in the order of (N, H, W, C), so that the next layer's weights fit."""
 
         def forward(self, x: Any) -> Any:
             return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).flatten(1)
