@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import threading
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -290,3 +292,32 @@ def test_models_that_mix_rows_are_seen(name: str) -> None:
     frozen = Frozen(graph, max_batch=4)
     x = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
     np.testing.assert_array_equal(frozen(x), evaluate(Net(), x))
+
+
+class Heads(nn.Module):
+    def __init__(self) -> None:
+        self.trunk = nn.Linear(4, 8)
+        self.label = nn.Linear(8, 3)
+        self.value = nn.Linear(8, 1)
+
+    def forward(self, x: qn.Tensor) -> dict[str, Any]:
+        h = qn.ops.relu(self.trunk(x))
+        return {"label": self.label(h), "both": (self.value(h), h)}
+
+
+def test_dictionaries_of_outputs_are_frozen_saved_and_summarized(tmp_path: Path) -> None:
+    net = Heads().eval()
+    x = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
+    expected = net(x)
+    net.save(tmp_path / "heads.safetensors", input_shape=(4,))
+    loaded = qn.load(tmp_path / "heads.safetensors")
+    for model in (net.freeze(max_batch=4, input_shape=(4,)), loaded.eval(), loaded.freeze()):
+        found = model(x)
+        assert list(found) == ["label", "both"]
+        for a, b in zip(
+            (found["label"], *found["both"]), (expected["label"], *expected["both"]), strict=True
+        ):
+            np.testing.assert_array_equal(np.asarray(a), np.asarray(b.detach()))
+    assert "value" in str(loaded.summary(input_shape=(4,), show=False))
+    quantized = qn.compress.quantize(net, calibration=x)
+    assert quantized(x)["label"].shape == (5, 3)

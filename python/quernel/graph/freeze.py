@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from quernel.graph.interpret import batch_size, run
-from quernel.graph.ir import Arg, Dim, Graph, Ref, Value
+from quernel.graph.ir import Arg, Dim, Fields, Graph, Ref, Value
 from quernel.graph.passes import optimize
 from quernel.graph.rows import independent_rows
 from quernel.graph.trace import Input, inputs_of, trace
@@ -117,7 +117,7 @@ class Frozen:
             inputs: One array per input of the model; numbers are cast to the model's dtypes.
 
         Returns:
-            A NumPy array, or tuples of them as the model returns them.
+            A NumPy array, or tuples and dictionaries of them as the model returns them.
 
         Raises:
             ShapeError: a shape does not fit; the message says which one would.
@@ -194,7 +194,11 @@ class Frozen:
         results = iter(flat)
 
         def build(arg: Arg) -> Any:
-            return tuple(build(a) for a in arg) if isinstance(arg, tuple) else next(results)
+            if isinstance(arg, tuple):
+                return tuple(build(a) for a in arg)
+            if isinstance(arg, Fields):
+                return {name: build(a) for name, a in zip(arg.names, arg.values, strict=True)}
+            return next(results)
 
         return build(self.graph.outputs)
 
@@ -264,8 +268,8 @@ def _input_like(x: npt.ArrayLike, net: Module) -> Input:
 
 
 def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:
-    if isinstance(value, tuple):
-        for v in value:
+    if isinstance(value, tuple | dict):
+        for v in value.values() if isinstance(value, dict) else value:
             _flatten(v, put)
     else:
         put(value)

@@ -29,7 +29,7 @@ def run(
         observe: Called with every value, inputs first, as it appears.
 
     Returns:
-        A Tensor, or tuples of them as ``graph.outputs`` has it.
+        A Tensor, or tuples and dictionaries of them as ``graph.outputs`` has it.
     """
     weights = graph.weights if weights is None else weights
     batch = batch_size(graph, [x.shape for x in inputs])

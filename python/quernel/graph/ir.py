@@ -67,10 +67,18 @@ class Slice:
     step: Extent | None
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A dictionary in what the model returns."""
+
+    names: tuple[str, ...]
+    values: tuple[Arg, ...]
+
+
 Extent = int | Dim
 Literal = None | bool | int | float | str
 Leaf = Literal | EllipsisType | Slice | Dim | Mode | Ref | Weight
-Arg = Leaf | tuple["Arg", ...]
+Arg = Leaf | Fields | tuple["Arg", ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +135,7 @@ class Graph:
 
     Attributes:
         inputs: Names and values of what the model is called with.
-        outputs: A :class:`Ref`, or tuples of them as the model returns them.
+        outputs: A :class:`Ref`, or tuples and :class:`Fields` of them as the model returns them.
         weights: Every tensor that nodes name, parameters and others.
         buffers: Names of those weights that are no parameters.
     """
@@ -186,10 +194,12 @@ class Graph:
 
 
 def leaves(args: Iterable[Arg]) -> Iterator[Arg]:
-    """Every argument that is not a tuple, in order."""
+    """Every argument that holds no others, in order."""
     for arg in args:
         if isinstance(arg, tuple):
             yield from leaves(arg)
+        elif isinstance(arg, Fields):
+            yield from leaves(arg.values)
         else:
             yield arg
 
@@ -198,6 +208,8 @@ def transform(arg: Arg, fn: Callable[[Arg], Arg]) -> Arg:
     """`arg` with `fn` applied to each of its leaves."""
     if isinstance(arg, tuple):
         return tuple(transform(a, fn) for a in arg)
+    if isinstance(arg, Fields):
+        return Fields(arg.names, tuple(transform(a, fn) for a in arg.values))
     return fn(arg)
 
 
@@ -206,6 +218,10 @@ def show(arg: Arg) -> str:
     match arg:
         case tuple():
             return "(" + ", ".join(show(a) for a in arg) + ")"
+        case Fields():
+            return (
+                "{" + ", ".join(f"{n}: {show(a)}" for n, a in zip(arg.names, arg.values, strict=True)) + "}"
+            )
         case Ref():
             return arg.node if arg.index == 0 else f"{arg.node}[{arg.index}]"
         case Weight():
@@ -244,6 +260,8 @@ class Resolver:
                 return self._weights[arg.name]
             case tuple():
                 return tuple(self(a) for a in arg)
+            case Fields():
+                return {name: self(a) for name, a in zip(arg.names, arg.values, strict=True)}
             case Dim():
                 return arg.at(self._batch)
             case Mode():

@@ -7,7 +7,21 @@ from types import EllipsisType
 from typing import Any
 
 from quernel.errors import ArgumentError
-from quernel.graph.ir import Arg, Dim, Graph, Literal, Mode, Node, Ref, Resolver, Slice, Value, Weight, leaves
+from quernel.graph.ir import (
+    Arg,
+    Dim,
+    Fields,
+    Graph,
+    Literal,
+    Mode,
+    Node,
+    Ref,
+    Resolver,
+    Slice,
+    Value,
+    Weight,
+    leaves,
+)
 from quernel.ops.op import OPS, Spec
 from quernel.tensor import Tensor
 
@@ -138,6 +152,8 @@ def _arg(arg: Arg) -> Any:
     match arg:
         case tuple():
             return [_arg(a) for a in arg]
+        case Fields():
+            return {"fields": dict(zip(arg.names, map(_arg, arg.values), strict=True))}
         case Ref():
             return {"ref": arg.node} if arg.index == 0 else {"ref": arg.node, "index": arg.index}
         case Weight():
@@ -162,6 +178,8 @@ def _read_arg(data: Any) -> Arg:
             if type(index) is not int:
                 raise TypeError(f"{index!r} is no index")
             return Ref(node, index)
+        case {"fields": dict() as fields}:
+            return Fields(tuple(map(str, fields)), tuple(_read_arg(d) for d in fields.values()))
         case {"weight": str() as name}:
             return Weight(name)
         case {"dim": [int() as scale, int() as offset]} if scale > 0:

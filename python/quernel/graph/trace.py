@@ -19,7 +19,20 @@ from typing import Any
 import numpy as np
 
 from quernel.errors import QuernelError, ShapeError, StateError, UnsupportedError
-from quernel.graph.ir import TRAINING, Arg, Dim, Graph, Literal, Node, Ref, Slice, Value, Weight, transform
+from quernel.graph.ir import (
+    TRAINING,
+    Arg,
+    Dim,
+    Fields,
+    Graph,
+    Literal,
+    Node,
+    Ref,
+    Slice,
+    Value,
+    Weight,
+    transform,
+)
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.ops.op import Op, Spec, set_tracer
@@ -201,12 +214,15 @@ def _run(net: Module, inputs: Sequence[Input], batch: int) -> Graph:
 def _outputs(tracer: _Tracer, result: Any) -> Arg:
     if isinstance(result, list | tuple):
         return tuple(_outputs(tracer, r) for r in result)
+    if isinstance(result, dict) and all(isinstance(name, str) for name in result):
+        return Fields(tuple(result), tuple(_outputs(tracer, r) for r in result.values()))
     if isinstance(result, Tensor):
         arg = tracer.as_arg(result, "graph", "output")
         if isinstance(arg, Ref):
             return arg
     raise UnsupportedError(
-        f"[graph] forward must return tensors computed from its inputs, or tuples of them; got {type(result).__name__}"
+        "[graph] forward must return tensors computed from its inputs, or tuples and dictionaries (by strings) of them; "
+        f"got {type(result).__name__}"
     )
 
 
@@ -261,6 +277,8 @@ def _unify(one: Graph, two: Graph, differ: Callable[[Arg, Arg], Arg], runs: str)
     def both(a: Arg, b: Arg) -> Arg:
         if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
             return tuple(both(x, y) for x, y in zip(a, b, strict=True))
+        if isinstance(a, Fields) and isinstance(b, Fields) and a.names == b.names:
+            return Fields(a.names, tuple(both(x, y) for x, y in zip(a.values, b.values, strict=True)))
         if isinstance(a, Slice) and isinstance(b, Slice):
             return Slice(both(a.start, b.start), both(a.stop, b.stop), both(a.step, b.step))  # type: ignore[arg-type]
         if isinstance(a, Weight) and isinstance(b, Weight):
