@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quernel as qn
@@ -29,6 +29,7 @@ def sizes(draw: st.DrawFn) -> tuple[tuple[int, int, int], int]:
 
 
 @pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=10)
 @given(
     data=st.data(),
     size=sizes(),

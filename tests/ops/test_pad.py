@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quernel as qn
@@ -31,6 +31,7 @@ def cases(draw: st.DrawFn) -> tuple[str, tuple[int, ...], list[tuple[int, int]]]
 
 
 @pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=12)
 @given(data=st.data(), case=cases(), dtype=st.sampled_from(("float32", "float64", "uint8", "int64", "bool")))
 def test_values_are_numpys(data: Any, case: Any, dtype: str) -> None:
     mode, shape, widths = case

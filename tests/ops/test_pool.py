@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quernel import _core
@@ -44,6 +44,7 @@ def images(shape: tuple[int, ...], dtype: str, seed: int, specials: bool = False
 
 
 @pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=12)
 @given(case=cases(dilated=True), dtype=st.sampled_from(FLOATS), seed=st.integers(0, 99))
 def test_max_pool(case: Any, dtype: str, seed: int) -> None:
     shape, window, *more = case
@@ -58,6 +59,7 @@ def test_max_pool(case: Any, dtype: str, seed: int) -> None:
 
 
 @pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=12)
 @given(case=cases(), dtype=st.sampled_from(FLOATS), seed=st.integers(0, 99), count=st.booleans())
 def test_avg_pool(case: Any, dtype: str, seed: int, count: bool) -> None:
     shape, geometry, _, ceil = case
@@ -81,6 +83,7 @@ def adaptive_cases(draw: st.DrawFn) -> tuple[tuple[int, int, int, int], Pair]:
 
 
 @pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=12)
 @given(case=adaptive_cases(), dtype=st.sampled_from(FLOATS), seed=st.integers(0, 99))
 def test_adaptive_pools(case: Any, dtype: str, seed: int) -> None:
     shape, output = case

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quernel as qn
@@ -36,6 +36,7 @@ def fill(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
 
 
 @pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=12)
 @given(
     case=cases(), mode=st.sampled_from(KERNEL_MODES), dtype=st.sampled_from(FLOATS), seed=st.integers(0, 99)
 )

@@ -59,10 +59,12 @@ def _converted(torch: Any, layer: Module) -> Any:
         case nn.BatchNorm2d():
             return _loaded(torch, layer, t.BatchNorm2d(layer.num_features, layer.eps, layer.momentum))
         case nn.MaxPool2d():
-            return t.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+            return t.MaxPool2d(
+                layer.kernel_size, layer.stride, layer.padding, layer.dilation, ceil_mode=layer.ceil_mode
+            )
         case nn.AvgPool2d():
             return t.AvgPool2d(
-                layer.kernel_size, layer.stride, layer.padding, count_include_pad=layer.count_include_pad
+                layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad
             )
         case nn.GlobalAvgPool2d():
             return t.Sequential(t.AdaptiveAvgPool2d(1), t.Flatten())
