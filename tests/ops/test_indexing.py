@@ -143,6 +143,14 @@ def test_the_last_of_equal_positions_stays() -> None:
     assert t.tolist() == [0, 3, 0, 4]
 
 
+def test_an_index_may_be_what_is_written_to() -> None:
+    x = np.array([3, 0, 1, 2, 4])
+    t = qn.tensor(x)
+    x[x] = [7, 8, 9, -5, 1]
+    t[t] = [7, 8, 9, -5, 1]
+    assert t.tolist() == x.tolist()
+
+
 def test_writing_casts_and_counts_versions() -> None:
     t = qn.zeros((2, 3))
     before = t._t.version

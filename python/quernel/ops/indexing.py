@@ -198,6 +198,8 @@ def _assign_rows(x: Tensor, rows: Rows, source: Tensor) -> None:
     outer, _, inner = rows.view
     native = native.reshape((outer, rows.count, inner))
     index, box = rows.index(), rows.box
+    if index.storage_id == x._t.storage_id:  # x[x] = … must not read what it wrote
+        index = _core.copy(index)
     if box.is_all and rows.order is None:
         _core.put_rows_("setitem", rows.axis, True, x._t.reshape(rows.view), index, native)
         return
