@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import quernel as qn
 from quernel import ops
+from quernel.errors import StateError
 from tests.checks import check_adjoint, gradcheck
 from tests.strategies import broadcastable, conv_geometry, seeds, shapes
 
@@ -135,6 +136,20 @@ def test_clip() -> None:
     gradcheck(lambda x: ops.clip(x, min=-0.5), a)
     gradcheck(lambda x: ops.clip(x, max=0.7), a)
     gradcheck(lambda x: ops.clip(x, max=qn.tensor(np.linspace(0, 1, 5))), off_kinks(a, *np.linspace(0, 1, 5)))
+
+
+def test_a_bound_of_clip_that_has_changed_is_noticed() -> None:
+    x, low = qn.tensor([1.0, 2.0], requires_grad=True), qn.tensor([0.0, 2.5])
+    y = ops.clip(x, low)
+    low[...] = 9.0
+    with pytest.raises(StateError, match="that clip needs was changed in place"):
+        y.sum().backward()
+
+
+def test_a_power_of_zero_is_flat_everywhere() -> None:
+    x = qn.tensor([np.inf, np.nan, 0.0, 2.0], requires_grad=True)
+    (x**0).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [0, 0, 0, 0]
 
 
 def test_clip_with_learned_bounds() -> None:

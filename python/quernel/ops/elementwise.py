@@ -20,6 +20,7 @@ from quernel.ops.operands import Operand, cast, promoted, raw, unbroadcast, want
 from quernel.ops.shapes import (
     arithmetic,
     broadcast_shapes,
+    is_number,
     same,
     spec_of,
 )
@@ -196,7 +197,10 @@ def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
 
 def _power_slope(a: Operand, b: float) -> Tensor:
     """The derivative of a ** b for a number b."""
-    return mul(pow(a, b - 1.0), b) if b != 0.0 else mul(a, 0.0)
+    if b == 0.0:
+        spec = spec_of(a)
+        return Tensor(_core.full(spec.shape, 0.0, spec.dtype))  # of an infinite or missing number too
+    return mul(pow(a, b - 1.0), b)
 
 
 def _exponent_slope(a: Operand, b: Operand, out: Tensor) -> Tensor:
@@ -313,12 +317,13 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
         out = a if min is None else maximum(a, min)
         out = out if max is None else minimum(out, max)
 
-    def backward(g: Tensor, a: Tensor) -> Gradients:
-        g = g if min is None else where(ge(a, min), g, 0.0)
-        g = g if max is None else where(le(a, max), g, 0.0)
+    def backward(g: Tensor, a: Tensor, lo: Any, hi: Any) -> Gradients:
+        g = g if lo is None else where(ge(a, lo), g, 0.0)
+        g = g if hi is None else where(le(a, hi), g, 0.0)
         return (unbroadcast(cast(g, a.dtype), a.shape),)
 
-    return attach(out._t, (a,), backward, (a._t,))
+    bounds = [None if b is None else b if is_number(b) else as_tensor(b)._t for b in (min, max)]
+    return attach(out._t, (a,), backward, (a._t, *bounds))
 
 
 @op(shape=same)
