@@ -147,6 +147,8 @@ def test_tensordot() -> None:
     a, b = rng.integers(-4, 5, (2, 3, 4)).astype("f8"), rng.integers(-4, 5, (4, 3, 2)).astype("f8")
     for dims in (0, 1, ([1, 2], [1, 0]), ([-1], [0]), ([0, 1, 2], [2, 1, 0])):
         check_exact(np.asarray(ops.tensordot(a, b, dims).numpy()), np.asarray(np.tensordot(a, b, dims)), "f8")
+    with pytest.raises(ArgumentError, match=r"\[tensordot\] a dimension appears twice in dims"):
+        ops.tensordot(a, a, ([0, 0], [0, 1]))
     with pytest.raises(ShapeError, match=r"\[tensordot\] dimensions \[1, 2\] of \(2, 3, 4\) do not fit"):
         ops.tensordot(a, b)
 

@@ -104,6 +104,7 @@ def test_tensors_without_elements_and_methods() -> None:
 
 def test_errors() -> None:
     x = qn.zeros((2, 3))
+    assert ops.repeat_interleave(x, np.int64(2), 1).shape == (2, 6)
     cases: list[tuple[type[Exception], str, Callable[[], Any]]] = [
         (ShapeError, r"\[split\] sizes \[1, 1\] do not add up to 3", lambda: ops.split(x, [1, 1], 1)),
         (ArgumentError, r"\[split\] the size of a part must be positive, got 0", lambda: ops.split(x, 0)),
@@ -111,6 +112,7 @@ def test_errors() -> None:
         (ArgumentError, r"\[tile\] counts must not be negative", lambda: ops.tile(x, (-1,))),
         (ShapeError, r"\[repeat\] 1 counts for the 2 dimensions", lambda: ops.repeat(x, 2)),
         (ArgumentError, r"\[repeat_interleave\] repeats is one whole number", lambda: ops.repeat_interleave(x, -1)),
+        (ArgumentError, r"\[arange\] start, end and step are finite, got 0, inf", lambda: qn.arange(np.inf)),
         (ArgumentError, r"\[roll\] needs a shift for each dimension", lambda: ops.roll(x, (1, 2), 0)),
         (ArgumentError, r"\[roll\] several shifts need dims", lambda: ops.roll(x, (1, 2))),
         (ShapeError, r"\[tril\] expects at least two dimensions, got shape \(3,\)", lambda: ops.tril(x[0])),

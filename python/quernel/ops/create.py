@@ -133,6 +133,8 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: DType
     start, end = (0, start) if end is None else (start, end)
     if step == 0:
         raise ArgumentError("[arange] the step must not be 0")
+    if not all(map(math.isfinite, (start, end, step))):
+        raise ArgumentError(f"[arange] start, end and step are finite, got {start}, {end} and {step}")
     whole = all(isinstance(n, int | np.integer) for n in (start, end, step))
     name = ("int64" if whole else "float32") if dtype is None else dtype_name(dtype)
     if name == "bfloat16":

@@ -96,6 +96,8 @@ def tensordot(
     else:
         left = [normalize_axis("tensordot", d, a.ndim) for d in dims[0]]
         right = [normalize_axis("tensordot", d, b.ndim) for d in dims[1]]
+    if any(len(set(axes)) != len(axes) for axes in (left, right)):
+        raise ArgumentError(f"[tensordot] a dimension appears twice in dims, got {dims}")
     if [a.shape[i] for i in left] != [b.shape[i] for i in right]:
         raise ShapeError(
             f"[tensordot] dimensions {left} of {a.shape} do not fit dimensions {right} of {b.shape}"

@@ -137,7 +137,7 @@ def repeat_interleave(x: TensorLike, repeats: int, dim: int | None = None) -> Te
         [1, 1, 1, 2, 2, 2]
     """
     a = as_tensor(x)
-    if type(repeats) is not int or repeats < 0:
+    if not hasattr(repeats, "__index__") or repeats < 0:
         raise ArgumentError(f"[repeat_interleave] repeats is one whole number, got {repeats!r}")
     if dim is None:
         a, dim = flatten(a), 0

@@ -79,9 +79,9 @@ def _cut(name: str, shape: Shape, k: int | None, dim: int) -> tuple[int, Shape]:
     at = normalize_axis(name, dim, max(len(shape), 1))
     length = shape[at] if shape else 1
     k = length if k is None else k
-    if not 0 <= k <= length:
+    if not hasattr(k, "__index__") or not 0 <= k <= length:
         raise ArgumentError(
-            f"[{name}] k must lie in [0, {length}], the size of dim {dim} of {shape}; got {k}"
+            f"[{name}] k is a whole number in [0, {length}], the size of dim {dim} of {shape}; got {k!r}"
         )
     return at, (*shape[:at], k, *shape[at + 1 :]) if shape else ()
 
