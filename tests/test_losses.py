@@ -11,7 +11,7 @@ import pytest
 
 import quernel as qn
 from quernel import losses, nn, ops
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from tests.checks import gradcheck
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -119,6 +119,7 @@ WEIGHABLE: dict[str, tuple[Any, np.ndarray, np.ndarray]] = {
     "mse": (losses.mse, A, B),
     "mae": (losses.mae, A, B),
     "huber": (losses.huber, A, B),
+    "smooth_l1": (losses.smooth_l1, A, B),
     "kl": (losses.kl_divergence, LOG_P, Y),
 }
 
@@ -141,6 +142,56 @@ def test_weights_of_samples(name: str) -> None:
     gradcheck(lambda x: loss(x, t, "mean", sample_weight=s), x)
     with pytest.raises(ShapeError, match=rf"sample_weight has shape \(2,\), expected \({len(x)},\)"):
         loss(x, t, sample_weight=np.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (nn.CrossEntropyLoss, "cross_entropy"),
+        (nn.NLLLoss, "nll"),
+        (nn.FocalLoss, "focal"),
+        (nn.BCELoss, "bce"),
+        (nn.BCEWithLogitsLoss, "bce_with_logits"),
+        (nn.MSELoss, "mse"),
+        (nn.L1Loss, "mae"),
+        (nn.HuberLoss, "huber"),
+        (nn.SmoothL1Loss, "smooth_l1"),
+    ],
+)
+def test_layers_weigh_samples_as_their_functions_do(layer: Any, name: str) -> None:
+    loss, x, t = WEIGHABLE[name]
+    s = np.arange(1.0, len(x) + 1)
+    assert layer()(x, t, sample_weight=s).item() == loss(x, t, sample_weight=s).item()
+
+
+def test_in_fit_a_loss_means_the_same_as_a_name_and_as_a_layer() -> None:
+    found = []
+    for loss in ("cross_entropy", nn.CrossEntropyLoss()):
+        net = nn.Sequential(nn.Identity())
+        net.compile(loss=loss)
+        found.append(net.evaluate(LOGITS, LABELS, sample_weight=np.arange(1.0, 7.0))["loss"])
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w: ops.cross_entropy(LOGITS, np.abs(LABELS) % 5, weight=w),
+        lambda w: ops.binary_cross_entropy_with_logits(A[:, :1] @ np.ones((1, 5)), np.zeros((4, 5)), pos_weight=w),
+    ],
+)  # fmt: skip
+def test_gradients_of_class_weights_are_refused(call: Any) -> None:
+    weight = qn.tensor(WEIGHT, requires_grad=True)
+    with pytest.raises(StateError, match=r"weight has no gradient here; pass .*weight\.detach\(\)"):
+        call(weight)
+    with qn.no_grad():
+        assert call(weight).item() == call(weight.detach()).item()
+
+
+def test_class_factors_of_the_focal_loss_are_part_of_a_plan(caplog: pytest.LogCaptureFixture) -> None:
+    step = qn.jit(lambda x, t, alpha: losses.focal(x, t, alpha=alpha))
+    values = {step(LOGITS, np.abs(LABELS) % 5, WEIGHT).item() for _ in range(4)}
+    assert len(values) == 1 and len(step.plans()) == 1 and not caplog.records
 
 
 def test_a_weight_of_samples_in_kl_batchmean() -> None:

@@ -193,6 +193,23 @@ def huber(
     return _of_pairs(ops.huber_loss, output, target, reduction, sample_weight, delta=delta)
 
 
+def smooth_l1(
+    output: TensorLike,
+    target: TensorLike,
+    reduction: str = "mean",
+    *,
+    beta: float = 1.0,
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """`huber` with ``delta = beta``, divided by beta; `mae` for 0; see `ops.smooth_l1_loss`.
+
+    Example:
+        >>> losses.smooth_l1(np.array([0.5, 3.0]), np.array([0.0, 0.0])).item()
+        1.3125
+    """
+    return _of_pairs(ops.smooth_l1_loss, output, target, reduction, sample_weight, beta=beta)
+
+
 def focal(
     output: TensorLike,
     target: TensorLike,
@@ -303,6 +320,7 @@ LOSSES: dict[str, Loss] = {
     "mse": mse,
     "mae": mae,
     "huber": huber,
+    "smooth_l1": smooth_l1,
     "focal": focal,
     "kl_div": kl_divergence,
 }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class _Loss(Module):
-    """A loss with its way of combining samples."""
+    """A loss with its way of combining samples. ``sample_weight`` is a factor of each sample's, as in `losses`."""
 
     takes_integers = True
     _reductions: tuple[str, ...] = ("mean", "sum", "none")
@@ -79,7 +79,7 @@ class CrossEntropyLoss(_Loss):
         self.register_buffer("weight", _constant(weight))
         self.ignore_index, self.label_smoothing = ignore_index, label_smoothing
 
-    def forward(self, logits: Tensor, labels: Any) -> Tensor:
+    def forward(self, logits: Tensor, labels: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
         return losses.cross_entropy(
             logits,
@@ -88,6 +88,7 @@ class CrossEntropyLoss(_Loss):
             weight=self.weight,
             ignore_index=self.ignore_index,
             label_smoothing=self.label_smoothing,
+            sample_weight=sample_weight,
         )
 
     def _options(self) -> dict[str, tuple[Any, Any]]:
@@ -115,9 +116,16 @@ class NLLLoss(_Loss):
         self.register_buffer("weight", _constant(weight))
         self.ignore_index = ignore_index
 
-    def forward(self, logits: Tensor, labels: Any) -> Tensor:
+    def forward(self, logits: Tensor, labels: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.nll(logits, labels, self.reduction, weight=self.weight, ignore_index=self.ignore_index)
+        return losses.nll(
+            logits,
+            labels,
+            self.reduction,
+            weight=self.weight,
+            ignore_index=self.ignore_index,
+            sample_weight=sample_weight,
+        )
 
     def _options(self) -> dict[str, tuple[Any, Any]]:
         return {"ignore_index": (self.ignore_index, -100)}
@@ -137,9 +145,9 @@ class BCELoss(_Loss):
         0.6931
     """
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.binary_cross_entropy(output, target, self.reduction)
+        return losses.binary_cross_entropy(output, target, self.reduction, sample_weight=sample_weight)
 
 
 class BCEWithLogitsLoss(_Loss):
@@ -159,10 +167,10 @@ class BCEWithLogitsLoss(_Loss):
         super().__init__(reduction)
         self.register_buffer("pos_weight", _constant(pos_weight))
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
         return losses.binary_cross_entropy_with_logits(
-            output, target, self.reduction, pos_weight=self.pos_weight
+            output, target, self.reduction, pos_weight=self.pos_weight, sample_weight=sample_weight
         )
 
 
@@ -180,17 +188,17 @@ class MSELoss(_Loss):
         2.0
     """
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.mse(output, target, self.reduction)
+        return losses.mse(output, target, self.reduction, sample_weight=sample_weight)
 
 
 class L1Loss(_Loss):
     """Mean absolute error; see `losses.mae`. Arguments and shapes are those of `MSELoss`."""
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.mae(output, target, self.reduction)
+        return losses.mae(output, target, self.reduction, sample_weight=sample_weight)
 
 
 class HuberLoss(_Loss):
@@ -210,16 +218,16 @@ class HuberLoss(_Loss):
             raise ArgumentError(f"[HuberLoss] delta is positive, got {delta!r}")
         self.delta = delta
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.huber(output, target, self.reduction, delta=self.delta)
+        return losses.huber(output, target, self.reduction, delta=self.delta, sample_weight=sample_weight)
 
     def _options(self) -> dict[str, tuple[Any, Any]]:
         return {"delta": (self.delta, 1.0)}
 
 
 class SmoothL1Loss(_Loss):
-    """`HuberLoss` with ``delta = beta``, divided by beta; see `ops.smooth_l1_loss`.
+    """`HuberLoss` with ``delta = beta``, divided by beta; see `losses.smooth_l1`.
 
     Args:
         reduction: "mean", "sum" or "none".
@@ -232,9 +240,9 @@ class SmoothL1Loss(_Loss):
             raise ArgumentError(f"[SmoothL1Loss] beta is not negative, got {beta!r}")
         self.beta = beta
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return ops.smooth_l1_loss(output, target, self.reduction, self.beta)
+        return losses.smooth_l1(output, target, self.reduction, beta=self.beta, sample_weight=sample_weight)
 
     def _options(self) -> dict[str, tuple[Any, Any]]:
         return {"beta": (self.beta, 1.0)}
@@ -257,9 +265,11 @@ class KLDivLoss(_Loss):
         super().__init__(reduction)
         self.log_target = log_target
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.kl_divergence(output, target, self.reduction, log_target=self.log_target)
+        return losses.kl_divergence(
+            output, target, self.reduction, log_target=self.log_target, sample_weight=sample_weight
+        )
 
     def _options(self) -> dict[str, tuple[Any, Any]]:
         return {"log_target": (self.log_target, False)}
@@ -290,9 +300,11 @@ class FocalLoss(_Loss):
         if self.alpha is None:
             self.register_buffer("alpha", _constant(alpha))
 
-    def forward(self, output: Tensor, target: Any) -> Tensor:
+    def forward(self, output: Tensor, target: Any, sample_weight: TensorLike | None = None) -> Tensor:
         """The loss."""
-        return losses.focal(output, target, self.reduction, gamma=self.gamma, alpha=self.alpha)
+        return losses.focal(
+            output, target, self.reduction, gamma=self.gamma, alpha=self.alpha, sample_weight=sample_weight
+        )
 
     def _options(self) -> dict[str, tuple[Any, Any]]:
         return {

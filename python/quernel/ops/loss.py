@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_on_tape
-from quernel.errors import ArgumentError, ShapeError
+from quernel.errors import ArgumentError, ShapeError, StateError
 from quernel.ops.compare import gt
 from quernel.ops.create import as_tensor
 from quernel.ops.elementwise import add, mul, sub, where
@@ -50,6 +50,18 @@ def reduce_losses(op: str, losses: Tensor, reduction: str) -> Tensor:
 def native(x: Tensor | None) -> _core.Tensor | None:
     """The native tensor of an operand that may be absent."""
     return None if x is None else x._t
+
+
+def constant(op: str, name: str, value: TensorLike) -> Tensor:
+    """An operand that has no gradient.
+
+    Raises:
+        StateError: One is asked for.
+    """
+    given = as_tensor(value)
+    if needs_grad(given):
+        raise StateError(f"[{op}] {name} has no gradient here; pass {name}.detach()")
+    return given
 
 
 def check_gamma(op: str, gamma: float) -> None:
@@ -247,9 +259,10 @@ def binary_cross_entropy_with_logits(
     """
     a, b = as_tensor(x), as_tensor(target)
     _RULES["binary_cross_entropy_with_logits"](a, b, reduction, pos_weight)
-    weight = (
-        None if pos_weight is None else broadcast_to(cast(as_tensor(pos_weight), a.dtype).detach(), a.shape)
-    )
+    weight = None
+    if pos_weight is not None:
+        factors = constant("binary_cross_entropy_with_logits", "pos_weight", pos_weight)
+        weight = broadcast_to(cast(factors, a.dtype), a.shape)
     return pair_loss("binary_cross_entropy_with_logits", a, b, reduction, weight)
 
 

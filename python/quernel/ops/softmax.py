@@ -13,11 +13,11 @@ from quernel import _core
 from quernel.autograd import Gradients, attach, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.compare import eq
-from quernel.ops.create import as_tensor
+from quernel.ops.create import arange, as_tensor
 from quernel.ops.dtypes import FLOATING, INTEGER
 from quernel.ops.elementwise import add, mul, where
 from quernel.ops.layout import permute, unsqueeze
-from quernel.ops.loss import check_gamma, native, pair_loss, reduce_losses, reduced_spec
+from quernel.ops.loss import check_gamma, constant, native, pair_loss, reduce_losses, reduced_spec
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import cast
 from quernel.ops.reduce import sum
@@ -182,7 +182,7 @@ def nll_loss(
 
 
 def _class_weights(weight: TensorLike | None, dtype: str) -> _core.Tensor | None:
-    return None if weight is None else cast(as_tensor(weight), dtype)._t
+    return None if weight is None else cast(constant("cross_entropy", "weight", weight), dtype)._t
 
 
 def _of_labels(
@@ -295,7 +295,7 @@ def focal_loss(
     if alpha is not None:
         factors = cast(as_tensor(alpha), a._t.dtype)
         if factors.shape == a.shape[-1:]:
-            is_label = eq(unsqueeze(target, -1), as_tensor(range(a.shape[-1])))
+            is_label = eq(unsqueeze(target, -1), arange(a.shape[-1]))
             factors = sum(where(is_label, factors, 0.0), -1)
         elif factors.shape:
             raise ShapeError(

@@ -22,6 +22,7 @@ _LIKE_OUTPUT = frozenset(  # want a target of the output's shape
         losses.mse,
         losses.mae,
         losses.huber,
+        losses.smooth_l1,
         losses.binary_cross_entropy,
         losses.binary_cross_entropy_with_logits,
         losses.kl_divergence,

@@ -35,7 +35,7 @@ _FUNCTION_OF = {
     layers.L1Loss: losses.mae,
     layers.MSELoss: losses.mse,
     layers.NLLLoss: losses.nll,
-    layers.SmoothL1Loss: losses.huber,
+    layers.SmoothL1Loss: losses.smooth_l1,
 }
 
 
@@ -270,9 +270,9 @@ def _is_module(loss: Any) -> bool:
     return isinstance(loss, Module) and hasattr(loss, "reduction")
 
 
-def _parameters(function: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+def _parameters(loss: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     try:
-        return inspect.signature(function).parameters
+        return inspect.signature(loss.forward if isinstance(loss, Module) else loss).parameters
     except (TypeError, ValueError):
         return {}
 
@@ -286,7 +286,7 @@ def bind(recipe: Recipe, names: tuple[str, ...] | None, threshold: Callable[[Any
     Args:
         recipe: what the user wants.
         names: of the outputs, or None for one.
-        threshold: what decides between two classes, given a loss; for metrics given by name.
+        threshold: what decides between two classes, given a loss; for metrics that are no objects.
     """
     if names is None:
         return Heads(None, (_only_head(recipe, threshold),))
