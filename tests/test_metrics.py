@@ -323,7 +323,9 @@ def test_what_users_give_becomes_a_metric() -> None:
     assert isinstance(metrics.as_metric(metrics.ROCAUC), metrics.ROCAUC)
     kept = metrics.F1("micro", name="mine")
     assert metrics.as_metric(kept) is kept and repr(kept) == "F1(average='micro')"
-    assert metrics.as_metric("accuracy", threshold=0.0).threshold == 0.0  # type: ignore[attr-defined]
+    for own in ("accuracy", metrics.accuracy, metrics.Accuracy):
+        assert metrics.as_metric(own, threshold=0.0).threshold == 0.0  # type: ignore[attr-defined]
+    assert metrics.as_metric(kept, threshold=0.0).threshold == 0.5  # type: ignore[attr-defined]
     assert metrics.as_metric("mae", threshold=0.0).name == "mae"
 
     def spread(output: Any, target: Any) -> float:

@@ -65,29 +65,31 @@ def as_metric(value: Any, threshold: float | None = None) -> Metric:
 
     Args:
         value: of these.
-        threshold: of metrics named by a string that decide between two classes; None leaves it at 0.5.
+        threshold: of metrics that decide between two classes, but for a `Metric` object, which has its own; None leaves
+            it at 0.5.
 
     Raises:
         ArgumentError: it is none of these.
     """
     if isinstance(value, Metric):
         return value
-    if isinstance(value, str):
-        if value not in METRICS:
-            raise ArgumentError(f"[compile] unknown metric {value!r}{suggestion(value, METRICS)}")
-        metric = METRICS[value]()
-        if threshold is not None and hasattr(metric, "threshold"):
-            metric.threshold = threshold
-        return metric
+    if isinstance(value, str) and value not in METRICS:
+        raise ArgumentError(f"[compile] unknown metric {value!r}{suggestion(value, METRICS)}")
     if isinstance(value, ConfusionMatrix) or value is ConfusionMatrix or value is confusion_matrix:
         raise ArgumentError(
             "[compile] a confusion matrix is no number; call metrics.confusion_matrix(net.predict(x), y) after training"
         )
-    if isinstance(value, type) and issubclass(value, Metric):
-        return value()
-    if not callable(value):
+    if not (isinstance(value, str) or callable(value)):
         raise ArgumentError(f"[compile] metric is a name or a function, got {value!r}")
-    return _CLASS_OF[value]() if isfunction(value) and value in _CLASS_OF else Mean(value)
+    if isinstance(value, str):
+        metric = METRICS[value]()
+    elif isinstance(value, type) and issubclass(value, Metric):
+        metric = value()
+    else:
+        metric = _CLASS_OF[value]() if isfunction(value) and value in _CLASS_OF else Mean(value)
+    if threshold is not None and hasattr(metric, "threshold"):
+        metric.threshold = threshold
+    return metric
 
 
 __all__ = [  # noqa: RUF022 - by kind
