@@ -149,6 +149,7 @@ def test_a_broadcasting_mistake_in_a_loss_is_caught() -> None:
         ({"gradient_accumulation": 0}, "gradient_accumulation is a positive integer, got 0"),
         ({"batch_size": True}, "batch_size is a positive integer, got True"),
         ({"validation_split": -0.1}, r"validation_split lies in \[0, 1\), got -0\.1"),
+        ({"validation_split": 0.001}, r"validation_split=0\.001 of \d+ samples is none"),
         ({"validation_data": (X, Y, None, None)}, r"validation_data is \(x, y\), .*got tuple of 4"),
     ],
 )

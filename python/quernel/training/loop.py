@@ -119,7 +119,11 @@ def _validation(
             return training, None
         assert isinstance(training, Arrays)
         first, last = training.samples.split(validation_split)
-        return Arrays(first), None if last is None else Arrays(last)
+        if last is None:
+            raise ArgumentError(
+                f"[fit] validation_split={validation_split} of {len(first)} samples is none; hold out more"
+            )
+        return Arrays(first), Arrays(last)
     data = validation_data
     if isinstance(data, tuple | list) and 2 <= len(data) <= 3 and not _are_batches(data):
         parts = tuple(data)
