@@ -217,6 +217,15 @@ def test_spikes_count_when_they_last() -> None:
         assert net.evaluate(X, Y)["loss"] < 5
 
 
+def test_a_loss_below_zero_is_no_spike() -> None:
+    qn.seed(0)
+    net = nn.Sequential(nn.Linear(4, 1))
+    net.compile(optim.SGD(net.parameters(), lr=1e-3), loss=lambda x, t: (x - t).square().mean() - 100.0)
+    rollback = callbacks.LRRollback(window=4)
+    net.fit(X, X[:, :1], batch_size=8, epochs=3, verbose=0, callbacks=[rollback])
+    assert rollback.rollbacks == 0
+
+
 def test_a_rate_that_is_too_high_is_halved_until_training_works() -> None:
     y = X[:, :1] * 2 + 1
     final = []

@@ -27,7 +27,7 @@ class LRRollback(Callback):
     bad update has spoilt may take some batches to show.
 
     Args:
-        spike: how many times the median; None looks for NaN and infinity only.
+        spike: how many times the median, as long as that is positive; None looks for NaN and infinity only.
         window: losses that the median is of; spikes count once there are half as many.
         patience: batches above in a row.
         factor: of the learning rate; between 0 and 1.
@@ -93,13 +93,13 @@ class LRRollback(Callback):
         if self.spike is None or 2 * len(self._losses) < self.window:
             return ""
         usual = median(self._losses)
-        if loss <= self.spike * usual:
+        if usual <= 0 or loss <= self.spike * usual:  # a multiple of a negative loss says nothing
             self._above = 0
             return ""
         self._above += 1
         if self._above < self.patience:
             return ""
-        return f"the loss is {loss:.4g}, {loss / usual if usual else math.inf:.1f} times the median, for {self._above} batches"
+        return f"the loss is {loss:.4g}, {loss / usual:.1f} times the median, for {self._above} batches"
 
     def _roll_back(self, batch: int, reason: str) -> None:
         rates = [group.peek("lr") for group in self.optimizer.param_groups]

@@ -98,7 +98,8 @@ class BatchSizeScheduler(Callback):
     Args:
         schedule: a function of the epoch, or a dictionary from epochs to the batch size from then on. Or None:
         factor, every: the batch size that ``fit`` was given is multiplied by `factor` after every so many epochs.
-        max_batch_size: the largest batch; None: all samples. What is missing, the learning rate is divided by.
+        max_batch_size: the largest batch. What is missing, the learning rate is divided by. None: no limit; a batch
+            larger than the data holds all samples, and the learning rate stays.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 2))
