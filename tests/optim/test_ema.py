@@ -72,6 +72,21 @@ def test_warm_up_uses_smaller_decays_first() -> None:
         assert average.item() == pytest.approx(expected, rel=1e-12)
 
 
+def test_the_decay_can_be_changed_without_a_new_plan() -> None:
+    w = qn.tensor([0.0])
+    ema = optim.EMA([w], decay=0.5)
+    step = qn.jit(ema.update)
+    w[...] = 4.0
+    for decay, expected in ((0.5, 2.0), (0.5, 3.0), (0.5, 3.5), (0.0, 4.0)):
+        ema.decay = decay
+        step()
+        (average,) = ema.averages()
+        assert average is not None and average.item() == expected
+    assert len(step.plans()) == 1
+    with pytest.raises(ArgumentError, match=r"decay lies in \[0, 1\), got 1"):
+        ema.decay = 1.0
+
+
 def test_layers_join_when_they_have_sizes() -> None:
     net = nn.Sequential(nn.Linear(None, 2), nn.Linear(2, 1))
     ema = optim.EMA(net.parameters())

@@ -179,6 +179,12 @@ def test_bad_arguments_are_refused(make: Callable[[], object], message: str) -> 
         make()
 
 
+def test_a_cycle_has_steps_both_ways() -> None:
+    optimizer = optim.SGD([qn.tensor([1.0], requires_grad=True)])
+    with pytest.raises(ArgumentError, match="step_size_down is a positive whole number, got 0"):
+        lr_scheduler.CyclicLR(optimizer, 0.1, 1.0, step_size_up=2, step_size_down=0)
+
+
 def test_groups_come_before_schedules() -> None:
     opt = one()
     schedule = lr_scheduler.ExponentialLR(opt, 0.5)

@@ -39,18 +39,28 @@ class EMA:
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float = 0.999, warmup: bool = False) -> None:
-        if not 0 <= decay < 1:
-            raise ArgumentError(f"[EMA] decay lies in [0, 1), got {decay!r}")
-        self.decay = decay
         given: list[Any] = list(parameters)
         for p in given:
             if not isinstance(p, Tensor) or p.dtype not in ("float32", "float64"):
                 raise ArgumentError(f"[EMA] averages float32 and float64 tensors, got {p!r}")
         self.parameters: list[Tensor] = given
         self._averages: dict[int, native.Native] = {}
-        self._hyper = native.from_values([decay, float(warmup)], "float64")
+        self._hyper = native.from_values([0.0, float(warmup)], "float64")
+        self.decay = decay
         self._step = native.from_values([0], "int64")
         self._join()
+
+    @property
+    def decay(self) -> float:
+        """How much of the average an update keeps; changing it keeps recorded plans."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, value: float) -> None:
+        if not 0 <= value < 1:
+            raise ArgumentError(f"[EMA] decay lies in [0, 1), got {value!r}")
+        self._decay = value
+        native.copy_into(native.view(self._hyper, 0, 1), [value])
 
     def _join(self) -> None:
         """Starts an average for each parameter that has none and knows its size: its present value."""

@@ -223,7 +223,9 @@ class CyclicLR(LRScheduler):
         self.base_lr = base_lr
         self.max_lr = max_lr
         self.step_size_up = _positive(self, "step_size_up", step_size_up)
-        self.step_size_down = _positive(self, "step_size_down", step_size_down or step_size_up)
+        self.step_size_down = _positive(
+            self, "step_size_down", step_size_up if step_size_down is None else step_size_down
+        )
         self.mode = mode
         self.gamma = gamma
         super().__init__(optimizer)
