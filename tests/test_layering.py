@@ -140,3 +140,14 @@ def test_imports_follow_the_layers(path: Path) -> None:
     if part == "nn":
         upward = parts & {"training", "quant", "compress", "sparse", "data", "callbacks", "metrics", "cli"}
         assert not upward, f"{relative(path)} imports {sorted(upward)}, which lie above nn"
+
+
+def test_nets_do_not_need_the_tasks_that_need_them() -> None:
+    for path in sorted((PYTHON / "models").glob("*.py")):
+        for node in ast.parse(path.read_text()).body:  # a command may import what it likes when it runs
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong = [
+                name for name in names if name.startswith(("quernel.data.tasks", "quernel.models.command"))
+            ]
+            assert not wrong, f"{relative(path)} imports {wrong[0]}"

@@ -7,7 +7,6 @@ from typing import Literal
 
 from quernel import nn
 from quernel.errors import ArgumentError
-from quernel.models.command import run
 
 
 def lenet5(classes: int = 10, channels: int = 1, variant: Literal["relu", "tanh"] = "relu") -> nn.Sequential:
@@ -47,6 +46,8 @@ def lenet5(classes: int = 10, channels: int = 1, variant: Literal["relu", "tanh"
 
 
 if __name__ == "__main__":
+    from quernel.models.command import run
+
     sys.exit(
         run(
             "python -m quernel.models.lenet",

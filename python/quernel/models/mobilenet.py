@@ -11,7 +11,6 @@ from typing import Literal
 
 from quernel import nn
 from quernel.errors import ArgumentError
-from quernel.models.command import run
 
 # The paper's table 2: expansion, channels, blocks, stride of the first block for ImageNet's and for CIFAR's sizes.
 _STAGES = (
@@ -99,6 +98,8 @@ def _rounded(channels: float) -> int:
 
 
 if __name__ == "__main__":
+    from quernel.models.command import run
+
     sys.exit(
         run(
             "python -m quernel.models.mobilenet",

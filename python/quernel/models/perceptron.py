@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from quernel import nn
-from quernel.models.command import integers, run
 from quernel.nn.activation import activation as make_activation
 
 
@@ -46,6 +45,8 @@ def mlp(
 
 
 if __name__ == "__main__":
+    from quernel.models.command import integers, run
+
     sys.exit(
         run(
             "python -m quernel.models.perceptron",

@@ -13,7 +13,6 @@ from typing import Literal
 
 from quernel import nn, ops
 from quernel.errors import ArgumentError
-from quernel.models.command import run
 from quernel.tensor import Tensor
 
 Shortcut = Literal["identity", "projection", "projection_bn"]
@@ -149,6 +148,8 @@ def _block(inputs: int, outputs: int, stride: int, shortcut: Shortcut) -> nn.Res
 
 
 if __name__ == "__main__":
+    from quernel.models.command import run
+
     sys.exit(
         run(
             "python -m quernel.models.resnet",
