@@ -71,11 +71,6 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return _GAINS[nonlinearity]
 
 
-def gain(nonlinearity: str, param: float = math.sqrt(5)) -> float:
-    """`calculate_gain`, whose default slope is the one that layers fill their weights with."""
-    return calculate_gain(nonlinearity, param)
-
-
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0) -> Tensor:
     """Fills with draws from [a, b)."""
     return _write(tensor, ops.uniform(tensor.shape, a, b, tensor.dtype))
@@ -105,7 +100,7 @@ def kaiming_uniform_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
 ) -> Tensor:
     """Uniform in ±gain·sqrt(3 / fan) (He et al. 2015)."""
-    bound = gain(nonlinearity, a) * math.sqrt(3.0 / max(1, _fan(tensor, mode)))
+    bound = calculate_gain(nonlinearity, a) * math.sqrt(3.0 / max(1, _fan(tensor, mode)))
     return uniform_(tensor, -bound, bound)
 
 
@@ -113,7 +108,7 @@ def kaiming_normal_(
     tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu"
 ) -> Tensor:
     """Normal with standard deviation gain / sqrt(fan) (He et al. 2015)."""
-    return normal_(tensor, 0.0, gain(nonlinearity, a) / math.sqrt(max(1, _fan(tensor, mode))))
+    return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(max(1, _fan(tensor, mode))))
 
 
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0) -> Tensor:

@@ -19,6 +19,7 @@ class _Pad(Module):
     _mode: ClassVar[str]
     _axes: ClassVar[int]  # padded, of the axes between the batch and the channels
     _layout: ClassVar[str]
+    value: float = 0.0
 
     def __init__(self, padding: PadSize) -> None:
         count = 2 * self._axes
@@ -30,13 +31,12 @@ class _Pad(Module):
             if isinstance(width, bool) or not hasattr(width, "__index__") or int(width) < 0:
                 raise ArgumentError(f"[{name}] padding holds integers from 0 on, got {padding!r}")
         self.padding = tuple(int(width) for width in widths)
-        self._value = 0.0
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer."""
         pairs = [self.padding[i : i + 2] for i in range(0, len(self.padding), 2)]
         widths = [(0, 0), *reversed(pairs), (0, 0)]
-        return ops.pad(x, widths, mode=self._mode, value=self._value)
+        return ops.pad(x, widths, mode=self._mode, value=self.value)
 
     def extra_repr(self) -> str:
         return str(self.padding)
@@ -52,7 +52,18 @@ class _Pad2d(_Pad):
     _layout = "(left, right, top, bottom)"
 
 
-class ConstantPad2d(_Pad2d):
+class _Constant(_Pad):
+    _mode = "constant"
+
+    def __init__(self, padding: PadSize, value: float) -> None:
+        super().__init__(padding)
+        self.value = float(value)
+
+    def extra_repr(self) -> str:
+        return f"padding={self.padding}, value={self.value}"
+
+
+class ConstantPad2d(_Constant, _Pad2d):
     """Surrounds images with a number.
 
     Args:
@@ -67,42 +78,14 @@ class ConstantPad2d(_Pad2d):
         (1, 4, 7, 3)
     """
 
-    _mode = "constant"
 
-    def __init__(self, padding: PadSize, value: float) -> None:
-        super().__init__(padding)
-        self._value = float(value)
-
-    @property
-    def value(self) -> float:
-        """What the border holds."""
-        return self._value
-
-    def extra_repr(self) -> str:
-        return f"padding={self.padding}, value={self._value}"
-
-
-class ConstantPad1d(_Pad1d):
+class ConstantPad1d(_Constant, _Pad1d):
     """Surrounds sequences with a number: x (N, T, C) -> y (N, T + before + after, C).
 
     Args:
         padding: steps on each side, or (before, after).
         value: what they hold.
     """
-
-    _mode = "constant"
-
-    def __init__(self, padding: PadSize, value: float) -> None:
-        super().__init__(padding)
-        self._value = float(value)
-
-    @property
-    def value(self) -> float:
-        """What the border holds."""
-        return self._value
-
-    def extra_repr(self) -> str:
-        return f"padding={self.padding}, value={self._value}"
 
 
 class ZeroPad2d(_Pad2d):
