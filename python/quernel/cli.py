@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,25 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     profile.add_argument("--trace", type=Path, help="write a Chrome trace (.json) for ui.perfetto.dev")
     profile.add_argument("--plot", type=Path, help="draw the table into an image file (needs matplotlib)")
 
-    train = command("train", _train, "train a saved model on a data file")
-    train.add_argument("model", type=Path, help="model file to start from")
-    train.add_argument("data", type=Path, help=_NPZ)
-    train.add_argument("--out", type=Path, required=True, help="file for the trained model")
-    train.add_argument("--epochs", type=_positive, default=10, help="passes over the data (%(default)s)")
-    train.add_argument("--batch-size", type=_positive, default=64, help="samples per step (%(default)s)")
-    train.add_argument(
-        "--optimizer", default="adam", help="sgd, adam, adamw, nadam, rmsprop, adagrad or lion (%(default)s)"
-    )
-    train.add_argument("--loss", default="cross_entropy", help="cross_entropy or mse (%(default)s)")
-    train.add_argument(
-        "--validation-split", type=float, default=0.0, help="share of the data held back (%(default)s)"
-    )
-    train.add_argument("--seed", type=int, default=0, help="of shuffling and dropout (%(default)s)")
-
-    evaluate = command("eval", _eval, "print loss and accuracy of a saved model on a data file")
-    evaluate.add_argument("model", type=Path, help="model file")
-    evaluate.add_argument("data", type=Path, help=_NPZ)
-    evaluate.add_argument("--loss", default="cross_entropy", help="cross_entropy or mse (%(default)s)")
+    _add_training(command)
 
     predict = command("predict", _predict, "run a saved model on inputs and save its outputs")
     predict.add_argument("model", type=Path, help="model file")
@@ -109,6 +91,37 @@ def _parser() -> argparse.ArgumentParser:
     compress.add_argument("calibration", type=Path, help="sample inputs: .npy, or .npz with an array x")
     compress.add_argument("--out", type=Path, required=True, help="file for the int8 model")
     return parser
+
+
+def _add_training(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """The commands that know a loss."""
+    train = command("train", _train, "train a saved model on a data file")
+    train.add_argument("model", type=Path, help="model file to start from")
+    train.add_argument("data", type=Path, help=_NPZ)
+    train.add_argument("--out", type=Path, required=True, help="file for the trained model")
+    train.add_argument("--epochs", type=_positive, default=10, help="passes over the data (%(default)s)")
+    train.add_argument("--batch-size", type=_positive, default=64, help="samples per step (%(default)s)")
+    train.add_argument(
+        "--optimizer", default="adam", help="sgd, adam, adamw, nadam, rmsprop, adagrad or lion (%(default)s)"
+    )
+    train.add_argument(
+        "--loss",
+        default="cross_entropy",
+        help="mse, bce_with_logits or another name in quernel.losses.LOSSES (%(default)s)",
+    )
+    train.add_argument(
+        "--validation-split", type=float, default=0.0, help="share of the data held back (%(default)s)"
+    )
+    train.add_argument("--seed", type=int, default=0, help="of shuffling and dropout (%(default)s)")
+
+    evaluate = command("eval", _eval, "print loss and accuracy of a saved model on a data file")
+    evaluate.add_argument("model", type=Path, help="model file")
+    evaluate.add_argument("data", type=Path, help=_NPZ)
+    evaluate.add_argument(
+        "--loss",
+        default="cross_entropy",
+        help="mse, bce_with_logits or another name in quernel.losses.LOSSES (%(default)s)",
+    )
 
 
 def _positive(text: str) -> int:
