@@ -6,7 +6,8 @@
 //             fewer and longer runs; pixels at the left and right edge use a copy with zeros.
 //   gathered  runs shorter than kShortRun (one or two input channels): the tile's patches are copied into scratch.
 //             Gathering runs of 8 already took twice as long as reading them in place.
-//   depthwise one channel per group: no sum over channels, so lanes run over the channels of a pixel instead.
+//
+// One channel per group has kernels of its own, in conv_depthwise.cpp.
 //
 // The gradient is the same gathering computation: input pixels of one phase (coordinates modulo the stride) read the
 // same taps, so each phase is a convolution of stride 1 with its share of the (flipped) kernel. Every output is one
@@ -29,7 +30,6 @@ struct Sides {
 };
 
 inline Sides sides(const ConvShape& s, bool adjoint) {
-  if (is_depthwise(s)) return {s.c, s.c, 1, 1, s.c};
   const int64_t c = s.c / s.groups, o = s.o / s.groups;
   return adjoint ? Sides{s.o, s.c, s.groups, o, c} : Sides{s.c, s.o, s.groups, c, o};
 }
@@ -48,7 +48,7 @@ struct Scratch {
 template <class T>
 int64_t carve(const ConvShape& s, bool adjoint, std::byte* at, Scratch<T>* scratch) {
   const Sides side = sides(s, adjoint);
-  const int64_t taps = s.kh * s.kw, row = s.kw * (is_depthwise(s) ? s.c : side.depth);
+  const int64_t taps = s.kh * s.kw, row = s.kw * side.depth;
   int64_t used = 0;
   const auto take = [&]<class U>(U*& part, int64_t count) {
     if (at) part = reinterpret_cast<U*>(at + used);
@@ -74,14 +74,10 @@ class Pass {
   using T = typename V::Scalar;
 
   Pass(const ConvArgs& args, bool adjoint, const Ctx& ctx)
-      : args_(args),
-        shape_(args.s),
-        adjoint_(adjoint),
-        depthwise_(is_depthwise(args.s)),
-        side_(sides(args.s, adjoint)) {
+      : args_(args), shape_(args.s), adjoint_(adjoint), side_(sides(args.s, adjoint)) {
     carve(shape_, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
     panels_ = ceil_div(side_.cols, kPanel);
-    const int64_t zeros = shape_.kw * (depthwise_ ? shape_.c : side_.depth);
+    const int64_t zeros = shape_.kw * side_.depth;
     for (int64_t i = 0; i < zeros; ++i) scratch_.zeros[i] = T(0);
   }
 
@@ -110,17 +106,17 @@ class Pass {
     bool consecutive = x_.count > 0;
     for (int64_t j = 1; j < x_.count; ++j)
       consecutive &= x_.taps[j].offset == x_.taps[0].offset + j && x_.taps[j].index == x_.taps[0].index + j;
-    folded_ = consecutive && side_.groups == 1 && !depthwise_;
+    folded_ = consecutive && side_.groups == 1;
     run_ = folded_ ? x_.count * side_.depth : side_.depth;
     const bool whole = y_.count == shape_.kh && x_.count == shape_.kw;  // packed rows are in order, without gaps
-    gathered_ = whole && run_ < kShortRun && !depthwise_;
+    gathered_ = whole && run_ < kShortRun;
     taps_ = gathered_ ? 1 : y_.count * (folded_ ? 1 : x_.count);
   }
 
   // Source image row, at the channels of `group`.
   const T* source_row(int64_t n, int64_t y, int64_t group) const {
     return static_cast<const T*>(args_.x) + (n * y_.source + y) * x_.source * side_.source_channels +
-           (depthwise_ ? 0 : group * side_.depth);
+           group * side_.depth;
   }
 
   // Packed rows of tap (i, j) of panel `panel`.
@@ -211,7 +207,7 @@ class Pass {
   void run_strip(int64_t group, int64_t panel, int64_t row, int64_t end) {
     set_b(group, panel);
     const int64_t run = gathered_ ? y_.count * x_.count * side_.depth : run_;
-    const int64_t block = depthwise_ ? most(taps_, 1) : most(1, kBlockDepth / most(run, 1));
+    const int64_t block = most(1, kBlockDepth / most(run, 1));
     const int64_t tiles = ceil_div(end - row, kTileRows);
     const int cols = static_cast<int>(least(side_.cols - panel * kPanel, kPanel));
     for (int64_t tap = 0; tap == 0 || tap < taps_; tap += block) {
@@ -225,47 +221,16 @@ class Pass {
           c[i] = result(p, group, panel);
           set_a(p, group, tap, taps, i, rows);
         }
-        if (depthwise_)
-          multiply_depthwise(c, taps, rows, cols, panel * kPanel);
-        else
-          multiply_tile(Tile<T>{scratch_.a, scratch_.b + tap, c, taps, run, 1, kPanel, rows, cols, tap > 0});
+        multiply_tile(Tile<T>{scratch_.a, scratch_.b + tap, c, taps, run, 1, kPanel, rows, cols, tap > 0});
         if (tap + taps >= taps_)
           finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, group * side_.cols + panel * kPanel});
       }
     }
   }
 
-  void multiply_depthwise(T* const* c, int64_t taps, int rows, int cols, int64_t first) const {
-    constexpr int kVecs = 4;  // independent chains of FMAs, to hide their latency
-    for (int i = 0; i < rows; ++i) {
-      int j = 0;
-      for (; j + kVecs * V::kWidth <= cols; j += kVecs * V::kWidth)
-        sum_taps<kVecs>(c[i] + j, scratch_.a + i, taps, rows, first + j, j, V::kWidth);
-      for (; j < cols; j += V::kWidth)
-        sum_taps<1>(c[i] + j, scratch_.a + i, taps, rows, first + j, j, static_cast<int>(least(cols - j, V::kWidth)));
-    }
-  }
-
-  // One pixel's channels [channel, channel + kVecs vectors), the last one of `lanes` lanes; `a` has a stride of `rows`.
-  template <int kVecs>
-  void sum_taps(T* c, const T* const* a, int64_t taps, int rows, int64_t channel, int64_t col, int lanes) const {
-    constexpr int kLast = (kVecs - 1) * V::kWidth;
-    V acc[kVecs];
-    for (V& v : acc) v = V::zero();
-    for (int64_t t = 0; t < taps; ++t) {
-      const T* x = a[t * rows] + channel;
-      const T* w = scratch_.b[t] + col;
-      for (int j = 0; j < kLast; j += V::kWidth)
-        acc[j / V::kWidth] = fma(V::load(x + j), V::load(w + j), acc[j / V::kWidth]);
-      acc[kVecs - 1] = fma(V::load(x + kLast, lanes), V::load(w + kLast), acc[kVecs - 1]);
-    }
-    for (int j = 0; j < kLast; j += V::kWidth) acc[j / V::kWidth].store(c + j);
-    acc[kVecs - 1].store(c + kLast, lanes);
-  }
-
   const ConvArgs& args_;
   const ConvShape& shape_;
-  const bool adjoint_, depthwise_;
+  const bool adjoint_;
   const Sides side_;
   int64_t panels_;
   Scratch<T> scratch_;

@@ -4,8 +4,6 @@
 // columns in place. dW itself holds the accumulators between chunks. Gathering costs one copy per element against O
 // multiply-adds.
 //
-// Depthwise kernels have no tile: lanes run over channels, four vectors of them at a time, and pixels pass tap by tap.
-//
 // Few weights leave few items, so the pixels are cut into `splits` ranges with a result each, which the op adds up
 // afterwards. The number of splits depends on the shape alone: so does the order of summation.
 #include "kernels/conv_stencil.h"
@@ -28,19 +26,15 @@ class GradWeight {
     patches_ = static_cast<T*>(ctx.scratch);
   }
 
-  // Items: (split, group, panel of 64 columns of dW); depthwise (split, panel of 64 channels).
+  // Items: (split, group, panel of 64 columns of dW).
   void run(Range range) {
-    const bool depthwise = is_depthwise(s_);
-    const int64_t groups = depthwise ? 1 : s_.groups;
-    const int64_t panels = ceil_div(depthwise ? s_.c : cols_, kPanel), pixels = s_.n * s_.oh * s_.ow;
+    const int64_t groups = s_.groups;
+    const int64_t panels = ceil_div(cols_, kPanel), pixels = s_.n * s_.oh * s_.ow;
     for (int64_t item = range.begin; item < range.end; ++item) {
       const int64_t panel = item % panels, group = item / panels % groups, split = item / panels / groups;
       const int64_t pixel = pixels * split / args_.splits, end = pixels * (split + 1) / args_.splits;
       T* dw = static_cast<T*>(args_.dw) + split * s_.o * cols_;
-      if (depthwise)
-        run_depthwise(panel * kPanel, pixel, end, dw);
-      else
-        run_panel(group, panel * kPanel, pixel, end, dw);
+      run_panel(group, panel * kPanel, pixel, end, dw);
     }
   }
 
@@ -107,42 +101,6 @@ class GradWeight {
       accumulate = true;
       pixel += depth;
     } while (pixel < end);
-  }
-
-  // Channels [first, first + 64) of a depthwise kernel, tap by tap.
-  void run_depthwise(int64_t first, int64_t pixel, int64_t end, T* dw) const {
-    constexpr int kVecs = 4;  // independent chains of FMAs, to hide their latency
-    const int64_t last = least(first + kPanel, s_.c);
-    for (int64_t tap = 0; tap < s_.kh * s_.kw; ++tap) {
-      int64_t c = first;
-      for (; c + kVecs * V::kWidth <= last; c += kVecs * V::kWidth) sum_tap<kVecs>(tap, c, V::kWidth, pixel, end, dw);
-      for (; c < last; c += V::kWidth) sum_tap<1>(tap, c, static_cast<int>(least(last - c, V::kWidth)), pixel, end, dw);
-    }
-  }
-
-  // Output pixels [pixel, end), row by row; of each row those whose tap lies in the image.
-  template <int kVecs>
-  void sum_tap(int64_t tap, int64_t c, int lanes, int64_t pixel, int64_t end, T* dw) const {
-    const int64_t dy = tap / s_.kw * s_.dilation_h - s_.pad_h, dx = tap % s_.kw * s_.dilation_w - s_.pad_w;
-    const int64_t lo = most(0, ceil_div(-dx, s_.stride_w)), hi = least(s_.ow, (s_.w - 1 - dx) / s_.stride_w + 1);
-    V acc[kVecs];
-    for (V& v : acc) v = V::zero();
-    for (int64_t row = pixel / s_.ow; row * s_.ow < end; ++row) {
-      const int64_t n = row / s_.oh, y = row % s_.oh * s_.stride_h + dy;
-      if (y < 0 || y >= s_.h || dx >= s_.w) continue;
-      const int64_t from = most(lo, pixel - row * s_.ow), to = least(hi, end - row * s_.ow);
-      const T* g = static_cast<const T*>(args_.g) + (row * s_.ow + from) * s_.c + c;
-      const T* x = static_cast<const T*>(args_.x) + ((n * s_.h + y) * s_.w + from * s_.stride_w + dx) * s_.c + c;
-      for (int64_t ox = from; ox < to; ++ox, g += s_.c, x += s_.stride_w * s_.c) {
-        for (int j = 0; j < kVecs - 1; ++j)
-          acc[j] = fma(V::load(g + j * V::kWidth), V::load(x + j * V::kWidth), acc[j]);
-        const int j = kVecs - 1;
-        acc[j] = fma(V::load(g + j * V::kWidth, lanes), V::load(x + j * V::kWidth, lanes), acc[j]);
-      }
-    }
-    T sums[kVecs * V::kWidth];
-    for (int j = 0; j < kVecs; ++j) acc[j].store(sums + j * V::kWidth);
-    for (int i = 0; i < (kVecs - 1) * V::kWidth + lanes; ++i) dw[(c + i) * s_.kh * s_.kw + tap] = sums[i];
   }
 
   const ConvGradWeightArgs& args_;

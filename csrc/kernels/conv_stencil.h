@@ -11,8 +11,6 @@ inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-inline bool is_depthwise(const ConvShape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.o; }
-
 // One kernel position along one axis: result pixel p reads source pixel p * step + offset. `index` counts kernel
 // positions in the order in which the weights are packed.
 struct Tap {

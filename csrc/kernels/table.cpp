@@ -15,6 +15,12 @@ ScratchFn<ConvArgs> conv2d_grad_input_f32_scratch, conv2d_grad_input_f64_scratch
 Fn<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
 ScratchFn<ConvGradWeightArgs> conv2d_grad_weight_f32_scratch, conv2d_grad_weight_f64_scratch;
 Fn<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
+Fn<ConvArgs> depthwise2d_f32, depthwise2d_f64;
+ScratchFn<ConvArgs> depthwise2d_f32_scratch, depthwise2d_f64_scratch;
+Fn<ConvArgs> depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
+ScratchFn<ConvArgs> depthwise2d_grad_input_f32_scratch, depthwise2d_grad_input_f64_scratch;
+Fn<ConvGradWeightArgs> depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f64;
+ScratchFn<ConvGradWeightArgs> depthwise2d_grad_weight_f32_scratch, depthwise2d_grad_weight_f64_scratch;
 
 // elementwise
 Fn<UnaryArgs> unary;
@@ -127,6 +133,12 @@ extern constinit const Level level{
             .conv2d_grad_weight_f64 = entry_with<conv2d_grad_weight_f64, conv2d_grad_weight_f64_scratch>,
             .sum_splits_f32 = entry<sum_splits_f32>,
             .sum_splits_f64 = entry<sum_splits_f64>,
+            .depthwise2d_f32 = entry_with<depthwise2d_f32, depthwise2d_f32_scratch>,
+            .depthwise2d_f64 = entry_with<depthwise2d_f64, depthwise2d_f64_scratch>,
+            .depthwise2d_grad_input_f32 = entry_with<depthwise2d_grad_input_f32, depthwise2d_grad_input_f32_scratch>,
+            .depthwise2d_grad_input_f64 = entry_with<depthwise2d_grad_input_f64, depthwise2d_grad_input_f64_scratch>,
+            .depthwise2d_grad_weight_f32 = entry_with<depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f32_scratch>,
+            .depthwise2d_grad_weight_f64 = entry_with<depthwise2d_grad_weight_f64, depthwise2d_grad_weight_f64_scratch>,
             // elementwise
             .unary = entry<unary>,
             .binary = entry<binary>,

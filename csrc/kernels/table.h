@@ -40,6 +40,9 @@ struct KernelTable {
   Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;
   Kernel<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
   Kernel<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
+  Kernel<ConvArgs> depthwise2d_f32, depthwise2d_f64;
+  Kernel<ConvArgs> depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
+  Kernel<ConvGradWeightArgs> depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f64;
   // elementwise
   Kernel<UnaryArgs> unary;
   Kernel<BinaryArgs> binary;

@@ -4,7 +4,9 @@
 #include <string>
 
 #include "core/error.h"
+#include "ops/layout.h"
 #include "ops/matmul.h"
+#include "ops/reduce.h"
 #include "runtime/derived.h"
 
 namespace quernel::ops {
@@ -33,12 +35,14 @@ int64_t output_size(const char* op, int axis, int64_t size, int64_t kernel, cons
                        p.dilation[0], ", ", p.dilation[1], ")");
   check<ArgumentError>(p.padding[d] >= 0 && p.padding[d] < kMost, op, "padding must not be negative, got (",
                        p.padding[0], ", ", p.padding[1], ")");
+  const int64_t end = p.padding_end ? (*p.padding_end)[d] : p.padding[d];
+  check<ArgumentError>(end > -kMost && end < kMost, op, "padding behind the image is too large: ", end);
   check<ShapeError>(kernel >= 1 && kernel < kMost, op, "kernel ", side, " must be positive, got ", kernel);
-  const int64_t reach = p.dilation[d] * (kernel - 1) + 1;
-  check<ShapeError>(reach <= size + 2 * p.padding[d], op, "kernel reaches over ", reach, " pixels of ", side,
-                    ", the padded input has ", size + 2 * p.padding[d], " (input ", size, ", padding ", p.padding[d],
-                    ", dilation ", p.dilation[d], "); pad more or use a smaller kernel");
-  return (size + 2 * p.padding[d] - reach) / p.stride[d] + 1;
+  const int64_t reach = p.dilation[d] * (kernel - 1) + 1, padded = size + p.padding[d] + end;
+  check<ShapeError>(reach <= padded, op, "kernel reaches over ", reach, " pixels of ", side, ", the padded input has ",
+                    padded, " (input ", size, ", padding ", p.padding[d], ", dilation ", p.dilation[d],
+                    "); pad more or use a smaller kernel");
+  return (padded - reach) / p.stride[d] + 1;
 }
 
 ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, const ConvParams& p) {
@@ -119,7 +123,7 @@ double pass_ns(const ConvShape& s, DType dtype, bool adjoint) {
   const double pixels = static_cast<double>(s.n * (adjoint ? s.h * s.w : s.oh * s.ow));
   const double macs = static_cast<double>(s.n * s.oh * s.ow) * static_cast<double>(s.kh * s.kw * s.o) *
                       static_cast<double>(s.c / s.groups);
-  return mac_ns(dtype, is_depthwise(s) ? 4 * macs : macs) + 10 * pixels * static_cast<double>(s.groups);
+  return mac_ns(dtype, macs) + 10 * pixels * static_cast<double>(s.groups);
 }
 
 double flops(const ConvShape& s) {
@@ -140,63 +144,117 @@ int64_t count_strips(const ConvShape& s, bool adjoint, int64_t strip) {
   return total;
 }
 
-void launch_pass(const char* op, Kernel<ConvArgs> KernelTable::* entry, ConvArgs args, bool adjoint,
-                 const Tensor& source, const Tensor& packed, const Tensor& result, const EpilogueSpec& epilogue,
-                 const Tensor& pre) {
+// Chooses the strips of a pass.
+Work split(ConvArgs& args, DType dtype, bool adjoint) {
   const ConvShape& s = args.s;
-  const int64_t cols = is_depthwise(s) ? s.c : (adjoint ? s.c : s.o) / s.groups;
-  const int64_t blocks = (is_depthwise(s) ? 1 : s.groups) * ceil_div(cols, kPanel);
-  const double total = pass_ns(s, result.dtype(), adjoint);
-  int64_t items;
-  for (args.strip = kStripPixels;; args.strip /= 2) {
-    items = blocks * count_strips(s, adjoint, args.strip);
-    const double item_ns = total / static_cast<double>(items);
-    if (args.strip <= 12 || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 4))) break;
+  if (is_depthwise(s)) {
+    const double macs = static_cast<double>(s.n * s.oh * s.ow * s.c) * static_cast<double>(s.kh * s.kw);
+    const int64_t items = ceil_div(s.c, kPanel) * s.n * (adjoint ? s.h * s.stride_w : s.oh);
+    return {items, 40 + mac_ns(dtype, 1.5 * macs) / static_cast<double>(items), flops(s)};
   }
+  const int64_t blocks = s.groups * ceil_div((adjoint ? s.c : s.o) / s.groups, kPanel);
+  const double total = pass_ns(s, dtype, adjoint);
+  for (args.strip = kStripPixels;; args.strip /= 2) {
+    const int64_t items = blocks * count_strips(s, adjoint, args.strip);
+    const double item_ns = total / static_cast<double>(items);
+    if (args.strip <= 12 || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 4)))
+      return {items, item_ns, flops(s)};
+  }
+}
+
+using Entry = Kernel<ConvArgs> KernelTable::*;
+
+Entry entry_of(const ConvShape& s, DType dtype, bool adjoint) {
+  const bool f32 = dtype == DType::kFloat32;
+  if (is_depthwise(s)) {
+    if (adjoint) return f32 ? &KernelTable::depthwise2d_grad_input_f32 : &KernelTable::depthwise2d_grad_input_f64;
+    return f32 ? &KernelTable::depthwise2d_f32 : &KernelTable::depthwise2d_f64;
+  }
+  if (adjoint) return f32 ? &KernelTable::conv2d_grad_input_f32 : &KernelTable::conv2d_grad_input_f64;
+  return f32 ? &KernelTable::conv2d_f32 : &KernelTable::conv2d_f64;
+}
+
+OutputAndPre launch_pass(const char* op, const ConvShape& s, bool adjoint, const Tensor& source, const Tensor& weight,
+                         const EpilogueSpec& epilogue) {
+  const Shape shape = adjoint ? Shape{s.n, s.h, s.w, s.c} : Shape{s.n, s.oh, s.ow, s.o};
+  check_epilogue(op, epilogue, source.dtype(), shape);
+  const Tensor y = Tensor::empty(source.dtype(), shape);
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(source.dtype(), shape) : Tensor();
+  if (y.size() == 0) return {y, pre};
+  ConvArgs args;
+  args.s = s;
   args.activation = epilogue.activation;
-  launch(op, entry, args, {items, total / static_cast<double>(items), flops(s)},
-         {read(&ConvArgs::x, source), read(&ConvArgs::w, packed), read<ConvArgs>(&ConvArgs::bias, epilogue.bias),
-          read<ConvArgs>(&ConvArgs::residual, epilogue.residual), write<ConvArgs>(&ConvArgs::pre, pre),
-          write(&ConvArgs::y, result)});
+  const Work work = split(args, source.dtype(), adjoint);
+  launch(op, entry_of(s, source.dtype(), adjoint), args, work,
+         {read(&ConvArgs::x, source), read(&ConvArgs::w, adjoint ? pack_adjoint(weight, s) : pack_forward(weight, s)),
+          read<ConvArgs>(&ConvArgs::bias, epilogue.bias), read<ConvArgs>(&ConvArgs::residual, epilogue.residual),
+          write<ConvArgs>(&ConvArgs::pre, pre), write(&ConvArgs::y, y)});
+  return {y, pre};
 }
 
 bool is_f32(const Tensor& t) { return t.dtype() == DType::kFloat32; }
+
+// ---- several outputs per channel --------------------------------------------------------------------------------
+
+// With one input channel per group and a few outputs (a "channel multiplier"), repeating each channel makes the
+// convolution depthwise. That costs a copy of x, and a sum in the gradient; as groups of one channel the kernel of
+// conv.cpp would fill few of its 64 columns.
+int64_t multiplier(const ConvShape& s) {
+  constexpr int64_t kMost = 32;
+  const bool several = s.groups > 1 && s.groups == s.c && s.o > s.c && s.o <= kMost * s.c;
+  return several ? s.o / s.c : 1;
+}
+
+ConvShape repeated(ConvShape s) {
+  s.c = s.groups = s.o;
+  return s;
+}
+
+Tensor repeat_channels(const Tensor& x, int64_t times) {
+  const Shape& s = x.shape();
+  return broadcast_to(x.reshape({s[0], s[1], s[2], s[3], 1}), {s[0], s[1], s[2], s[3], times})
+      .reshape({s[0], s[1], s[2], s[3] * times});
+}
 
 }  // namespace
 
 OutputAndPre conv2d(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue, const ConvParams& params) {
   check_floating("conv2d", "x", x, "weight", weight);
-  ConvArgs args;
-  args.s = conv_shape("conv2d", x.shape(), weight.shape(), params);
-  const Shape shape{args.s.n, args.s.oh, args.s.ow, args.s.o};
-  check_epilogue("conv2d", epilogue, x.dtype(), shape);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
-  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();
-  if (y.size() > 0)
-    launch_pass("conv2d", is_f32(x) ? &KernelTable::conv2d_f32 : &KernelTable::conv2d_f64, args, false, x,
-                pack_forward(weight, args.s), y, epilogue, pre);
-  return {y, pre};
+  const ConvShape s = conv_shape("conv2d", x.shape(), weight.shape(), params);
+  if (const int64_t times = multiplier(s); times > 1)
+    return launch_pass("conv2d", repeated(s), false, repeat_channels(x, times), weight, epilogue);
+  return launch_pass("conv2d", s, false, x, weight, epilogue);
+}
+
+OutputAndPre conv_transpose2d(const Tensor& x, const Tensor& weight, const Shape& y_shape, const EpilogueSpec& epilogue,
+                              const ConvParams& params) {
+  check_floating("conv_transpose2d", "x", x, "weight", weight);
+  const ConvShape s = conv_shape("conv_transpose2d", y_shape, weight.shape(), params);
+  const Shape expected{s.n, s.oh, s.ow, s.o};
+  check<ShapeError>(x.shape() == expected, "conv_transpose2d", "x has shape ", x.shape(), ", an output of shape ",
+                    y_shape, " comes from ", expected);
+  return launch_pass("conv_transpose2d", s, true, x, weight, epilogue);
 }
 
 Tensor conv2d_grad_input(const Tensor& g, const Tensor& weight, const Shape& x_shape, const ConvParams& params) {
   check_floating("conv2d_grad_input", "g", g, "weight", weight);
-  ConvArgs args;
-  args.s = conv_shape("conv2d_grad_input", x_shape, weight.shape(), params);
-  check_gradient("conv2d_grad_input", g.shape(), args.s);
-  const Tensor dx = Tensor::empty(g.dtype(), x_shape);
-  if (dx.size() > 0)
-    launch_pass("conv2d_grad_input",
-                is_f32(g) ? &KernelTable::conv2d_grad_input_f32 : &KernelTable::conv2d_grad_input_f64, args, true, g,
-                pack_adjoint(weight, args.s), dx, {}, {});
-  return dx;
+  const ConvShape s = conv_shape("conv2d_grad_input", x_shape, weight.shape(), params);
+  check_gradient("conv2d_grad_input", g.shape(), s);
+  const int64_t times = multiplier(s);
+  if (times == 1) return launch_pass("conv2d_grad_input", s, true, g, weight, {}).first;
+  const Tensor dx = launch_pass("conv2d_grad_input", repeated(s), true, g, weight, {}).first;
+  return sum(dx.reshape({s.n, s.h, s.w, s.c, times}), {4});
 }
 
 Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_shape, const ConvParams& params) {
   check_floating("conv2d_grad_weight", "x", x, "g", g);
   ConvGradWeightArgs args;
   args.s = conv_shape("conv2d_grad_weight", x.shape(), weight_shape, params);
+  check_gradient("conv2d_grad_weight", g.shape(), args.s);
+  const int64_t times = multiplier(args.s);
+  const Tensor source = times > 1 && x.size() > 0 ? repeat_channels(x, times) : x;
+  if (times > 1) args.s = repeated(args.s);
   const ConvShape& s = args.s;
-  check_gradient("conv2d_grad_weight", g.shape(), s);
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape);
   if (dw.size() == 0) return dw;
   const int64_t pixels = s.n * s.oh * s.ow, k = s.kh * s.kw * (s.c / s.groups);
@@ -207,9 +265,13 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   args.splits = std::max<int64_t>(1, std::min(wanted, pixels / kLeastSplitPixels));
   const Tensor parts = args.splits == 1 ? dw : Tensor::empty(x.dtype(), {args.splits, dw.size()});
   const int64_t items = panels * args.splits;
-  launch("conv2d_grad_weight", is_f32(x) ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64,
-         args, {items, total / static_cast<double>(items), flops(s)},
-         {read(&ConvGradWeightArgs::x, x), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
+  const auto depthwise =
+      is_f32(x) ? &KernelTable::depthwise2d_grad_weight_f32 : &KernelTable::depthwise2d_grad_weight_f64;
+  const auto dense = is_f32(x) ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64;
+  launch(
+      "conv2d_grad_weight", is_depthwise(s) ? depthwise : dense, args,
+      {items, total / static_cast<double>(items), flops(s)},
+      {read(&ConvGradWeightArgs::x, source), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
   if (args.splits > 1) {
     SumSplitsArgs sum;
     sum.size = dw.size();

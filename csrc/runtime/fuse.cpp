@@ -82,9 +82,14 @@ std::optional<EpilogueView> epilogue_of(Step& step) {
     auto& args = step.as<GemmArgs>();
     return EpilogueView{&args, epilogue_fields<GemmArgs>(&GemmArgs::c), args.n};
   }
-  if (step.is(&KernelTable::conv2d_f32) || step.is(&KernelTable::conv2d_f64)) {
+  const auto is_any = [&](auto... entry) { return (step.is(entry) || ...); };
+  const bool forward = is_any(&KernelTable::conv2d_f32, &KernelTable::conv2d_f64, &KernelTable::depthwise2d_f32,
+                              &KernelTable::depthwise2d_f64);
+  const bool adjoint = is_any(&KernelTable::conv2d_grad_input_f32, &KernelTable::conv2d_grad_input_f64,
+                              &KernelTable::depthwise2d_grad_input_f32, &KernelTable::depthwise2d_grad_input_f64);
+  if (forward || adjoint) {
     auto& args = step.as<ConvArgs>();
-    return EpilogueView{&args, epilogue_fields<ConvArgs>(&ConvArgs::y), args.s.o};
+    return EpilogueView{&args, epilogue_fields<ConvArgs>(&ConvArgs::y), forward ? args.s.o : args.s.c};
   }
   return std::nullopt;
 }

@@ -25,7 +25,21 @@ def geometry(x: tuple[int, ...], weight: tuple[int, ...], **other: Any) -> dict[
 
 # Beyond what random draws reach: several panels, blocks of taps, depthwise over panels, phases without taps, and
 # kernels of which a large padding hides whole rows.
+DEPTHWISE = [
+    geometry((2, 7, 7, 80), (80, 5, 5, 1), padding=(2, 2), groups=80),
+    geometry((1, 12, 19, 24), (24, 5, 5, 1), padding=(2, 2), groups=24, stride=(2, 2)),
+    geometry((2, 9, 21, 5), (5, 7, 7, 1), padding=(3, 3), groups=5),
+    geometry((1, 3, 18, 16), (16, 2, 4, 1), padding=(0, 1), groups=16, stride=(3, 1)),
+    geometry((2, 6, 11, 35), (35, 3, 6, 1), padding=(2, 5), groups=35, dilation=(2, 1)),
+    geometry((1, 9, 12, 20), (20, 3, 3, 1), padding=(2, 2), groups=20, dilation=(3, 2), stride=(1, 2)),
+    geometry((1, 2, 3, 17), (17, 3, 3, 1), padding=(4, 5), groups=17, stride=(2, 3)),
+    geometry((40, 7, 7, 6), (6, 3, 3, 1), padding=(1, 1), groups=6),  # pixels are split within rows
+    geometry((1, 30, 31, 4), (4, 5, 3, 1), padding=(2, 1), groups=4, stride=(1, 2)),
+    geometry((2, 6, 7, 9), (27, 3, 3, 1), padding=(1, 1), groups=9),  # three outputs per channel
+    geometry((1, 5, 6, 3), (120, 3, 3, 1), padding=(1, 1), groups=3),
+]
 GEOMETRIES = [
+    *DEPTHWISE,
     geometry((2, 9, 8, 70), (130, 3, 3, 70), padding=(1, 1)),
     geometry((1, 6, 6, 300), (40, 3, 3, 300), padding=(1, 1)),
     geometry((1, 5, 5, 600), (20, 3, 3, 600), padding=(1, 1), dilation=(1, 2), stride=(1, 2)),

@@ -69,6 +69,15 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         ((f(1, 5, 6, 4), f(6, 2, 3, 2)), {"padding": "same", "groups": 2, "dilation": (1, 2)}),
         ((f(1, 5, 6, 4), f(2, 3, 3, 4)), {"residual": f(1, 3, 4, 2), "padding": "valid"}),
     ],
+    "conv1d": [
+        ((f(2, 5, 4), f(6, 3, 2), f(6)), {"stride": 2, "padding": "same", "groups": 2, "activation": "gelu"}),
+        ((f(2, 5, 4), f(6, 2, 4)), {"padding": "causal", "dilation": 2, "residual": f(2, 5, 6)}),
+    ],
+    "conv_transpose2d": [
+        ((f(1, 3, 2, 4), f(4, 3, 2, 3), f(6)), {"stride": 2, "padding": 1, "output_padding": (1, 0), "groups": 2}),
+        ((f(1, 3, 2, 4), f(4, 2, 2, 3)), {"residual": f(1, 5, 4, 3), "dilation": 2, "activation": "silu"}),
+    ],
+    "conv_transpose1d": [((f(2, 3, 4), f(4, 3, 5), f(5)), {"stride": (2,), "padding": 1, "output_padding": 1})],
     "max_pool2d": [((f(2, 5, 6, 3), 2), {}), ((f(2, 5, 6, 3), (3, 2), 1, 1), {}), ((f(2, 5, 6, 3), 3, 2), {"dilation": (1, 2), "ceil_mode": True})],
     "avg_pool2d": [((f(2, 5, 6, 3), 2), {}), ((f(2, 5, 6, 3), 3, (1, 2), 1, True, False), {})],
     **{f"adaptive_{k}_pool2d": [((f(2, 5, 6, 3), 4), {}), ((f(2, 5, 6, 3), (None, 8)), {})] for k in ("avg", "max")},

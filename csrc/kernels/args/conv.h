@@ -4,7 +4,8 @@
 
 namespace quernel {
 
-// Geometry of a 2-D convolution, NHWC; channels are per group.
+// Geometry of a 2-D convolution, NHWC. Padding is that above and to the left; what lies below and to the right follows
+// from the sizes.
 struct ConvShape {
   int64_t n, h, w, c;  // input; c = channels of all groups
   int64_t oh, ow, o;   // output; o = channels of all groups
@@ -14,9 +15,9 @@ struct ConvShape {
 };
 
 // y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g] in panels. Also its adjoint, dx from g: then x is
-// g, y is dx, `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed.
-// Depthwise weights (groups = C = O) are packed as B[KH·KW, C]. Items: (group, panel, strip of `strip` pixels); in the
-// adjoint for each phase (pixel coordinates modulo the strides).
+// g, y is dx, `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed. Items:
+// (group, panel, strip of `strip` pixels); in the adjoint for each phase (pixel coordinates modulo the strides).
+// Depthwise kernels (groups = C = O): w is packed as B[KH·KW, C], items are (panel, image, row), `strip` is unused.
 struct ConvArgs : Epilogue {
   const void* x = nullptr;
   const void* w = nullptr;
@@ -26,7 +27,7 @@ struct ConvArgs : Epilogue {
 };
 
 // dw[split] (splits, O, KH·KW·C/g): each the sum over one range of the output pixels. Item = (split, group, panel of 64
-// columns), depthwise (split, panel of 64 channels).
+// columns); depthwise (split, panel of 64 channels).
 struct ConvGradWeightArgs {
   const void* x = nullptr;
   const void* g = nullptr;

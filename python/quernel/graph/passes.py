@@ -19,7 +19,7 @@ from quernel.tensor import Tensor
 
 Pass = Callable[[Graph], Graph]
 
-CONTRACTIONS = ("linear", "conv2d")
+CONTRACTIONS = ("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d")
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
 
 
@@ -80,7 +80,7 @@ def for_inference(graph: Graph) -> Graph:
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
-    """Folds inference BatchNorm into the linear or conv2d before it.
+    """Folds inference BatchNorm into the linear layer or convolution before it.
 
     With s = weight / sqrt(running_var + eps), per channel: ``W' = W · s`` and ``b' = (b - running_mean) · s + bias``,
     computed in float64 and rounded once. Each output then differs from the unfolded one by at most the usual bound of
@@ -105,7 +105,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
 
 
 def fuse_residual(graph: Graph) -> Graph:
-    """Turns ``add(linear or conv2d, other)`` into that op with ``residual=other``, where shapes are equal."""
+    """Turns ``add(linear or convolution, other)`` into that op with ``residual=other``, where shapes are equal."""
     moved: dict[Ref, Ref] = {}
     nodes = {node.name: node for node in graph.nodes}
     users = graph.users()
@@ -130,7 +130,7 @@ def fuse_residual(graph: Graph) -> Graph:
 
 
 def fuse_activation(graph: Graph, allowed: tuple[str, ...] = ACTIVATIONS) -> Graph:
-    """Puts an activation into the linear or conv2d whose result only it reads."""
+    """Puts an activation into the linear layer or convolution whose result only it reads."""
     moved: dict[Ref, Ref] = {}
     nodes = {node.name: node for node in graph.nodes}
     users = graph.users()
@@ -200,9 +200,18 @@ def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:
     shift = (b - mean) * scale + beta
     dtype = weights[read[0].name].dtype
     names = {key: _fresh(f"{node.name}.{key}_folded", weights) for key in ("weight", "bias")}
-    weights[names["weight"]] = tensor((w * scale.reshape(-1, *[1] * (w.ndim - 1))).astype(dtype))
+    weights[names["weight"]] = tensor(_scaled(node, w, scale).astype(dtype))
     weights[names["bias"]] = tensor(shift.astype(dtype))
     return node.with_args(weight=Weight(names["weight"]), bias=Weight(names["bias"]))
+
+
+def _scaled(node: Node, w: Any, scale: Any) -> Any:
+    """The weight times a factor per output channel."""
+    if not node.op.startswith("conv_transpose"):
+        return w * np.reshape(scale, (-1, *[1] * (w.ndim - 1)))
+    groups = int(node.args["groups"])  # type: ignore[arg-type]
+    factors = np.broadcast_to(scale, groups * w.shape[-1]).reshape(groups, 1, w.shape[-1])
+    return (w.reshape(groups, -1, w.shape[-1]) * factors).reshape(w.shape)
 
 
 _NORM = ("running_mean", "running_var", "weight", "bias")

@@ -9,7 +9,8 @@ _N = Dim()
 # Ops whose output row r depends on row r of their inputs, whatever their other arguments are; images and rows of
 # features have the batch in front and work along other axes.
 _BY_ROW = {
-    *("embedding", "one_hot", "linear", "conv2d", "max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
+    *("embedding", "one_hot", "linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d"),
+    *("max_pool2d", "avg_pool2d", "global_avg_pool2d", "dropout"),
     *("global_max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "group_norm"),
     *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
     *("quantize", "dequantize", "qlookup", "qadd"),

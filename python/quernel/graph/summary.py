@@ -12,7 +12,8 @@ from quernel.graph.ir import Graph, Node, Value, Weight
 from quernel.graph.trace import inputs_of, trace
 from quernel.nn.module import Module
 
-_CONTRACTIONS = ("linear", "conv2d", "qlinear", "qconv2d")
+_CONTRACTIONS = ("linear", "conv1d", "conv2d", "qlinear", "qconv2d")
+_TRANSPOSED = ("conv_transpose1d", "conv_transpose2d")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +123,13 @@ def macs(graph: Graph, node: Node) -> int:
         x = graph.value(node.refs[0]) if node.refs else None
         inner = x.at(1)[-1] if x is not None else 0
         return _elements(node.outputs[0]) * inner
-    if node.op not in _CONTRACTIONS:
+    if node.op not in (*_CONTRACTIONS, *_TRANSPOSED):
         return 0
     weight = node.args["weight"]
     shape = graph.weights[weight.name].shape if isinstance(weight, Weight) else ()
+    if node.op in _TRANSPOSED:  # each input meets all weights of its channel
+        x = graph.value(node.refs[0]) if node.refs else None
+        return _elements(x) * math.prod(shape[1:]) if x is not None else 0
     return _elements(node.outputs[0]) * math.prod(shape[1:])
 
 

@@ -8,19 +8,21 @@ from quernel import nn
 from quernel.errors import ArgumentError
 from quernel.nn.module import Module
 
+_CONV = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
+    "padding_mode",
+)
+_CONV_TRANSPOSE = (
+    *("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "bias"),
+    "dilation",
+)
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias"),
-    "Conv2d": (
-        "in_channels",
-        "out_channels",
-        "kernel_size",
-        "stride",
-        "padding",
-        "dilation",
-        "groups",
-        "bias",
-    ),
+    "Conv1d": _CONV,
+    "Conv2d": _CONV,
+    "ConvTranspose1d": _CONV_TRANSPOSE,
+    "ConvTranspose2d": _CONV_TRANSPOSE,
     **{
         f"{kind}Norm{d}d": ("num_features", "eps", "momentum", "affine", "track_running_stats")
         for kind in ("Batch", "Instance")

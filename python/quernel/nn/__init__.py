@@ -25,7 +25,7 @@ from quernel.nn.activation import (
     Tanh,
 )
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
-from quernel.nn.conv import Conv2d
+from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
 from quernel.nn.embedding import Embedding
 from quernel.nn.linear import Flatten, Identity, Linear
@@ -97,7 +97,10 @@ __all__ = [
     "CircularPad2d",
     "ConstantPad1d",
     "ConstantPad2d",
+    "Conv1d",
     "Conv2d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",

@@ -37,7 +37,8 @@ from quernel.ops.compare import (
     lt,
     ne,
 )
-from quernel.ops.conv import conv2d
+from quernel.ops.conv import conv1d, conv2d
+from quernel.ops.conv_transpose import conv_transpose1d, conv_transpose2d
 from quernel.ops.create import as_tensor
 from quernel.ops.einsum import einsum, tensordot
 from quernel.ops.elementwise import (
@@ -176,7 +177,8 @@ __all__ = [  # noqa: RUF022 - by file
     "selu", "softplus", "softsign",
     "eq", "ge", "gt", "isfinite", "isinf", "isnan", "le", "logical_and", "logical_not", "logical_or", "logical_xor",
     "lt", "ne",
-    "conv2d",
+    "conv1d", "conv2d",
+    "conv_transpose1d", "conv_transpose2d",
     "as_tensor",
     "DTYPES", "FLOATING", "promote_types",
     "einsum", "tensordot",

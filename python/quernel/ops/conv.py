@@ -1,9 +1,15 @@
-"""Convolution of images (N, H, W, C) with weights (O, KH, KW, I / groups)."""
+"""Convolution of images (N, H, W, C) with weights (O, KH, KW, I / groups), of sequences (N, T, C) with weights
+(O, K, I / groups), and the transposed convolutions, with the same weights read the other way.
+
+A sequence is an image of height 1: it shares the kernels, and nothing is copied for that.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_on_tape
@@ -17,61 +23,209 @@ from quernel.tensor import Tensor
 if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
 
-Pair = tuple[int, int]
+Size = int | Sequence[int]
 Padding = int | Sequence[int] | str
+Sizes = tuple[int, ...]  # one per spatial axis
+Pair = tuple[int, int]
+
+_LAYOUT = {1: "(N, T, C)", 2: "(N, H, W, C)"}
+_WHAT = {1: "sequence", 2: "image"}
 
 
 class _Geometry(NamedTuple):
+    """What the kernels take for height and width, and the shape of the result."""
+
     stride: Pair
-    padding: Pair
-    extra: Pair  # rows below and columns to the right that "same" needs beyond the symmetric padding
+    before: Pair
+    after: Pair
     dilation: Pair
+    groups: int
     out: tuple[int, ...]
 
+    @property
+    def native(self) -> tuple[Pair, Pair, Pair, int, Pair]:
+        return self.stride, self.before, self.dilation, self.groups, self.after
 
-def _padding(padding: Padding, kernel: Pair, stride: Pair, dilation: Pair) -> tuple[Pair, Pair]:
+
+def _sizes(op: str, name: str, value: Size, least: int, rank: int) -> Sizes:
+    if rank == 2:
+        return pair(op, name, value, least)
+    items = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,)
+    if len(items) != 1 or not isinstance(items[0], int | np.integer):
+        raise ArgumentError(f"[{op}] {name} must be one whole number, got {value!r}")
+    return pair(op, name, items * 2, least)[:1]
+
+
+def _lifted(sizes: Sizes, fill: int) -> Pair:
+    return (fill, sizes[0]) if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+def padding_around(
+    op: str, padding: Padding, image: Sizes, kernel: Sizes, stride: Sizes, dilation: Sizes
+) -> tuple[Sizes, Sizes]:
+    """The zeros before and behind an image that a convolution's ``padding`` stands for, per spatial axis."""
+    rank = len(image)
     if not isinstance(padding, str):
-        return pair("conv2d", "padding", padding, 0), (0, 0)
+        sizes = _sizes(op, "padding", padding, 0, rank)
+        return sizes, sizes
     if padding == "valid":
-        return (0, 0), (0, 0)
+        return (0,) * rank, (0,) * rank
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    if padding == "causal" and rank == 1:
+        return (spans[0] - 1,), (0,)
     if padding != "same":
-        raise ArgumentError(f"[conv2d] padding must be a size, 'same' or 'valid', got {padding!r}")
-    if stride != (1, 1):
-        raise ArgumentError(
-            f"[conv2d] padding='same' needs stride 1, got {stride}; give the padding as numbers"
-        )
-    (kh, kw), (dh, dw) = kernel, dilation
-    total_h, total_w = (kh - 1) * dh, (kw - 1) * dw
-    return (total_h // 2, total_w // 2), (total_h % 2, total_w % 2)
+        names = "'same' or 'valid'" if rank == 2 else "'same', 'valid' or 'causal'"
+        raise ArgumentError(f"[{op}] padding must be a size, {names}, got {padding!r}")
+    totals = [
+        max((-(-size // step) - 1) * step + span - size, 0)
+        for size, span, step in zip(image, spans, stride, strict=True)
+    ]
+    return tuple(t // 2 for t in totals), tuple(t - t // 2 for t in totals)
 
 
-def _geometry(x: Spec, weight: Spec, stride: Any, padding: Padding, dilation: Any, groups: int) -> _Geometry:
-    check_rank("conv2d", "x", x.shape, 4, "(N, H, W, C)")
-    check_rank("conv2d", "weight", weight.shape, 4, "(O, KH, KW, I / groups)")
-    check_floating("conv2d", "x", x.dtype)
-    check_same_dtype("conv2d", "x", x.dtype, "weight", weight.dtype)
-    n, h, w, channels = x.shape
-    outputs, kh, kw, inputs = weight.shape
-    if groups < 1 or outputs % groups:
-        raise ArgumentError(f"[conv2d] groups must divide the {outputs} output channels, got {groups}")
-    if inputs * groups != channels:
+def _check_operands(op: str, x: Spec, weight: Spec, rank: int, layout: str) -> None:
+    check_rank(op, "x", x.shape, rank + 2, _LAYOUT[rank])
+    check_rank(op, "weight", weight.shape, rank + 2, layout)
+    check_floating(op, "x", x.dtype)
+    check_same_dtype(op, "x", x.dtype, "weight", weight.dtype)
+    if min(weight.shape[1:-1]) < 1:
         raise ShapeError(
-            f"[conv2d] weight expects {inputs * groups} input channels, x has {channels} (x: {x.shape}, NHWC"
+            f"[{op}] the kernel must be at least {' x '.join('1' * rank)}, got weight {weight.shape}"
+        )
+
+
+def _geometry(
+    op: str, x: Spec, weight: Spec, stride: Size, padding: Padding, dilation: Size, groups: int, rank: int
+) -> _Geometry:
+    _check_operands(op, x, weight, rank, f"(O, {'K' if rank == 1 else 'KH, KW'}, I / groups)")
+    outputs, *kernel, inputs = weight.shape
+    if groups < 1 or outputs % groups:
+        raise ArgumentError(f"[{op}] groups must divide the {outputs} output channels, got {groups}")
+    if inputs * groups != x.shape[-1]:
+        layout = ", NHWC" if rank == 2 else ", NTC"
+        raise ShapeError(
+            f"[{op}] weight expects {inputs * groups} input channels, x has {x.shape[-1]} (x: {x.shape}{layout}"
             + (f"; groups: {groups})" if groups != 1 else ")")
         )
-    if kh < 1 or kw < 1:
-        raise ShapeError(f"[conv2d] the kernel must be at least 1 x 1, got weight {weight.shape}")
-    stride, dilation = pair("conv2d", "stride", stride, 1), pair("conv2d", "dilation", dilation, 1)
-    (ph, pw), extra = _padding(padding, (kh, kw), stride, dilation)
-    span_h, span_w = (kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1
-    room_h, room_w = h + 2 * ph + extra[0], w + 2 * pw + extra[1]
-    if room_h < span_h or room_w < span_w:
+    steps, spread = _sizes(op, "stride", stride, 1, rank), _sizes(op, "dilation", dilation, 1, rank)
+    image = x.shape[1:-1]
+    before, after = padding_around(op, padding, image, tuple(kernel), steps, spread)
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, spread, strict=True)]
+    room = [n + lo + hi for n, lo, hi in zip(image, before, after, strict=True)]
+    if any(r < s for r, s in zip(room, spans, strict=True)):
+        have, want = (" x ".join(map(str, sizes)) for sizes in (room, spans))
         raise ShapeError(
-            f"[conv2d] the kernel spans {span_h} x {span_w}, the padded image is only {room_h} x {room_w} (x: {x.shape}, "
-            "NHWC); pad more or use a smaller kernel"
+            f"[{op}] the kernel spans {want}, the padded {_WHAT[rank]} is only {have} (x: {x.shape}, "
+            f"{'NHWC' if rank == 2 else 'NTC'}); pad more or use a smaller kernel"
         )
-    out = (n, (room_h - span_h) // stride[0] + 1, (room_w - span_w) // stride[1] + 1, outputs)
-    return _Geometry(stride, (ph, pw), extra, dilation, out)
+    sizes = [(r - s) // step + 1 for r, s, step in zip(room, spans, steps, strict=True)]
+    return _Geometry(
+        _lifted(steps, 1), _lifted(before, 0), _lifted(after, 0), _lifted(spread, 1), groups,
+        (x.shape[0], *sizes, outputs),
+    )  # fmt: skip
+
+
+def transposed_geometry(
+    op: str, x: Spec, weight: Spec, stride: Size, padding: Size, extra: Size, dilation: Size, groups: int, rank: int
+) -> _Geometry:  # fmt: skip
+    _check_operands(op, x, weight, rank, f"(I, {'K' if rank == 1 else 'KH, KW'}, O / groups)")
+    inputs, *kernel, outputs = weight.shape
+    if groups < 1 or inputs % groups:
+        raise ArgumentError(f"[{op}] groups must divide the {inputs} input channels, got {groups}")
+    if inputs != x.shape[-1]:
+        raise ShapeError(
+            f"[{op}] weight expects {inputs} input channels, x has {x.shape[-1]} (x: {x.shape}, weight: {weight.shape})"
+        )
+    steps, spread = _sizes(op, "stride", stride, 1, rank), _sizes(op, "dilation", dilation, 1, rank)
+    if isinstance(padding, str):
+        raise ArgumentError(f"[{op}] padding must be a size, got {padding!r}")
+    before = _sizes(op, "padding", padding, 0, rank)
+    behind = _sizes(op, "output_padding", extra, 0, rank)
+    if any(e >= max(s, d) for e, s, d in zip(behind, steps, spread, strict=True)):
+        raise ArgumentError(
+            f"[{op}] output_padding must be smaller than the stride or the dilation, got {extra!r} "
+            f"(stride {stride!r}, dilation {dilation!r})"
+        )
+    image = x.shape[1:-1]
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for n, s, p, d, k, e in zip(image, steps, before, spread, kernel, behind, strict=True)
+    ]
+    if min(*sizes, *image) < 1:
+        raise ShapeError(
+            f"[{op}] the result would be {' x '.join(map(str, sizes))} (x: {x.shape}, weight: {weight.shape}, "
+            f"padding {padding!r}); pad less"
+        )
+    after = tuple(p - e for p, e in zip(before, behind, strict=True))
+    return _Geometry(
+        _lifted(steps, 1), _lifted(before, 0), _lifted(after, 0), _lifted(spread, 1), groups,
+        (x.shape[0], *sizes, outputs * groups),
+    )  # fmt: skip
+
+
+def _image(t: _core.Tensor) -> _core.Tensor:
+    """A sequence, or its weights, as an image of height 1; images as they are."""
+    shape = t.shape
+    return t if len(shape) == 4 else t.reshape((shape[0], 1, *shape[1:]))
+
+
+def convolve(
+    name: str,
+    geometry: _Geometry,
+    activation: str | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Runs a convolution, or a transposed one, and puts it on the tape."""
+    transposed = name.startswith("conv_transpose")
+    native = geometry.native
+    taped = needs_grad(x, weight, bias, residual)
+    out = geometry.out if len(geometry.out) == 4 else (geometry.out[0], 1, *geometry.out[1:])
+    operands = (_image(x._t), _image(weight._t))
+    epilogue = (
+        None if bias is None else bias._t,
+        None if residual is None else _image(residual._t),
+        activation or "none",
+        taped and needs_input(activation),
+    )
+    if transposed:
+        y, pre = _core.conv_transpose2d(*operands, out, *epilogue, *native)
+    else:
+        y, pre = _core.conv2d(*operands, *epilogue, *native)
+    result = y.reshape(geometry.out) if len(geometry.out) == 3 else y
+    if not taped:
+        return Tensor(result)
+    want_x, want_w, want_b, want_r = (
+        t is not None and bool(t._requires_grad) for t in (x, weight, bias, residual)
+    )
+    x_shape, w_shape = x._t.shape, weight._t.shape
+    image_shape, kernel_shape = operands[0].shape, operands[1].shape
+
+    def backward(g: Tensor, x: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
+        gz = activation_gradient(activation, z, _image(g._t))
+        gx = gw = None
+        if w is not None and transposed:
+            gx = _core.conv2d(gz, _image(w._t), None, None, "none", False, *native)[0]
+        elif w is not None:
+            gx = _core.conv2d_grad_input(gz, _image(w._t), image_shape, *native)
+        if x is not None:
+            pixels = (gz, _image(x._t)) if transposed else (_image(x._t), gz)
+            gw = _core.conv2d_grad_weight(*pixels, kernel_shape, *native)
+        return (
+            None if gx is None else Tensor(gx.reshape(x_shape)),
+            None if gw is None else Tensor(gw.reshape(w_shape)),
+            Tensor(_core.sum(gz, [0, 1, 2])) if want_b else None,
+            Tensor(gz.reshape(geometry.out)) if want_r else None,
+        )
+
+    saved = (x._t if want_w else None, weight._t if want_x else None, saved_for(activation, y, pre))
+    return put_on_tape(result, (x, weight, bias, residual), backward, saved)
+
+
+def optional_tensors(*operands: TensorLike | None) -> list[Tensor | None]:
+    return [None if t is None else as_tensor(t) for t in operands]
 
 
 def _conv2d_rule(
@@ -87,7 +241,7 @@ def _conv2d_rule(
 ) -> Spec:
     check_activation("conv2d", activation)
     a = spec_of(x)
-    shape = _geometry(a, spec_of(weight), stride, padding, dilation, groups).out
+    shape = _geometry("conv2d", a, spec_of(weight), stride, padding, dilation, groups, 2).out
     check_addends("conv2d", a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 
@@ -97,9 +251,9 @@ def conv2d(
     x: TensorLike,
     weight: TensorLike,
     bias: TensorLike | None = None,
-    stride: int | Sequence[int] = 1,
+    stride: Size = 1,
     padding: Padding = 0,
-    dilation: int | Sequence[int] = 1,
+    dilation: Size = 1,
     groups: int = 1,
     activation: str | None = None,
     residual: TensorLike | None = None,
@@ -114,7 +268,9 @@ def conv2d(
         weight: (O, KH, KW, C / groups).
         bias: (O,).
         stride: Step of the window; one number, or (height, width), here and below.
-        padding: Zeros around the image; "same" keeps its size (stride 1 only), "valid" means none.
+        padding: Zeros around the image; "valid" means none, "same" as many as give ceil(H / stride) rows and
+            ceil(W / stride) columns, an odd one below or to the right. At stride 1 that is PyTorch's "same", which has
+            no other, and always Keras'.
         dilation: Distance between the pixels that meet neighbouring weights.
         groups: Must divide C and O; ``groups=C`` is a depthwise convolution.
         activation: "relu", "relu6", "hardswish", "gelu", "silu", "tanh", "sigmoid" or None.
@@ -131,48 +287,71 @@ def conv2d(
     """
     check_activation("conv2d", activation)
     a, w = as_tensor(x), as_tensor(weight)
-    b = None if bias is None else as_tensor(bias)
-    r = None if residual is None else as_tensor(residual)
-    stride, padding, extra, dilation, shape = _geometry(
-        spec_of(a), spec_of(w), stride, padding, dilation, groups
-    )
-    check_addends("conv2d", a.dtype, shape, b, r)
-    image = a._t
-    if extra != (0, 0):
-        image = _core.pad(image, [(0, 0), (0, extra[0]), (0, extra[1]), (0, 0)], 0.0)
-    taped = needs_grad(a, w, b, r)
-    y, pre = _core.conv2d(
-        image,
-        w._t,
-        None if b is None else b._t,
-        None if r is None else r._t,
-        activation or "none",
-        taped and needs_input(activation),
-        stride,
-        padding,
-        dilation,
-        groups,
-    )
-    if not taped:
-        return Tensor(y)
-    want_a, want_w, want_b, want_r = (t is not None and bool(t._requires_grad) for t in (a, w, b, r))
-    x_shape, image_shape, w_shape = a._t.shape, image.shape, w._t.shape
+    b, r = optional_tensors(bias, residual)
+    geometry = _geometry("conv2d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 2)
+    check_addends("conv2d", a.dtype, geometry.out, b, r)
+    return convolve("conv2d", geometry, activation, a, w, b, r)
 
-    def backward(g: Tensor, image: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
-        gz = activation_gradient(activation, z, g._t)
-        gx = gw = None
-        if w is not None:
-            gx = _core.conv2d_grad_input(gz, w._t, image_shape, stride, padding, dilation, groups)
-            if extra != (0, 0):
-                gx = _core.slice(gx, [0] * 4, [1] * 4, x_shape)
-        if image is not None:
-            gw = _core.conv2d_grad_weight(image._t, gz, w_shape, stride, padding, dilation, groups)
-        return (
-            None if gx is None else Tensor(gx),
-            None if gw is None else Tensor(gw),
-            Tensor(_core.sum(gz, [0, 1, 2])) if want_b else None,
-            Tensor(gz) if want_r else None,
-        )
 
-    saved = (image if want_w else None, w._t if want_a else None, saved_for(activation, y, pre))
-    return put_on_tape(y, (a, w, b, r), backward, saved)
+def _conv1d_rule(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Padding = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    residual: Any = None,
+) -> Spec:
+    check_activation("conv1d", activation)
+    a = spec_of(x)
+    shape = _geometry("conv1d", a, spec_of(weight), stride, padding, dilation, groups, 1).out
+    check_addends("conv1d", a.dtype, shape, bias, residual)
+    return Spec(shape, a.dtype)
+
+
+@op(shape=_conv1d_rule)
+def conv1d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+    activation: str | None = None,
+    residual: TensorLike | None = None,
+) -> Tensor:
+    """`conv2d` over sequences.
+
+    ``y[n, t, o] = sum over u, c of x[n, t * stride + u * dilation - padding, c] * weight[o, u, c]``
+
+    Args:
+        x: (N, T, C).
+        weight: (O, K, C / groups).
+        bias: (O,).
+        stride: Step of the window.
+        padding: Zeros at both ends; "valid" means none, "same" as many as give ceil(T / stride) steps, an odd one at the
+            end, and "causal" dilation * (K - 1) at the start: then no result sees what comes after it.
+        dilation: Distance between the steps that meet neighbouring weights.
+        groups: Must divide C and O.
+        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None.
+        residual: Of the output's shape, (N, OT, O).
+
+    Raises:
+        ShapeError: Ranks, channel counts or sizes do not fit.
+        ArgumentError: A stride, padding, dilation, group count or activation that there cannot be.
+        DTypeError: The dtypes differ, or are not floating.
+
+    Example:
+        >>> x = qn.tensor([[[1.0], [2.0], [4.0]]])
+        >>> qn.ops.conv1d(x, [[[-1.0], [1.0]]], padding="causal").tolist()
+        [[[1.0], [1.0], [2.0]]]
+    """
+    check_activation("conv1d", activation)
+    a, w = as_tensor(x), as_tensor(weight)
+    b, r = optional_tensors(bias, residual)
+    geometry = _geometry("conv1d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 1)
+    check_addends("conv1d", a.dtype, geometry.out, b, r)
+    return convolve("conv1d", geometry, activation, a, w, b, r)

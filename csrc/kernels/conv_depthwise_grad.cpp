@@ -1,0 +1,233 @@
+// The gradient of a depthwise convolution with respect to its weights: dW[c, tap] = sum over output pixels p of
+// g[p, c] · x[p at tap, c]. Lanes run over channels. Of a row of output pixels, and up to kMostRows rows of
+// neighbouring taps, all sums of one vector of channels are registers: each gradient is read once for all taps, each
+// input vector once for the taps of its row. Pixels come by four, whose gradients are registers too, so 3 x 3 taps take
+// 22 loads for 36 FMAs. Between rows the sums lie in scratch.
+//
+// Rows of three, five and seven neighbouring taps at steps 1 and 2 run so; others pass tap by tap, four vectors at a
+// time. As in conv_grad_weight.cpp, pixels are cut into `splits` ranges, and in each range every sum is one chain over
+// the pixels.
+#include "kernels/conv_columns.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+constexpr int kBlock = 4;     // pixels whose gradients are held in registers
+constexpr int kMostRows = 3;  // of taps, in one pass
+
+template <class T>
+struct Pass {
+  const T* const* x[kMostRows];  // per row of taps: the columns from the first pixel's first tap on
+  const T* g;                    // the first pixel's gradient
+  int64_t channels, pixels;
+  T* sums;       // [row][tap][kPanel]
+  int64_t cols;  // channels of the panel
+};
+
+template <class V, int kRows, int kTaps, int kStep>
+void add_rows(const Pass<typename V::Scalar>& pass) {
+  using T = typename V::Scalar;
+  constexpr int kColumns = (kBlock - 1) * kStep + kTaps;
+  for (int64_t c = 0; c < pass.cols; c += V::kWidth) {
+    const int lanes = static_cast<int>(least(pass.cols - c, V::kWidth));
+    const auto get = [&](const T* p) { return lanes == V::kWidth ? V::load(p) : V::load(p, lanes); };
+    V acc[kRows][kTaps];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kTaps; ++j) acc[i][j] = V::load(pass.sums + (i * kTaps + j) * kPanel + c);
+    }
+    const T* gradient = pass.g + c;
+    int64_t p = 0;
+    for (; p + kBlock <= pass.pixels; p += kBlock) {
+      V g[kBlock];
+#pragma GCC unroll 8
+      for (int q = 0; q < kBlock; ++q, gradient += pass.channels) g[q] = get(gradient);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        const T* const* x = pass.x[i] + p * kStep;
+#pragma GCC unroll 32
+        for (int k = 0; k < kColumns; ++k) {
+          const V column = get(x[k] + c);
+#pragma GCC unroll 8
+          for (int j = 0; j < kTaps; ++j) {
+            const int q = (k - j) / kStep;
+            if (k >= j && q < kBlock && q * kStep == k - j) acc[i][j] = fma(g[q], column, acc[i][j]);
+          }
+        }
+      }
+    }
+    for (; p < pass.pixels; ++p, gradient += pass.channels) {
+      const V g = get(gradient);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) {
+        const T* const* x = pass.x[i] + p * kStep;
+#pragma GCC unroll 8
+        for (int j = 0; j < kTaps; ++j) acc[i][j] = fma(g, get(x[j] + c), acc[i][j]);
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kTaps; ++j) acc[i][j].store(pass.sums + (i * kTaps + j) * kPanel + c);
+    }
+  }
+}
+
+template <class V>
+using AddRows = void (*)(const Pass<typename V::Scalar>&);
+
+// For rows of `taps` neighbouring taps: passes[rows - 1], as many as registers hold; none if there is no such kernel.
+template <class V>
+struct Choice {
+  AddRows<V> passes[kMostRows] = {};
+  int most_rows = 0;
+};
+
+template <class V, int kStep>
+inline Choice<V> choose(int64_t taps) {
+  if (taps == 3) return {{add_rows<V, 1, 3, kStep>, add_rows<V, 2, 3, kStep>, add_rows<V, 3, 3, kStep>}, 3};
+  if (taps == 5) return {{add_rows<V, 1, 5, kStep>, add_rows<V, 2, 5, kStep>}, 2};
+  if (taps == 7) return {{add_rows<V, 1, 7, kStep>}, 1};
+  return {};
+}
+
+template <class V>
+class GradWeight {
+ public:
+  using T = typename V::Scalar;
+
+  GradWeight(const ConvGradWeightArgs& args, const Ctx& ctx) : args_(args), s_(args.s), taps_(s_.kh * s_.kw) {
+    std::byte* at = static_cast<std::byte*>(ctx.scratch);
+    int64_t used = columns_.carve(s_, false, at);
+    const auto take = [&]<class U>(U*& part, int64_t count) {
+      if (at) part = reinterpret_cast<U*>(at + used);
+      used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
+    };
+    take(axes_, s_.kh + s_.kw);
+    take(sums_, taps_ * kPanel);
+    scratch_ = used;
+    if (s_.dilation_w == 1 && s_.stride_w == 1) choice_ = choose<V, 1>(s_.kw);
+    if (s_.dilation_w == 1 && s_.stride_w == 2) choice_ = choose<V, 2>(s_.kw);
+  }
+
+  static int64_t scratch(const ConvGradWeightArgs& args) { return GradWeight(args, Ctx{nullptr, 0}).scratch_; }
+
+  // Items: (split, panel of 64 channels).
+  void run(Range range) {
+    const int64_t panels = ceil_div(s_.c, kPanel), pixels = s_.n * s_.oh * s_.ow;
+    y_ = forward_axis(vertical(s_), axes_);
+    x_ = forward_axis(horizontal(s_), axes_ + s_.kh);
+    columns_.set_axes(y_, x_, s_.c);
+    for (int64_t item = range.begin; item < range.end; ++item) {
+      const int64_t first = item % panels * kPanel, split = item / panels;
+      const int64_t pixel = pixels * split / args_.splits, end = pixels * (split + 1) / args_.splits;
+      T* dw = static_cast<T*>(args_.dw) + split * s_.c * taps_;
+      if (choice_.most_rows > 0)
+        run_panel(first, pixel, end, dw);
+      else
+        run_taps(first, pixel, end, dw);
+    }
+  }
+
+ private:
+  // Output pixels [pixel, end), row by row.
+  void run_panel(int64_t first, int64_t pixel, int64_t end, T* dw) {
+    const int64_t cols = least(s_.c - first, kPanel);
+    for (int64_t i = 0; i < taps_ * kPanel; ++i) sums_[i] = T(0);
+    for (int64_t row = pixel / s_.ow; row * s_.ow < end; ++row) {
+      const int64_t from = most(0, pixel - row * s_.ow), to = least(s_.ow, end - row * s_.ow);
+      add_row(first, cols, row, from, to);
+    }
+    for (int64_t tap = 0; tap < taps_; ++tap)
+      for (int64_t c = 0; c < cols; ++c) dw[(first + c) * taps_ + tap] = sums_[tap * kPanel + c];
+  }
+
+  // Output pixels [from, to) of one row, for the rows of taps that lie in the image.
+  void add_row(int64_t first, int64_t cols, int64_t row, int64_t from, int64_t to) {
+    const int64_t n = row / s_.oh, top = row % s_.oh * s_.stride_h - s_.pad_h;
+    const int64_t begin = most(0, ceil_div(-top, s_.dilation_h));
+    const int64_t end = least(s_.kh, ceil_div(s_.h - top, s_.dilation_h));
+    Pass<T> pass;
+    pass.g = static_cast<const T*>(args_.g) + (row * s_.ow + from) * s_.c + first;
+    pass.channels = s_.c;
+    pass.pixels = to - from;
+    pass.cols = cols;
+    for (int64_t i = begin; i < end;) {
+      const int rows = static_cast<int>(least(end - i, choice_.most_rows));
+      pass.sums = sums_ + i * s_.kw * kPanel;
+      for (int r = 0; r < rows; ++r, ++i) {
+        const int64_t y = top + i * s_.dilation_h, source = n * s_.h + y;
+        const T* x = static_cast<const T*>(args_.x) + source * s_.w * s_.c + first;
+        pass.x[r] = columns_.row(x, first * s_.n * s_.h + source, y, i) + from * s_.stride_w;
+      }
+      choice_.passes[rows - 1](pass);
+    }
+  }
+
+  // Channels [first, first + 64), tap by tap.
+  void run_taps(int64_t first, int64_t pixel, int64_t end, T* dw) const {
+    constexpr int kVecs = 4;  // independent chains of FMAs, to hide their latency
+    const int64_t last = least(first + kPanel, s_.c);
+    for (int64_t tap = 0; tap < taps_; ++tap) {
+      int64_t c = first;
+      for (; c + kVecs * V::kWidth <= last; c += kVecs * V::kWidth) sum_tap<kVecs>(tap, c, V::kWidth, pixel, end, dw);
+      for (; c < last; c += V::kWidth) sum_tap<1>(tap, c, static_cast<int>(least(last - c, V::kWidth)), pixel, end, dw);
+    }
+  }
+
+  // Output pixels [pixel, end), row by row; of each row those whose tap lies in the image.
+  template <int kVecs>
+  void sum_tap(int64_t tap, int64_t c, int lanes, int64_t pixel, int64_t end, T* dw) const {
+    const int64_t dy = tap / s_.kw * s_.dilation_h - s_.pad_h, dx = tap % s_.kw * s_.dilation_w - s_.pad_w;
+    const int64_t lo = most(0, ceil_div(-dx, s_.stride_w)), hi = least(s_.ow, (s_.w - 1 - dx) / s_.stride_w + 1);
+    V acc[kVecs];
+    for (V& v : acc) v = V::zero();
+    for (int64_t row = pixel / s_.ow; row * s_.ow < end; ++row) {
+      const int64_t n = row / s_.oh, y = row % s_.oh * s_.stride_h + dy;
+      if (y < 0 || y >= s_.h || dx >= s_.w) continue;
+      const int64_t from = most(lo, pixel - row * s_.ow), to = least(hi, end - row * s_.ow);
+      const T* g = static_cast<const T*>(args_.g) + (row * s_.ow + from) * s_.c + c;
+      const T* x = static_cast<const T*>(args_.x) + ((n * s_.h + y) * s_.w + from * s_.stride_w + dx) * s_.c + c;
+      for (int64_t ox = from; ox < to; ++ox, g += s_.c, x += s_.stride_w * s_.c) {
+        for (int j = 0; j < kVecs - 1; ++j)
+          acc[j] = fma(V::load(g + j * V::kWidth), V::load(x + j * V::kWidth), acc[j]);
+        const int j = kVecs - 1;
+        acc[j] = fma(V::load(g + j * V::kWidth, lanes), V::load(x + j * V::kWidth, lanes), acc[j]);
+      }
+    }
+    T sums[kVecs * V::kWidth];
+    for (int j = 0; j < kVecs; ++j) acc[j].store(sums + j * V::kWidth);
+    for (int i = 0; i < (kVecs - 1) * V::kWidth + lanes; ++i) dw[(c + i) * taps_ + tap] = sums[i];
+  }
+
+  const ConvGradWeightArgs& args_;
+  const ConvShape& s_;
+  const int64_t taps_;
+  Columns<T> columns_;
+  Tap* axes_ = nullptr;
+  T* sums_ = nullptr;
+  int64_t scratch_ = 0;
+  Axis y_{}, x_{};
+  Choice<V> choice_;
+};
+
+}  // namespace
+
+Status depthwise2d_grad_weight_f32(const ConvGradWeightArgs& args, Range range, const Ctx& ctx) {
+  GradWeight<VecF32>(args, ctx).run(range);
+  return {};
+}
+Status depthwise2d_grad_weight_f64(const ConvGradWeightArgs& args, Range range, const Ctx& ctx) {
+  GradWeight<VecF64>(args, ctx).run(range);
+  return {};
+}
+
+int64_t depthwise2d_grad_weight_f32_scratch(const ConvGradWeightArgs& args) {
+  return GradWeight<VecF32>::scratch(args);
+}
+int64_t depthwise2d_grad_weight_f64_scratch(const ConvGradWeightArgs& args) {
+  return GradWeight<VecF64>::scratch(args);
+}
+
+}  // namespace quernel::QUERNEL_ISA
