@@ -180,9 +180,18 @@ def test_a_residual_block_explains_shapes_that_do_not_add() -> None:
         (lambda: nn.Conv2d(3, 4, 3, groups=2), "groups=2 does not divide the 3 input channels"),
         (lambda: nn.Conv2d(1, 1, (3, 3, 3)), "one integer or a pair"),
         (lambda: nn.Conv2d(1, 1, 3, stride=0), r"stride holds integers from 1 on, got 0"),
-        (lambda: nn.Conv2d(1, 1, 3, padding="full"), "an integer, a pair or one of 'same', 'valid', got 'full'"),  # type: ignore[arg-type]
-        (lambda: nn.Conv2d(1, 1, 3, padding="causal"), "an integer, a pair or one of 'same', 'valid', got 'causal'"),
-        (lambda: nn.Conv1d(1, 1, 3, padding="full"), "an integer or one of 'same', 'valid', 'causal', got 'full'"),  # type: ignore[arg-type]
+        (
+            lambda: nn.Conv2d(1, 1, 3, padding="full"),
+            "an integer, a pair or one of 'same', 'valid', got 'full'",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: nn.Conv2d(1, 1, 3, padding="causal"),
+            "an integer, a pair or one of 'same', 'valid', got 'causal'",
+        ),
+        (
+            lambda: nn.Conv1d(1, 1, 3, padding="full"),
+            "an integer or one of 'same', 'valid', 'causal', got 'full'",
+        ),  # type: ignore[arg-type]
         (lambda: nn.Conv1d(1, 1, (3, 3)), "kernel_size is one integer, got"),
         (lambda: nn.Conv2d(1, 1, 3, padding_mode="mirror"), "padding_mode is one of 'zeros', 'reflect'"),  # type: ignore[arg-type]
         (lambda: nn.Dropout(1.5), "p lies between 0 and 1, got 1.5"),

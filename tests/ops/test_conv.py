@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from quernel import _core
 from tests import reference
 from tests.checks import N, T, check_adjoint, check_contraction, check_equal, check_exact
-from tests.strategies import arrays, conv_geometry, integer_fill
+from tests.strategies import arrays, conv_geometry, integer_fill, lay_out
 
 DTYPES = ("float32", "float64")
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
@@ -76,7 +76,8 @@ def terms(g: dict[str, Any]) -> int:
 def integers(g: dict[str, Any], dtype: str, seed: int = 0) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(seed)
     shapes = (g["x_shape"], g["weight_shape"], output_shape(g))
-    return tuple(rng.integers(-5, 6, shape).astype(dtype) for shape in shapes)  # type: ignore[return-value]
+    values = (rng.integers(-5, 6, shape).astype(dtype) for shape in shapes)
+    return tuple(lay_out(a, "guard_end") for a in values)  # type: ignore[return-value]
 
 
 def check_all(g: dict[str, Any], x: Any, w: Any, gy: Any) -> None:
@@ -168,6 +169,33 @@ def test_bits_depend_on_no_split(g: dict[str, Any]) -> None:
     _core.set_num_threads(1)
     check_equal(N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), **o)), dw)
     _core.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("isa")
+@given(st.data(), conv_geometry(most_channels=20, most_size=6), st.integers(0, 2), st.integers(0, 3))
+def test_padding_may_differ_behind_the_image(
+    data: st.DataObject, g: dict[str, Any], bottom: int, right: int
+) -> None:
+    """As of an image with so many zeros around it; behind it they may also be fewer than none: pixels left out."""
+    o = options(g)
+    (top, left), h, w = g["padding"], *g["x_shape"][1:3]
+    bottom, right = bottom - min(1, top, h - 1), right - min(1, left, w - 1)
+    x, weight = (data.draw(integer_fill(g[key], terms(g))) for key in ("x_shape", "weight_shape"))
+    whole = np.pad(x, [(0, 0), (top, max(bottom, 0)), (left, max(right, 0)), (0, 0)])
+    whole = whole[:, : top + h + bottom, : left + w + right]
+    o["padding"] = (0, 0)
+    reach = [d * (k - 1) + 1 for d, k in zip(o["dilation"], weight.shape[1:3], strict=True)]
+    if whole.shape[1] < reach[0] or whole.shape[2] < reach[1]:
+        return
+    expected = reference.conv2d(whole, weight, **o)
+    gy = data.draw(integer_fill(expected.shape, terms(g)))
+    back = reference.conv2d_grad_input(gy, weight, whole.shape, **o)[:, top : top + h, left : left + w]
+    back = np.pad(back, [(0, 0), (0, max(0, -bottom)), (0, max(0, -right)), (0, 0)])
+    dw = reference.conv2d_grad_weight(whole, gy, weight.shape, **o)
+    o |= {"padding": (top, left), "padding_end": (bottom, right)}
+    check_exact(N(_core.conv2d(T(x), T(weight), **o)[0]), expected, "float32")
+    check_exact(N(_core.conv2d_grad_input(T(gy), T(weight), list(x.shape), **o)), back, "float32")
+    check_exact(N(_core.conv2d_grad_weight(T(x), T(gy), list(weight.shape), **o)), dw, "float32")
 
 
 @pytest.mark.usefixtures("isa")

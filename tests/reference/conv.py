@@ -85,6 +85,27 @@ def conv2d_grad_input(
     return np.ascontiguousarray(dx[:, ph : ph + h, pw : pw + wd])
 
 
+def conv_transpose2d(
+    x: Array, weight: Array, stride: Pair = (1, 1), padding: Pair = (0, 0), output_padding: Pair = (0, 0),
+    groups: int = 1, dilation: Pair = (1, 1),
+) -> Array:  # fmt: skip
+    """weight (I, KH, KW, O / groups): every pixel adds its multiple of the window to the result."""
+    x, w = wide(x), wide(weight)
+    n, h, wd, c = x.shape
+    (ph, pw), (eh, ew) = padding, output_padding
+    reach = [d * (k - 1) + 1 for d, k in zip(dilation, w.shape[1:3], strict=True)]
+    full = [(m - 1) * s + r for m, s, r in zip((h, wd), stride, reach, strict=True)]
+    y = np.zeros((n, full[0] + eh, full[1] + ew, w.shape[3] * groups), np.result_type(x, w))
+    ci, co = c // groups, w.shape[3]
+    for i in range(w.shape[1]):
+        for j in range(w.shape[2]):
+            tap = _tap(h, wd, i, j, stride, dilation)
+            for g in range(groups):
+                ins, outs = slice(g * ci, (g + 1) * ci), slice(g * co, (g + 1) * co)
+                y[(*tap, outs)] += x[..., ins] @ w[ins, i, j]
+    return np.ascontiguousarray(y[:, ph : full[0] - ph + eh, pw : full[1] - pw + ew])
+
+
 def conv2d_grad_weight(
     x: Array, g: Array, weight_shape: Sequence[int], stride: Pair = (1, 1), padding: Pair = (0, 0),
     dilation: Pair = (1, 1), groups: int = 1,

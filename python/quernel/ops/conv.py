@@ -32,7 +32,7 @@ _LAYOUT = {1: "(N, T, C)", 2: "(N, H, W, C)"}
 _WHAT = {1: "sequence", 2: "image"}
 
 
-class _Geometry(NamedTuple):
+class ConvGeometry(NamedTuple):
     """What the kernels take for height and width, and the shape of the result."""
 
     stride: Pair
@@ -44,6 +44,7 @@ class _Geometry(NamedTuple):
 
     @property
     def native(self) -> tuple[Pair, Pair, Pair, int, Pair]:
+        """In the order of the kernels' arguments."""
         return self.stride, self.before, self.dilation, self.groups, self.after
 
 
@@ -94,9 +95,10 @@ def _check_operands(op: str, x: Spec, weight: Spec, rank: int, layout: str) -> N
         )
 
 
-def _geometry(
+def conv_geometry(
     op: str, x: Spec, weight: Spec, stride: Size, padding: Padding, dilation: Size, groups: int, rank: int
-) -> _Geometry:
+) -> ConvGeometry:
+    """Checks the operands of a convolution and works its geometry out."""
     _check_operands(op, x, weight, rank, f"(O, {'K' if rank == 1 else 'KH, KW'}, I / groups)")
     outputs, *kernel, inputs = weight.shape
     if groups < 1 or outputs % groups:
@@ -119,7 +121,7 @@ def _geometry(
             f"{'NHWC' if rank == 2 else 'NTC'}); pad more or use a smaller kernel"
         )
     sizes = [(r - s) // step + 1 for r, s, step in zip(room, spans, steps, strict=True)]
-    return _Geometry(
+    return ConvGeometry(
         _lifted(steps, 1), _lifted(before, 0), _lifted(after, 0), _lifted(spread, 1), groups,
         (x.shape[0], *sizes, outputs),
     )  # fmt: skip
@@ -127,7 +129,7 @@ def _geometry(
 
 def transposed_geometry(
     op: str, x: Spec, weight: Spec, stride: Size, padding: Size, extra: Size, dilation: Size, groups: int, rank: int
-) -> _Geometry:  # fmt: skip
+) -> ConvGeometry:  # fmt: skip
     _check_operands(op, x, weight, rank, f"(I, {'K' if rank == 1 else 'KH, KW'}, O / groups)")
     inputs, *kernel, outputs = weight.shape
     if groups < 1 or inputs % groups:
@@ -157,7 +159,7 @@ def transposed_geometry(
             f"padding {padding!r}); pad less"
         )
     after = tuple(p - e for p, e in zip(before, behind, strict=True))
-    return _Geometry(
+    return ConvGeometry(
         _lifted(steps, 1), _lifted(before, 0), _lifted(after, 0), _lifted(spread, 1), groups,
         (x.shape[0], *sizes, outputs * groups),
     )  # fmt: skip
@@ -171,7 +173,7 @@ def _image(t: _core.Tensor) -> _core.Tensor:
 
 def convolve(
     name: str,
-    geometry: _Geometry,
+    geometry: ConvGeometry,
     activation: str | None,
     x: Tensor,
     weight: Tensor,
@@ -241,7 +243,7 @@ def _conv2d_rule(
 ) -> Spec:
     check_activation("conv2d", activation)
     a = spec_of(x)
-    shape = _geometry("conv2d", a, spec_of(weight), stride, padding, dilation, groups, 2).out
+    shape = conv_geometry("conv2d", a, spec_of(weight), stride, padding, dilation, groups, 2).out
     check_addends("conv2d", a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 
@@ -288,7 +290,7 @@ def conv2d(
     check_activation("conv2d", activation)
     a, w = as_tensor(x), as_tensor(weight)
     b, r = optional_tensors(bias, residual)
-    geometry = _geometry("conv2d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 2)
+    geometry = conv_geometry("conv2d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 2)
     check_addends("conv2d", a.dtype, geometry.out, b, r)
     return convolve("conv2d", geometry, activation, a, w, b, r)
 
@@ -306,7 +308,7 @@ def _conv1d_rule(
 ) -> Spec:
     check_activation("conv1d", activation)
     a = spec_of(x)
-    shape = _geometry("conv1d", a, spec_of(weight), stride, padding, dilation, groups, 1).out
+    shape = conv_geometry("conv1d", a, spec_of(weight), stride, padding, dilation, groups, 1).out
     check_addends("conv1d", a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 
@@ -352,6 +354,6 @@ def conv1d(
     check_activation("conv1d", activation)
     a, w = as_tensor(x), as_tensor(weight)
     b, r = optional_tensors(bias, residual)
-    geometry = _geometry("conv1d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 1)
+    geometry = conv_geometry("conv1d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 1)
     check_addends("conv1d", a.dtype, geometry.out, b, r)
     return convolve("conv1d", geometry, activation, a, w, b, r)

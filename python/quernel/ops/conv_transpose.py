@@ -34,7 +34,9 @@ def _conv_transpose2d_rule(
     name = "conv_transpose2d"
     check_activation(name, activation)
     a = spec_of(x)
-    shape = transposed_geometry(name, a, spec_of(weight), stride, padding, output_padding, dilation, groups, 2).out
+    shape = transposed_geometry(
+        name, a, spec_of(weight), stride, padding, output_padding, dilation, groups, 2
+    ).out
     check_addends(name, a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 
@@ -105,7 +107,9 @@ def _conv_transpose1d_rule(
     name = "conv_transpose1d"
     check_activation(name, activation)
     a = spec_of(x)
-    shape = transposed_geometry(name, a, spec_of(weight), stride, padding, output_padding, dilation, groups, 1).out
+    shape = transposed_geometry(
+        name, a, spec_of(weight), stride, padding, output_padding, dilation, groups, 1
+    ).out
     check_addends(name, a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 

@@ -20,14 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from quernel.graph.interpret import call
-from quernel.graph.ir import Arg, Graph, Node, Ref, Value, Weight, transform
+from quernel.graph.ir import Arg, Extent, Graph, Node, Ref, Value, Weight, transform
 from quernel.graph.passes import drop_dead
+from quernel.ops.conv import conv_geometry
 from quernel.ops.create import tensor
+from quernel.ops.op import Spec
 from quernel.ops.shapes import pair
 from quernel.quant.observers import MinMax, Scale
 from quernel.quant.regions import Clamp, Groups, Regions, absorb_clamps, bounds, even_window, find
 from quernel.tensor import Tensor
 
+_Link = tuple[str, dict[str, Arg]]  # an op, and its arguments but for x
 _LARGEST_BIAS = 2**29  # in steps of the int32 sum, so that products still fit beside it
 
 
@@ -141,19 +144,27 @@ class _Emitter:
         args: dict[str, Arg] = {"x": self._as_uint8(x), **self._quantized_weights(node, s_x, s_y)}
         activation = node.args["activation"]
         args |= {"zero_point": s_y.zero_point, **self._bounds(node, s_y)}
-        if node.op == "conv2d":
-            geometry, extra = self._geometry(node)
-            if extra != (0, 0):
-                args["x"] = self._extend(node, args["x"], extra, s_x.zero_point)
-            args |= {"x_zero_point": s_x.zero_point, **geometry}
-        name = node.name
+        if node.op != "linear":
+            args |= self._convolution(node, args, s_x.zero_point)
+        links: list[_Link] = [
+            ("qlinear" if node.op == "linear" else "qconv2d", args | {"out_float": out_float})
+        ]
         if out_float and activation:  # the int32 sums leave as float32, which no bound clamps
-            node = replace(node, name=f"{name}:sum")
-        self._append(
-            node, f"q{node.op}", args | {"out_float": out_float}, "float32" if out_float else "uint8"
-        )
-        if out_float and activation:
-            self._nodes.append(Node(name, str(activation), {"x": Ref(node.name)}, node.outputs, node.layer))
+            links.append((str(activation), {}))
+        if node.op == "conv1d":
+            links.append(("reshape", {"shape": node.outputs[0].shape}))
+        self._chain(node, links, "float32" if out_float else "uint8")
+
+    def _chain(self, node: Node, links: list[_Link], dtype: str) -> None:
+        """Ops one after the other in place of `node`; the last one has its name."""
+        shape = node.outputs[0].shape
+        image = (shape[0], 1, *shape[1:]) if node.op == "conv1d" else shape
+        for i, (op, args) in enumerate(links):
+            last = i == len(links) - 1
+            name = node.name if last else f"{node.name}:{('sum', op)[i > 0]}"
+            x = {"x": Ref(self._nodes[-1].name)} if i > 0 else {}
+            value = Value(shape if last else image, dtype)
+            self._nodes.append(Node(name, op, {**x, **args}, (value,), node.layer))
 
     def _bounds(self, node: Node, scale: Scale) -> dict[str, Arg]:
         """The uint8 bounds of what the node stores, from its activation or from the clamp that it took in."""
@@ -179,38 +190,52 @@ class _Emitter:
             "scale": self._add_weight(f"{node.name}.scale", s_acc / np.float32(s_y.scale)),
         }
 
-    def _geometry(self, node: Node) -> tuple[dict[str, Arg], tuple[int, int]]:
-        """Arguments of qconv2d, and the rows and columns that "same" adds behind the symmetric padding."""
-        stride, dilation = (pair("conv2d", key, node.args[key], 1) for key in ("stride", "dilation"))  # type: ignore[arg-type]
-        padding, extra = node.args["padding"], (0, 0)
-        if padding == "same":
-            weight = self._array(node.args["weight"])
-            assert weight is not None
-            total = [(k - 1) * d for k, d in zip(weight.shape[1:3], dilation, strict=True)]
-            padding, extra = (total[0] // 2, total[1] // 2), (total[0] % 2, total[1] % 2)
-        elif padding == "valid":
-            padding = (0, 0)
-        padding = pair("conv2d", "padding", padding, 0)  # type: ignore[arg-type]
-        return {
-            "stride": stride,
-            "padding": padding,
-            "dilation": dilation,
-            "groups": node.args["groups"],
-        }, extra
-
-    def _extend(self, node: Node, x: Arg, extra: tuple[int, int], zero_point: int) -> Ref:
-        n, h, w, c = self._graph.value(node.refs[0]).shape
-        assert isinstance(h, int)
-        assert isinstance(w, int)
-        args: dict[str, Arg] = {
-            "x": x,
-            "padding": ((0, 0), (0, extra[0]), (0, extra[1]), (0, 0)),
-            "mode": "constant",
-            "value": zero_point,
+    def _convolution(self, node: Node, args: dict[str, Arg], zero_point: int) -> dict[str, Arg]:
+        """Further arguments of qconv2d, for x as an image whose padding is the same on both sides."""
+        weight = self._array(node.args["weight"])
+        assert weight is not None
+        value = self._graph.value(node.refs[0])
+        rank = weight.ndim - 2
+        geometry = conv_geometry(
+            node.op, Spec(value.at(1), "float32"), Spec(weight.shape, "float32"),
+            *(node.args[key] for key in ("stride", "padding", "dilation", "groups")), rank,  # type: ignore[arg-type]
+        )  # fmt: skip
+        x = args["x"]
+        shape = value.shape
+        if rank == 1:
+            shape = (shape[0], 1, *shape[1:])
+            x = self._prepared(node, "reshape", {"x": x, "shape": shape}, shape)
+        sides = list(zip(geometry.before, geometry.after, strict=True))
+        both = tuple(min(side) for side in sides)
+        extra = ((0, 0), *((lo - b, hi - b) for (lo, hi), b in zip(sides, both, strict=True)), (0, 0))
+        if any(any(e) for e in extra):
+            shape = tuple(
+                n + lo + hi if isinstance(n, int) else n for n, (lo, hi) in zip(shape, extra, strict=True)
+            )
+            x = self._prepared(
+                node, "pad", {"x": x, "padding": extra, "mode": "constant", "value": zero_point}, shape
+            )
+        images: dict[str, Arg] = {"x": x, "x_zero_point": zero_point}
+        if rank == 1:
+            images["weight"] = self._lift(args["weight"])
+        return images | {
+            "stride": geometry.stride,
+            "padding": both,
+            "dilation": geometry.dilation,
+            "groups": geometry.groups,
         }
-        value = Value((n, h + extra[0], w + extra[1], c), "uint8")
-        self._nodes.append(Node(f"{node.name}:pad", "pad", args, (value,), node.layer))
-        return Ref(f"{node.name}:pad")
+
+    def _prepared(self, node: Node, op: str, args: dict[str, Arg], shape: tuple[Extent, ...]) -> Ref:
+        """The input of `node`, which is uint8, by way of `op`."""
+        name = f"{node.name}:{op}"
+        self._nodes.append(Node(name, op, args, (Value(shape, "uint8"),), node.layer))
+        return Ref(name)
+
+    def _lift(self, arg: Arg) -> Weight:
+        """An int8 weight (O, K, I) as (O, 1, K, I)."""
+        assert isinstance(arg, Weight)
+        array = self._weights[arg.name].numpy()
+        return self._add_weight(arg.name, array[:, None])
 
     def _array(self, arg: Arg) -> npt.NDArray[Any] | None:
         return self._graph.weights[arg.name].numpy() if isinstance(arg, Weight) else None

@@ -1,6 +1,6 @@
 """Which parts of a graph run in int8, and which values share a scale.
 
-An op of int8 work is one of four kinds: a *contraction* (linear, conv2d with constant weights), an *addition* of two
+An op of int8 work is one of four kinds: a *contraction* (linear, conv1d, conv2d with constant weights), an *addition* of two
 equal shapes, a *unary* function (a table of 256 entries), or a *move*, whose result lies on its input's scale
 (pooling, reshape, concat, …). Contractions always run in int8. The others do where they stand between int8 values: fed
 by one, and leading to a contraction. So a model's input is quantized once, and what comes after its last contraction
@@ -14,8 +14,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from quernel.graph.ir import Arg, Graph, Node, Ref, Weight
-from quernel.graph.passes import CONTRACTIONS, drop_dead, rewire
+from quernel.graph.passes import drop_dead, rewire
 
+CONTRACTIONS = ("linear", "conv1d", "conv2d")
 UNARY = (
     *("relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish", "hardsigmoid", "hardtanh"),
     *("leaky_relu", "elu", "selu", "celu", "softplus", "mish", "logsigmoid", "softsign", "clip"),
