@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import quernel as qn
@@ -50,6 +50,7 @@ def test_integers_convolve_exactly(case: tuple[np.ndarray, np.ndarray, dict[str,
     check_exact(ops.conv1d(x, w, **o).numpy(), by_definition(x, w, **o), "float32")
 
 
+@settings(max_examples=12)
 @given(sequences(), st.booleans(), st.sampled_from(("gelu", "relu", None)), seeds)
 def test_torch_agrees(case: Any, bias: bool, activation: str | None, seed: int) -> None:
     torch = pytest.importorskip("torch")

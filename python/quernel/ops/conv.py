@@ -48,13 +48,15 @@ class ConvGeometry(NamedTuple):
         return self.stride, self.before, self.dilation, self.groups, self.after
 
 
-def _sizes(op: str, name: str, value: Size, least: int, rank: int) -> Sizes:
+def _sizes(op: str, name: str, value: Size | str, least: int, rank: int) -> Sizes:
+    if isinstance(value, str):
+        raise ArgumentError(f"[{op}] {name} must be a size, got {value!r}")
     if rank == 2:
         return pair(op, name, value, least)
-    items = tuple(value) if isinstance(value, Sequence | np.ndarray) else (value,)
+    items: list[Any] = list(value) if isinstance(value, Sequence | np.ndarray) else [value]
     if len(items) != 1 or not isinstance(items[0], int | np.integer):
         raise ArgumentError(f"[{op}] {name} must be one whole number, got {value!r}")
-    return pair(op, name, items * 2, least)[:1]
+    return pair(op, name, int(items[0]), least)[:1]
 
 
 def _lifted(sizes: Sizes, fill: int) -> Pair:
@@ -139,8 +141,6 @@ def transposed_geometry(
             f"[{op}] weight expects {inputs} input channels, x has {x.shape[-1]} (x: {x.shape}, weight: {weight.shape})"
         )
     steps, spread = _sizes(op, "stride", stride, 1, rank), _sizes(op, "dilation", dilation, 1, rank)
-    if isinstance(padding, str):
-        raise ArgumentError(f"[{op}] padding must be a size, got {padding!r}")
     before = _sizes(op, "padding", padding, 0, rank)
     behind = _sizes(op, "output_padding", extra, 0, rank)
     if any(e >= max(s, d) for e, s, d in zip(behind, steps, spread, strict=True)):
@@ -183,19 +183,19 @@ def convolve(
     """Runs a convolution, or a transposed one, and puts it on the tape."""
     transposed = name.startswith("conv_transpose")
     native = geometry.native
+    stride, before, dilation, groups, after = native
     taped = needs_grad(x, weight, bias, residual)
     out = geometry.out if len(geometry.out) == 4 else (geometry.out[0], 1, *geometry.out[1:])
-    operands = (_image(x._t), _image(weight._t))
-    epilogue = (
-        None if bias is None else bias._t,
-        None if residual is None else _image(residual._t),
-        activation or "none",
-        taped and needs_input(activation),
-    )
+    image, kernel = _image(x._t), _image(weight._t)
+    b = None if bias is None else bias._t
+    r = None if residual is None else _image(residual._t)
+    act, save = activation or "none", taped and needs_input(activation)
     if transposed:
-        y, pre = _core.conv_transpose2d(*operands, out, *epilogue, *native)
+        y, pre = _core.conv_transpose2d(
+            image, kernel, out, b, r, act, save, stride, before, dilation, groups, after
+        )
     else:
-        y, pre = _core.conv2d(*operands, *epilogue, *native)
+        y, pre = _core.conv2d(image, kernel, b, r, act, save, stride, before, dilation, groups, after)
     result = y.reshape(geometry.out) if len(geometry.out) == 3 else y
     if not taped:
         return Tensor(result)
@@ -203,7 +203,7 @@ def convolve(
         t is not None and bool(t._requires_grad) for t in (x, weight, bias, residual)
     )
     x_shape, w_shape = x._t.shape, weight._t.shape
-    image_shape, kernel_shape = operands[0].shape, operands[1].shape
+    image_shape, kernel_shape = image.shape, kernel.shape
 
     def backward(g: Tensor, x: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
         gz = activation_gradient(activation, z, _image(g._t))
@@ -213,8 +213,8 @@ def convolve(
         elif w is not None:
             gx = _core.conv2d_grad_input(gz, _image(w._t), image_shape, *native)
         if x is not None:
-            pixels = (gz, _image(x._t)) if transposed else (_image(x._t), gz)
-            gw = _core.conv2d_grad_weight(*pixels, kernel_shape, *native)
+            large, small = (gz, _image(x._t)) if transposed else (_image(x._t), gz)
+            gw = _core.conv2d_grad_weight(large, small, kernel_shape, *native)
         return (
             None if gx is None else Tensor(gx.reshape(x_shape)),
             None if gw is None else Tensor(gw.reshape(w_shape)),

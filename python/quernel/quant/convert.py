@@ -196,10 +196,9 @@ class _Emitter:
         assert weight is not None
         value = self._graph.value(node.refs[0])
         rank = weight.ndim - 2
-        geometry = conv_geometry(
-            node.op, Spec(value.at(1), "float32"), Spec(weight.shape, "float32"),
-            *(node.args[key] for key in ("stride", "padding", "dilation", "groups")), rank,  # type: ignore[arg-type]
-        )  # fmt: skip
+        options: Any = {key: node.args[key] for key in ("stride", "padding", "dilation", "groups")}
+        image, kernel = Spec(value.at(1), "float32"), Spec(weight.shape, "float32")
+        geometry = conv_geometry(node.op, image, kernel, **options, rank=rank)
         x = args["x"]
         shape = value.shape
         if rank == 1:
