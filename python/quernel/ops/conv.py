@@ -132,6 +132,7 @@ def conv_geometry(
 def transposed_geometry(
     op: str, x: Spec, weight: Spec, stride: Size, padding: Size, extra: Size, dilation: Size, groups: int, rank: int
 ) -> ConvGeometry:  # fmt: skip
+    """The geometry of the convolution of which a transposed one is the adjoint; `out` is the shape of its result."""
     _check_operands(op, x, weight, rank, f"(I, {'K' if rank == 1 else 'KH, KW'}, O / groups)")
     inputs, *kernel, outputs = weight.shape
     if groups < 1 or inputs % groups:
@@ -227,6 +228,7 @@ def convolve(
 
 
 def optional_tensors(*operands: TensorLike | None) -> list[Tensor | None]:
+    """Operands as tensors where they are given."""
     return [None if t is None else as_tensor(t) for t in operands]
 
 
