@@ -97,10 +97,10 @@ def test_sizes_come_from_the_first_input() -> None:
 
 def sequence_net() -> nn.Sequential:
     return nn.Sequential(
-        *(nn.Conv1d(4, 8, 3, padding="causal"), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Conv1d(4, 8, 3, padding="causal"), nn.BatchNorm1d(8), nn.ReLU()),
         *(nn.Conv1d(8, 8, 4, padding="same", stride=2, groups=8), nn.ReLU()),
         nn.Residual(nn.Conv1d(8, 8, 3, padding=1)),
-        *(nn.ConvTranspose1d(8, 6, 4, stride=2, padding=1, groups=2), nn.BatchNorm2d(6), nn.Tanh()),
+        *(nn.ConvTranspose1d(8, 6, 4, stride=2, padding=1, groups=2), nn.BatchNorm1d(6), nn.Tanh()),
         *(nn.Flatten(), nn.Linear(None, 3)),
     )
 
