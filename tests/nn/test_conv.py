@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,17 +43,15 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
 @pytest.mark.parametrize(("kind", "args", "kwargs"), CASES)
 def test_torch_agrees(kind: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
+    qn.seed(0)
     ours, theirs = getattr(nn, kind)(*args, **kwargs), getattr(torch.nn, kind)(*args, **kwargs)
+    bound = 1 / math.sqrt(math.prod(ours.weight.shape[1:]))  # both draw from [-bound, bound)
+    assert 0.8 * bound < float(np.abs(ours.weight.numpy()).max()) <= bound * (1 + 1e-6)
     with torch.no_grad():
         for name, p in theirs.named_parameters():
             own = getattr(ours, name).numpy()
-            assert (
-                own.shape == np.moveaxis(p.numpy(), 1, -1).shape
-                if p.ndim > 1
-                else own.shape == tuple(p.shape)
-            )
-            bound = float(np.abs(p.numpy()).max())
-            assert 0.5 * bound < float(np.abs(own).max()) < 2 * bound  # drawn from the same range
+            assert own.shape == (np.moveaxis(p.numpy(), 1, -1).shape if p.ndim > 1 else tuple(p.shape))
+            assert max(float(np.abs(p.numpy()).max()), float(np.abs(own).max())) <= bound * (1 + 1e-6)
             p.copy_(torch.tensor(channels_first(own) if p.ndim > 1 else own))
     x = images(2, *((9, 4) if "1d" in kind else (9, 8, 4)))
     y = np.moveaxis(theirs(torch.tensor(channels_first(x))).detach().numpy(), 1, -1)
