@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         io,
         losses,
         metrics,
+        models,
         nn,
         optim,
         quant,
@@ -57,6 +58,7 @@ _LAZY_MODULES = frozenset(
         "io",
         "losses",
         "metrics",
+        "models",
         "nn",
         "optim",
         "quant",
@@ -67,8 +69,8 @@ _LAZY_NAMES = {"load": "quernel.io", "profile": "quernel.profiler", "seed": "que
 
 __all__ = [
     "QuernelError", "Tensor", "arange", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
-    "is_grad_enabled", "jit", "load", "losses", "metrics", "nn", "no_grad", "ones", "ones_like", "ops", "optim", "profile",
-    "quant", "random", "recording", "runtime", "seed", "show_config", "tensor", "zeros", "zeros_like",
+    "is_grad_enabled", "jit", "load", "losses", "metrics", "models", "nn", "no_grad", "ones", "ones_like", "ops", "optim",
+    "profile", "quant", "random", "recording", "runtime", "seed", "show_config", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
