@@ -16,6 +16,7 @@ namespace py = pybind11;
 using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 using Optional = std::optional<Tensor>;  // an operand that Python may leave None
+inline Tensor or_none(const Optional& t) { return t.value_or(Tensor()); }
 
 // NumPy in and out; defined in register_tensor.cpp.
 Tensor from_numpy(const py::array& array, bool copy);

@@ -17,8 +17,6 @@ ops::IndexUse use_of(const std::string& op, int axis, bool wrap) {
   throw py::value_error("unknown op " + op);
 }
 
-Tensor or_none(const Optional& t) { return t.value_or(Tensor()); }
-
 }  // namespace
 
 // Each function takes the op that an error names, the axis that the index runs along, and whether negative indices

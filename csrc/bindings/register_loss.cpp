@@ -2,17 +2,12 @@
 #include "ops/loss.h"
 
 namespace quernel {
-namespace {
-
-Tensor given(const Optional& t) { return t.value_or(Tensor()); }
-
-}  // namespace
 
 void register_loss(py::module_& m) {
   m.def(
       "loss",
       [](const std::string& kind, const Tensor& x, const Optional& target, const Optional& weight, double a, double b) {
-        return ops::loss(kind, x, given(target), given(weight), {a, b});
+        return ops::loss(kind, x, or_none(target), or_none(weight), {a, b});
       },
       py::arg("kind"), py::arg("x"), py::arg("target"), py::arg("weight") = py::none(), py::arg("a") = 0.0,
       py::arg("b") = -1.0, Unlocked());
@@ -20,7 +15,7 @@ void register_loss(py::module_& m) {
       "loss_grad",
       [](const std::string& kind, const Tensor& x, const Optional& target, const Optional& weight, const Tensor& g,
          double a, double b,
-         double scale) { return ops::loss_grad(kind, x, given(target), given(weight), g, {a, b}, scale); },
+         double scale) { return ops::loss_grad(kind, x, or_none(target), or_none(weight), g, {a, b}, scale); },
       py::arg("kind"), py::arg("x"), py::arg("target"), py::arg("weight"), py::arg("g"), py::arg("a") = 0.0,
       py::arg("b") = -1.0, py::arg("scale") = 1.0, Unlocked());
 }

@@ -10,7 +10,7 @@ void register_optim(py::module_& m) {
         [op](const Tensor& param, const Tensor& grad, const std::vector<Optional>& states, const Tensor& hyper,
              const Tensor& step) {
           std::vector<Tensor> kept;
-          for (const Optional& state : states) kept.push_back(state.value_or(Tensor()));
+          for (const Optional& state : states) kept.push_back(or_none(state));
           op({param, grad, kept, hyper, step});
         },
         py::arg("param"), py::arg("grad"), py::arg("states"), py::arg("hyper"), py::arg("step"), Unlocked());

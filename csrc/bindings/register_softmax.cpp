@@ -12,7 +12,7 @@ void register_softmax(py::module_& m) {
       "cross_entropy",
       [](const Tensor& logits, const Tensor& target, const Optional& weight, double smoothing, int64_t ignore_index,
          bool normalized) {
-        return ops::cross_entropy(logits, target, weight.value_or(Tensor()), {smoothing, ignore_index, normalized});
+        return ops::cross_entropy(logits, target, or_none(weight), {smoothing, ignore_index, normalized});
       },
       py::arg("logits"), py::arg("target"), py::arg("weight") = py::none(), py::arg("smoothing") = 0.0,
       py::arg("ignore_index") = -100, py::arg("normalized") = false, Unlocked());
@@ -20,7 +20,7 @@ void register_softmax(py::module_& m) {
       "cross_entropy_grad",
       [](const Tensor& logits, const Tensor& target, const Tensor& g, const Optional& divisor, const Optional& weight,
          double smoothing, int64_t ignore_index, bool normalized, double scale) {
-        return ops::cross_entropy_grad(logits, target, weight.value_or(Tensor()), g, divisor.value_or(Tensor()),
+        return ops::cross_entropy_grad(logits, target, or_none(weight), g, or_none(divisor),
                                        {smoothing, ignore_index, normalized}, scale);
       },
       py::arg("logits"), py::arg("target"), py::arg("g"), py::arg("divisor") = py::none(),
@@ -29,7 +29,7 @@ void register_softmax(py::module_& m) {
   m.def(
       "cross_entropy_mean",
       [](const Tensor& losses, const Tensor& labels, int64_t classes, const Optional& weight, int64_t ignore_index) {
-        return ops::cross_entropy_mean(losses, labels, weight.value_or(Tensor()), ignore_index, classes);
+        return ops::cross_entropy_mean(losses, labels, or_none(weight), ignore_index, classes);
       },
       py::arg("losses"), py::arg("labels"), py::arg("classes"), py::arg("weight") = py::none(),
       py::arg("ignore_index") = -100, Unlocked());

@@ -1,7 +1,8 @@
-// What many ops need: a dtype check, and element-wise work.
+// What many ops need: checks of operands, and element-wise work.
 #pragma once
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/tensor.h"
 #include "kernels/args/common.h"
 #include "runtime/launch.h"
 
@@ -10,6 +11,11 @@ namespace quernel::ops {
 inline void check_floating(const char* op, const char* what, DType dtype) {
   check<DTypeError>(dtype == DType::kFloat32 || dtype == DType::kFloat64, op, what, " must be float32 or float64, is ",
                     name(dtype), "; cast to one of them");
+}
+
+inline void check_like(const char* op, const char* what, const Tensor& t, const Shape& shape, DType dtype) {
+  check<ShapeError>(t.shape() == shape, op, what, " expects shape ", shape, ", is ", t.shape());
+  check<DTypeError>(t.dtype() == dtype, op, what, " expects ", name(dtype), ", is ", name(t.dtype()));
 }
 
 // Work of kernels whose items are blocks of kElementBlock elements.

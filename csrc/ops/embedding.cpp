@@ -17,11 +17,6 @@ void check_view(const IndexUse& use, const char* what, const Tensor& t) {
   check<ShapeError>(t.rank() == 3, use.op, what, " must be (outer, rows, inner), has shape ", t.shape());
 }
 
-void check_like(const IndexUse& use, const char* what, const Tensor& t, const Shape& shape, DType dtype) {
-  check<ShapeError>(t.shape() == shape, use.op, what, " expects shape ", shape, ", is ", t.shape());
-  check<DTypeError>(t.dtype() == dtype, use.op, what, " expects ", name(dtype), ", is ", name(t.dtype()));
-}
-
 void check_addable(const IndexUse& use, DType dtype) {
   check<DTypeError>(dtype != DType::kBool && dtype != DType::kBFloat16, use.op, "cannot add ", name(dtype),
                     " elements; cast them first");
@@ -73,7 +68,7 @@ void check_index(const IndexUse& use, const Tensor& index, int64_t rows) {
 
 Tensor fold_index(const IndexUse& use, const Tensor& high, const Tensor& index, int64_t rows) {
   check_index(use, index, rows);
-  if (high.defined()) check_like(use, "the index before", high, index.shape(), DType::kInt64);
+  if (high.defined()) check_like(use.op, "the index before", high, index.shape(), DType::kInt64);
   const Tensor y = Tensor::empty(DType::kInt64, index.shape());
   FoldIndexArgs args;
   args.size = index.size();
@@ -102,7 +97,7 @@ Tensor add_rows(const IndexUse& use, const Tensor& base, const Tensor& index, co
   PutRowsArgs args = put_args(use, index, src, rows);
   check_addable(use, args.dtype);
   const Shape shape{src.dim(0), rows, args.inner};
-  if (base.defined()) check_like(use, "x", base, shape, args.dtype);
+  if (base.defined()) check_like(use.op, "x", base, shape, args.dtype);
   args.onto = base.defined() ? PutOnto::kBase : PutOnto::kZeros;
   args.skip = skip;
   const Tensor y = Tensor::empty(args.dtype, shape);
@@ -116,7 +111,7 @@ Tensor add_rows(const IndexUse& use, const Tensor& base, const Tensor& index, co
 void put_rows(const IndexUse& use, const Tensor& dst, const Tensor& index, const Tensor& src) {
   check_view(use, "x", dst);
   PutRowsArgs args = put_args(use, index, src, dst.dim(1));
-  check_like(use, "the value", src, Shape{dst.dim(0), args.n, dst.dim(2)}, dst.dtype());
+  check_like(use.op, "the value", src, Shape{dst.dim(0), args.n, dst.dim(2)}, dst.dtype());
   if (src.size() == 0) return;
   args.onto = PutOnto::kItself;
   args.add = false;
@@ -149,7 +144,7 @@ Tensor scatter_add(const IndexUse& use, const Tensor& base, const Tensor& index,
   check_addable(use, src.dtype());
   check_index(use, index, rows);
   const Shape shape{src.dim(0), rows, src.dim(2)};
-  if (base.defined()) check_like(use, "x", base, shape, src.dtype());
+  if (base.defined()) check_like(use.op, "x", base, shape, src.dtype());
   const Tensor y = Tensor::empty(src.dtype(), shape);
   ScatterAddArgs args;
   args.dtype = src.dtype();

@@ -8,11 +8,6 @@
 namespace quernel::ops {
 namespace {
 
-void check_like(const char* op, const char* what, const Tensor& t, const Shape& shape, DType dtype) {
-  check<ShapeError>(t.shape() == shape, op, what, " expects shape ", shape, ", is ", t.shape());
-  check<DTypeError>(t.dtype() == dtype, op, what, " expects ", name(dtype), ", is ", name(t.dtype()));
-}
-
 Work rows_work(DType dtype, int64_t rows, int64_t cols, double passes) {
   return {cols == 0 ? 0 : rows, 15 + passes * (dtype == DType::kFloat64 ? 8 : 0.5) * static_cast<double>(cols)};
 }
