@@ -58,6 +58,31 @@ def test_functions_are_given_the_epoch_or_the_batch() -> None:
     assert rates_of(schedule, net, opt, "batch", epochs=1) == [0, 1]  # a function starts anew
 
 
+def test_functions_of_two_arguments_are_given_the_rate_before() -> None:
+    net, opt = net_of()
+    assert rates_of(callbacks.LRScheduler(lambda epoch, lr: lr / 2 if epoch else lr), net, opt) == [
+        1,
+        0.5,
+        0.25,
+        0.125,
+    ]
+    net, opt = net_of()
+    schedule = callbacks.LRScheduler(lambda _, lr: lr / 2, per="batch")
+    halve = callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch: _halve(schedule, opt) if epoch == 1 else None
+    )
+    rates: list[float] = []
+    spy = callbacks.LambdaCallback(on_batch_end=lambda *_: rates.append(opt.lr))
+    net.fit(X, Y, verbose=0, epochs=2, batch_size=32, callbacks=[halve, schedule, spy])
+    assert rates == [1 / 2, 1 / 4, 1 / 16, 1 / 32]  # what LRRollback took off stays off, and counts once
+
+
+def _halve(schedule: callbacks.Callback, opt: optim.Optimizer) -> None:
+    """What `LRRollback` does to the rates."""
+    opt.lr *= 0.5
+    schedule.trainer.lr_scale *= 0.5
+
+
 def test_a_plateau_schedule_is_given_its_quantity() -> None:
     net, opt = net_of(0.5)
     schedule = optim.lr_scheduler.ReduceLROnPlateau(

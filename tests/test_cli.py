@@ -130,6 +130,15 @@ def test_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
         assert "usage: quernel" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", ["0", "-1", "abc", "1.5"])
+def test_counts_are_whole_and_positive(count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("profile", "net.safetensors", f"--batch-size={count}")
+    assert (
+        f"argument --batch-size: must be a whole number of at least 1, got {count}" in capsys.readouterr().err
+    )
+
+
 def test_as_a_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "quernel", "info"], capture_output=True, text=True, check=True

@@ -130,6 +130,9 @@ def test_errors() -> None:
         qn.profile(lenet(), images(1), repeats=0)
     with pytest.raises(ArgumentError, match="expects a model or a function, got int"):
         qn.profile(3)
+    for target in (lenet(), lenet().freeze(max_batch=1)):
+        with pytest.raises(ArgumentError, match=r"is called with inputs: qn.profile\(model, x\)"):
+            qn.profile(target)
     with pytest.raises(StateError, match="ran no kernel"):
         qn.profile(lambda: None)
     with pytest.raises(ZeroDivisionError):

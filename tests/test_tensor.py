@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import quernel as qn
 from quernel import _core
+from quernel.errors import DTypeError
 from tests.checks import check_equal
 from tests.strategies import LAYOUTS, arrays, lay_out, shapes
 
@@ -282,6 +283,35 @@ def test_array_on_the_left() -> None:
     ]:
         assert isinstance(result, qn.Tensor)
         np.testing.assert_array_equal(result.numpy(), np.asarray(expected, result.dtype))
+
+
+def test_masks_have_operators_for_logic() -> None:
+    a, b = np.array([True, True, False, False]), np.array([[True], [False]])
+    s, t = qn.tensor(a), qn.tensor(b)
+    for op in (operator.and_, operator.or_, operator.xor):
+        expected = op(a, b)
+        for result in (op(s, t), op(s, b), op(a, t), op(t, s)):
+            assert isinstance(result, qn.Tensor)
+            check_equal(result.numpy(), expected)
+        check_equal(op(s, True).numpy(), op(a, True))
+        check_equal(op(False, s).numpy(), op(False, a))
+    check_equal((~s).numpy(), ~a)
+    x = qn.arange(6.0)
+    assert x[(x > 1) & (x < 4)].tolist() == [2, 3]
+
+
+def test_operators_for_logic_are_refused_for_numbers() -> None:
+    """On integers they work bit by bit elsewhere: nothing else may pass for that."""
+    for wrong in (lambda i: ~i, lambda i: i & 1, lambda i: 1 | i, lambda i: (i > 1) ^ i):
+        with pytest.raises(DTypeError, match=r"\[[~&|^]\] is for bool tensors, got int64; compare first"):
+            wrong(qn.tensor([1, 2]))
+
+
+def test_creation_explains_what_it_does_not_take() -> None:
+    with pytest.raises(DTypeError, match=r"\[full\] dtype is 3; a shape is one argument, such as \(2, 3\)"):
+        qn.zeros(2, 3)
+    with pytest.raises(DTypeError, match=r"\[full\] fill_value is a number, got 'a'"):
+        qn.full(2, "a")
 
 
 def test_creation() -> None:

@@ -102,6 +102,12 @@ def test_inputs_of_a_wrong_shape_leave_sizes_open() -> None:
             "unknown loss 'crossentropy'; did you mean 'cross_entropy'",
         ),
         ({"metrics": ["acuracy"]}, ArgumentError, "unknown metric 'acuracy'; did you mean 'accuracy'"),
+        ({"loss": nn.MSELoss}, ArgumentError, r"loss is a class; make one: MSELoss\(\)"),
+        (
+            {"optimizer": optim.SGD(nn.Linear(4, 2).parameters())},
+            ArgumentError,
+            r"the optimizer has no parameter of this model; make it of net.parameters\(\) of the same net",
+        ),
         ({"metrics": [1]}, ArgumentError, "metric is a name or a function, got 1"),
         ({"precision": "fp8"}, ArgumentError, "unknown precision 'fp8'"),
         ({"device": "cuda"}, DeviceError, "'cuda' cannot be used: .*; pass device='cpu' or 'auto'"),

@@ -19,6 +19,7 @@ from typing import Any
 
 from quernel import _core, runtime
 from quernel.errors import ArgumentError, StateError
+from quernel.graph import Frozen
 from quernel.nn.module import Module
 
 _FLOAT64_SHARE = 0.5  # of the float32 peak: half the lanes
@@ -192,6 +193,10 @@ def profile(target: Any, *inputs: Any, repeats: int = 30, warmup: int = 5) -> Pr
             raise ArgumentError(f"[profile] {what} is a whole number of at least {least}, got {count!r}")
     if not callable(target):
         raise ArgumentError(f"[profile] expects a model or a function, got {type(target).__name__}")
+    if not inputs and isinstance(target, Module | Frozen):
+        raise ArgumentError(
+            f"[profile] {type(target).__name__} is called with inputs: qn.profile(model, x), x a batch of them"
+        )
     name = getattr(target, "__qualname__", type(target).__name__)
     call = _callable(target, inputs)
     for _ in range(max(warmup, 3)):  # the first call of a plan is eager, the second is recorded

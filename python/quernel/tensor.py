@@ -395,8 +395,28 @@ class Tensor:
     def __abs__(self) -> Tensor:
         return ops.abs(self)
 
+    # Logic, of masks: NumPy's and PyTorch's operators on integers work bit by bit, which no op does.
+
     def __invert__(self) -> Tensor:
-        return ops.logical_not(self)
+        return ops.logical_not(_masks("~", self)[0])
+
+    def __and__(self, other: TensorLike) -> Tensor:
+        return ops.logical_and(*_masks("&", self, other))
+
+    def __or__(self, other: TensorLike) -> Tensor:
+        return ops.logical_or(*_masks("|", self, other))
+
+    def __xor__(self, other: TensorLike) -> Tensor:
+        return ops.logical_xor(*_masks("^", self, other))
+
+    def __rand__(self, other: TensorLike) -> Tensor:
+        return ops.logical_and(*_masks("&", other, self))
+
+    def __ror__(self, other: TensorLike) -> Tensor:
+        return ops.logical_or(*_masks("|", other, self))
+
+    def __rxor__(self, other: TensorLike) -> Tensor:
+        return ops.logical_xor(*_masks("^", other, self))
 
     # Comparisons, element by element.
 
@@ -746,6 +766,18 @@ def _one_tuple(values: tuple[int | Sequence[int], ...]) -> tuple[int, ...]:
     if len(values) == 1 and not isinstance(values[0], int):
         return tuple(values[0])
     return values  # type: ignore[return-value]
+
+
+def _masks(operator: str, *operands: Any) -> tuple[Tensor, ...]:
+    """The operands of a logical operator, all of them bool."""
+    masks = tuple(ops.as_tensor(operand) for operand in operands)
+    for mask in masks:
+        if mask.dtype != "bool":
+            raise DTypeError(
+                f"[{operator}] is for bool tensors, got {mask.dtype}; compare first, as in (x > 0) {operator} (x < 1), or use "
+                "ops.logical_and, logical_or, logical_xor and logical_not"
+            )
+    return masks
 
 
 def _restore(cls: type[Tensor], array: NDArray[Any], requires_grad: bool | None) -> Tensor:

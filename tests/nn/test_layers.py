@@ -148,6 +148,10 @@ def test_global_pooling_and_activations_are_layers() -> None:
     assert np.allclose(nn.GlobalAvgPool2d()(x).numpy(), x.mean(axis=(1, 2)), atol=1e-6)
     assert np.array_equal(nn.Identity()(x).numpy(), x)
     assert np.allclose(nn.Softmax()(x).numpy().sum(-1), 1, atol=1e-6)
+    for dim in (-1, 1):
+        layer = nn.LogSoftmax(dim)
+        assert repr(layer) == f"LogSoftmax(dim={dim})"
+        assert np.array_equal(layer(x).numpy(), qn.ops.log_softmax(x, dim).numpy())
     for layer, op in (
         (nn.ReLU, "relu"),
         (nn.GELU, "gelu"),

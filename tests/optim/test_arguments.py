@@ -45,6 +45,22 @@ def test_rates_that_make_no_sense_are_refused_and_change_nothing(value: float) -
         (lambda: optim.Adam(parameters(), betas=(0.9,)), "betas is a pair"),
         (lambda: optim.SGD(parameters(), nesterov=True), "nesterov needs momentum > 0"),
         (lambda: optim.SGD([{"params": parameters()}, parameters()[0]]), "mixes groups and parameters"),
+        (
+            lambda: optim.SGD(nn.Linear(2, 2)),
+            r"\[sgd\] takes parameters, got Linear; pass net.parameters\(\)",
+        ),
+        (lambda: optim.SGD(nn.Sequential(nn.ReLU())), r"\[sgd\] takes parameters, got Sequential"),
+        (lambda: optim.SGD([{"params": nn.Linear(2, 2)}]), r"\[sgd\] takes parameters, got Linear"),
+        (lambda: optim.EMA(nn.Linear(2, 2)), r"\[EMA\] takes parameters, got Linear"),
+        (
+            lambda: optim.clip_grad_norm_(nn.Linear(2, 2), 1.0),
+            r"\[clip_grad_norm_\] takes parameters, got Linear",
+        ),
+        (lambda: optim.clip_grad_value_(nn.Linear(2, 2), 1.0), r"\[clip_grad_value_\] takes parameters"),
+        (
+            lambda: optim.SGD(parameters()).zero_grad(set_to_none=False),
+            r"\[sgd\] zero_grad forgets gradients",
+        ),
     ],
 )
 def test_bad_arguments_are_refused(make: Callable[[], object], message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ class LRScheduler(Callback):
     Args:
         schedule: an object of `optim.lr_scheduler`, over the optimizer that was given to ``compile``; its ``step`` is
             called after each epoch (or batch). Or a function of the number of the epoch (or batch), from 0 on, that
-            returns the learning rate of it.
+            returns the learning rate of it; if it takes two arguments, the second is the rate before, as in Keras.
         per: "epoch" or "batch".
         monitor: what ``optim.lr_scheduler.ReduceLROnPlateau`` is given.
 
@@ -43,6 +44,7 @@ class LRScheduler(Callback):
                 f"[LRScheduler] schedule is an optim.lr_scheduler object or a function of the epoch, got {schedule!r}"
             )
         self.schedule = schedule
+        self._takes_rate = not self._has_step and _arguments(schedule) == 2
         self.per = per
         self.monitor = monitor
 
@@ -85,7 +87,19 @@ class LRScheduler(Callback):
                 self.schedule.step()
 
     def _set(self, position: int) -> None:
-        self.optimizer.lr = float(self.schedule(position)) * self.trainer.lr_scale
+        scale = self.trainer.lr_scale
+        before = (self.optimizer.lr / scale,) if self._takes_rate else ()
+        self.optimizer.lr = float(self.schedule(position, *before)) * scale
+
+
+def _arguments(function: Any) -> int:
+    """How many arguments a function must be given; 1 where it does not tell."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 1
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
 class BatchSizeScheduler(Callback):

@@ -64,6 +64,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Softplus": ("beta", "threshold"),
     "Mish": (),
     "LogSigmoid": (),
+    "LogSoftmax": ("dim",),
     "Softsign": (),
     "PReLU": ("num_parameters", "init"),
     "Softmax": ("dim",),

@@ -220,6 +220,20 @@ class Softmax(Module):
         return f"dim={self.dim}"
 
 
+class LogSoftmax(Module):
+    """y = x - log(sum(exp(x))) along an axis; what `losses.nll` wants."""
+
+    def __init__(self, dim: int = -1) -> None:
+        self.dim = dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer."""
+        return ops.log_softmax(x, self.dim)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"
+
+
 ACTIVATIONS: dict[str, type[Module]] = {
     "relu": ReLU,
     "gelu": GELU,

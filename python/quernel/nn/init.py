@@ -65,9 +65,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return 1.0
     if nonlinearity not in _GAINS:
         known = [*_LINEAR, *_GAINS, _LEAKY]
-        raise ArgumentError(
-            f"[init] unknown nonlinearity {nonlinearity!r}{suggestion(nonlinearity, known)}; known: {', '.join(known)}"
-        )
+        raise ArgumentError(f"[init] unknown nonlinearity {nonlinearity!r}{suggestion(nonlinearity, known)}")
     return _GAINS[nonlinearity]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
@@ -103,6 +103,10 @@ def full(
         tensor([0.5, 0.5], dtype=float32)
     """
     sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    if isinstance(dtype, int):  # the second of several sizes, as PyTorch's zeros(2, 3) takes them
+        raise DTypeError(f"[full] dtype is {dtype!r}; a shape is one argument, such as (2, 3)")
+    if not isinstance(fill_value, SupportsFloat):
+        raise DTypeError(f"[full] fill_value is a number, got {fill_value!r}")
     return Tensor(_core.full(sizes, fill_value, dtype_name(dtype)), requires_grad or None)
 
 

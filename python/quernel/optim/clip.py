@@ -13,6 +13,7 @@ from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, StateError
 from quernel.ops import optim as native
 from quernel.optim.arena import Arena, find
+from quernel.optim.group import refuse_module
 from quernel.tensor import Tensor
 
 
@@ -94,6 +95,7 @@ def _norm(gradients: list[Tensor], norm_type: float) -> Tensor:
 
 def _gradients(name: str, parameters: Iterable[Tensor] | Tensor) -> list[Tensor]:
     """The gradients, those of neighbours in an arena as one flat tensor with the zeros between them."""
+    refuse_module(name, parameters)
     listed = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     alone: list[Tensor] = []
     placed: dict[Arena, list[int]] = {}

@@ -12,6 +12,7 @@ from quernel.autograd import no_grad
 from quernel.errors import ArgumentError
 from quernel.nn.parameter import Parameter
 from quernel.ops import optim as native
+from quernel.optim.group import refuse_module
 from quernel.tensor import Tensor
 
 
@@ -39,6 +40,7 @@ class EMA:
     """
 
     def __init__(self, parameters: Iterable[Tensor], decay: float = 0.999, warmup: bool = False) -> None:
+        refuse_module("EMA", parameters)
         given: list[Any] = list(parameters)
         for p in given:
             if not isinstance(p, Tensor) or p.dtype not in ("float32", "float64"):

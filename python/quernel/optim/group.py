@@ -47,6 +47,12 @@ def flag(what: str, value: Any) -> bool:
     return bool(value)
 
 
+def refuse_module(owner: str, params: Any) -> None:
+    """Raises ArgumentError for a network where its parameters are wanted."""
+    if callable(getattr(params, "parameters", None)):
+        raise ArgumentError(f"[{owner}] takes parameters, got {type(params).__name__}; pass net.parameters()")
+
+
 class ParamGroup(MutableMapping[str, Any]):
     """What PyTorch keeps in a dictionary: ``group["params"]``, ``group["lr"]``, … .
 

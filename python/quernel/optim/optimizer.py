@@ -17,7 +17,7 @@ from quernel.errors import ArgumentError, DTypeError
 from quernel.nn.parameter import Parameter
 from quernel.ops import optim as native
 from quernel.optim.arena import Arena, find
-from quernel.optim.group import Check, ParamGroup, at_least_zero
+from quernel.optim.group import Check, ParamGroup, at_least_zero, refuse_module
 from quernel.optim.segment import Run, Saved, Segment
 from quernel.tensor import Tensor
 
@@ -86,6 +86,7 @@ class Optimizer:
             raise ArgumentError(
                 f"[{self._name}] params is an iterable of parameters; wrap the tensor in a list"
             )
+        refuse_module(self._name, params)
         given = list(params)
         if not given:
             raise ArgumentError(f"[{self._name}] there are no parameters to optimize")
@@ -106,6 +107,7 @@ class Optimizer:
         """Adds parameters, optionally with hyper-parameters of their own: ``{"params": …, "lr": …}``."""
         values = self._defaults | dict(group)
         params = values.pop("params", ())
+        refuse_module(self._name, params)
         params = [params] if isinstance(params, Tensor) else list(params)
         mine = {id(p) for g in self.param_groups for p in g.params}
         unique: list[Tensor] = []
@@ -148,8 +150,19 @@ class Optimizer:
                     self._update(group, run)
         self._epoch = native.config_epoch()
 
-    def zero_grad(self) -> None:
-        """Forgets all gradients; the next backward stores instead of adding."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forgets all gradients; the next backward stores instead of adding.
+
+        Args:
+            set_to_none: always so here; there is no other way, and False is refused.
+
+        Raises:
+            ArgumentError: `set_to_none` is False.
+        """
+        if not set_to_none:
+            raise ArgumentError(
+                f"[{self._name}] zero_grad forgets gradients, it does not fill them with zeros"
+            )
         native.zero_grads([p._t for group in self.param_groups for p in group.params if _is_sized(p)])
 
     def _update(self, group: ParamGroup, run: Run) -> None:

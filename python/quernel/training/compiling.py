@@ -59,6 +59,11 @@ def _limit(name: str, value: Any) -> float | None:
 def _optimizer(net: Module, given: Any) -> Optimizer | None:
     """The optimizer that is meant; None for a model without parameters."""
     if isinstance(given, Optimizer):
+        mine = {id(p) for p in net.parameters()}
+        if mine and not any(id(p) in mine for group in given.param_groups for p in group.params):
+            raise ArgumentError(
+                "[compile] the optimizer has no parameter of this model; make it of net.parameters() of the same net"
+            )
         return given
     if not isinstance(given, str):
         raise ArgumentError(f"[compile] optimizer is a name or an optimizer, got {given!r}")

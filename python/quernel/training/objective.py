@@ -212,6 +212,8 @@ def resolved(loss: Any) -> Any:
         if loss not in LOSSES:
             raise ArgumentError(f"[compile] unknown loss {loss!r}{suggestion(loss, LOSSES)}")
         return LOSSES[loss]
+    if isinstance(loss, type):
+        raise ArgumentError(f"[compile] loss is a class; make one: {loss.__name__}()")
     if not callable(loss):
         raise ArgumentError(f"[compile] loss is a name or a function, got {loss!r}")
     return loss
