@@ -128,4 +128,4 @@ def test_a_bad_batch_ends_training_with_its_number() -> None:
 def test_the_bar_learns_the_size_of_an_epoch(capfd: pytest.CaptureFixture[str]) -> None:
     net_of().fit(Loader(X, Y), epochs=2, verbose=1)
     text = capfd.readouterr().err
-    assert "50.0sample" in text and "50.0/50.0" in text
+    assert "epoch 1/2: 0.00sample [" in text and "/50.0 [" in text

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'adam'? Known: 'adam', 'sgd'"``."""
+    """``"; did you mean 'adam'? Known: 'adam', 'sgd'"``, or where nothing is close ``"; known: 'adam', 'sgd'"``."""
     names = sorted(known)
     close = difflib.get_close_matches(name.lower(), names, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{hint} Known: {', '.join(map(repr, names))}"
+    hint = f"; did you mean {close[0]!r}? Known" if close else "; known"
+    return f"{hint}: {', '.join(map(repr, names))}"
