@@ -56,7 +56,6 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "conv2d: huge": (A, r"\[conv2d\] padding must be at most 2147483647, got 1099511627776", lambda: ops.conv2d(X, ones(2, 3, 3, 4), padding=2**40)),
     "max_pool2d: fraction": (A, r"\[max_pool2d\] kernel_size must be one whole number", lambda: ops.max_pool2d(X, 2.5)),
     "conv2d: word": (A, r"\[conv2d\] padding must be a size, 'same' or 'valid'", lambda: ops.conv2d(X, ones(2, 3, 3, 4), padding="full")),
-    "conv2d: same": (A, r"\[conv2d\] padding='same' needs stride 1", lambda: ops.conv2d(X, ones(2, 3, 3, 4), stride=2, padding="same")),
     "conv2d: pair": (A, r"\[conv2d\] dilation must be one whole number or two", lambda: ops.conv2d(X, ones(2, 3, 3, 4), dilation=(1, 2, 3))),
     "conv2d: size": (S, r"\[conv2d\] the kernel spans 9 x 3, the padded image is only 8 x 8", lambda: ops.conv2d(X, ones(2, 9, 3, 4))),
     "conv2d: bias": (S, r"\[conv2d\] bias must have shape \(2,\)", lambda: ops.conv2d(X, ones(2, 3, 3, 4), ones(4))),

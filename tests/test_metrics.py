@@ -353,3 +353,9 @@ def test_plot_of_a_confusion_matrix(tmp_path: Path) -> None:
         metrics.plot_confusion_matrix(matrix[:2])
     with pytest.raises(ArgumentError, match=r"2 labels for 3 classes"):
         metrics.plot_confusion_matrix(matrix, ["a", "b"])
+
+
+def test_a_class_number_beyond_every_table_is_refused() -> None:
+    for metric in (metrics.F1(), metrics.ConfusionMatrix()):
+        with pytest.raises(ArgumentError, match="class number 200000 would need a table of 200001² counts"):
+            metric.update(np.array([1, 200_000]), np.array([1, 0]))

@@ -12,6 +12,7 @@ from quernel.metrics.base import Array, Metric
 from quernel.metrics.labels import IGNORED, check_labels, decisions_of, scores_of
 
 AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
+_MOST_CLASSES = 10_000  # a table of 800 MB
 
 
 class _Share(Metric):
@@ -143,6 +144,10 @@ class ConfusionMatrix:
                 check_labels(name, numbers, self.classes, everything)
             classes = self.classes
         size = max(classes, len(self._counts))
+        if size > _MOST_CLASSES:
+            raise ArgumentError(
+                f"[{name}] class number {size - 1} would need a table of {size}² counts; number the classes from 0 on"
+            )
         counts = (
             np.bincount(true * size + decided, weights, size * size).reshape(size, size).astype(np.float64)
         )

@@ -157,6 +157,7 @@ class BatchNorm1d(_BatchNorm):
 
 
 class _InstanceNorm(_TracksStatistics):
+    momentum: float
     _op = "instance_norm"
     _rank: ClassVar[int]
     _layout: ClassVar[str]
@@ -184,7 +185,7 @@ class _InstanceNorm(_TracksStatistics):
             self.weight,
             self.bias,
             use_input_stats=self.training or not self.track_running_stats,
-            momentum=0.1 if self.momentum is None else self.momentum,
+            momentum=self.momentum,
             eps=self.eps,
         )
 

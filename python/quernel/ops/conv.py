@@ -48,9 +48,7 @@ class ConvGeometry(NamedTuple):
         return self.stride, self.before, self.dilation, self.groups, self.after
 
 
-def _sizes(op: str, name: str, value: Size | str, least: int, rank: int) -> Sizes:
-    if isinstance(value, str):
-        raise ArgumentError(f"[{op}] {name} must be a size, got {value!r}")
+def _sizes(op: str, name: str, value: Any, least: int, rank: int) -> Sizes:
     if rank == 2:
         return pair(op, name, value, least)
     items: list[Any] = list(value) if isinstance(value, Sequence | np.ndarray) else [value]
