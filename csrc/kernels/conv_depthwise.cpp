@@ -175,15 +175,15 @@ class Depthwise {
     return Depthwise(args, adjoint, Ctx{nullptr, 0}).scratch_;
   }
 
-  // Items: phase by phase, in each (panel, image, row) with rows fastest.
+  // Items: phase by phase, in each (image, panel, row) with rows fastest: an image's other panels find it in L2.
   void run(Range range) {
     const int64_t phases_w = adjoint_ ? s_.stride_w : 1, phases = phases_w * (adjoint_ ? s_.stride_h : 1);
     int64_t first = 0;
     for (int64_t phase = 0; phase < phases && first < range.end; ++phase) {
       set_phase(phase / phases_w, phase % phases_w);
-      const int64_t rows = s_.n * y_.size, items = panels_ * rows;
+      const int64_t rows = panels_ * y_.size, items = s_.n * rows;
       for (int64_t i = most(range.begin - first, 0); i < least(range.end - first, items); ++i)
-        run_row(i / rows, i % rows / y_.size, i % y_.size);
+        run_row(i % rows / y_.size, i / rows, i % y_.size);
       first += items;
     }
   }

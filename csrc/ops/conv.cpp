@@ -18,6 +18,7 @@ constexpr int64_t kBusyItems = 8;           // enough for any balance on few cor
 constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
 constexpr double kLongestSplitNs = 2e6;     // Ctrl-C and balance wait for the end of an item
 constexpr double kMostSplits = 256;
+constexpr int64_t kSplitBytes = 512 << 10;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -261,7 +262,10 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const int64_t panels = is_depthwise(s) ? ceil_div(s.c, kPanel) : s.groups * ceil_div(k, kPanel);
   const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(dw.size() + 32 * k));
   const auto short_items = static_cast<int64_t>(std::min(total / kLongestSplitNs, kMostSplits));
-  const int64_t wanted = ceil_div(std::max(kBusyItems, short_items), panels);
+  // A depthwise split's panels come one after the other, and should find its pixels in L2.
+  const int64_t nbytes = (source.size() + g.size()) * (is_f32(x) ? 4 : 8);
+  const int64_t cached = is_depthwise(s) && panels > 1 ? std::min<int64_t>(nbytes / kSplitBytes, 256) : 0;
+  const int64_t wanted = std::max(ceil_div(std::max(kBusyItems, short_items), panels), cached);
   args.splits = std::max<int64_t>(1, std::min(wanted, pixels / kLeastSplitPixels));
   const Tensor parts = args.splits == 1 ? dw : Tensor::empty(x.dtype(), {args.splits, dw.size()});
   const int64_t items = panels * args.splits;

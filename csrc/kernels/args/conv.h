@@ -17,7 +17,7 @@ struct ConvShape {
 // y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g] in panels. Also its adjoint, dx from g: then x is
 // g, y is dx, `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed. Items:
 // (group, panel, strip of `strip` pixels); in the adjoint for each phase (pixel coordinates modulo the strides).
-// Depthwise kernels (groups = C = O): w is packed as B[KH·KW, C], items are (panel, image, row), `strip` is unused.
+// Depthwise kernels (groups = C = O): w is packed as B[KH·KW, C], items are (image, panel, row), `strip` is unused.
 struct ConvArgs : Epilogue {
   const void* x = nullptr;
   const void* w = nullptr;
