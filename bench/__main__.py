@@ -13,6 +13,7 @@ SUBJECTS = {
     "gemm": "fp32 matrix products, from 16^3 to 1024^3, single rows, tall, wide",
     "train": "a training step of four nets of the zoo, batch 1 to 128, with Adam",
     "infer": "latency of frozen nets, fp32 and int8, batch 1, 16, 64",
+    "sparse": "linear layers with sparse weights, 256 to 2048, batch 1, 16, 64, and where dense ones break even",
     "threads": "the thread pool beside OpenMP: hot, parked, with a busy neighbour",
     "import": "import time and memory in fresh processes",
 }

@@ -44,5 +44,6 @@ void register_loss(py::module_& m);
 void register_random(py::module_& m);
 void register_optim(py::module_& m);
 void register_quant(py::module_& m);
+void register_sparse(py::module_& m);
 
 }  // namespace quernel

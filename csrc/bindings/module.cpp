@@ -25,4 +25,5 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_matmul(m);
   quernel::register_conv(m);
   quernel::register_quant(m);
+  quernel::register_sparse(m);
 }

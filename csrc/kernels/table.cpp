@@ -111,6 +111,14 @@ Fn<PoolArgs> max_pool2d_u8;
 Fn<QAvgPoolArgs> avg_pool2d_u8;
 Fn<QLookupArgs> qlookup;
 
+// sparse
+Fn<SparseArgs> sparse_rows;
+Fn<SpreadArgs> sparse_spread;
+Fn<SparsePanelArgs> sparse_panels, sparse_panel_rows;
+Fn<SparseGradArgs> sparse_grad, sparse_panel_grad;
+Fn<QSparseArgs> sparse_u8s8;
+Fn<CheckSparseArgs> check_sparse;
+
 // measurement
 Fn<PeakArgs> fma_peak;
 
@@ -221,6 +229,15 @@ extern constinit const Level level{
             .max_pool2d_u8 = entry<max_pool2d_u8>,
             .avg_pool2d_u8 = entry<avg_pool2d_u8>,
             .qlookup = entry<qlookup>,
+            // sparse
+            .sparse_rows = entry<sparse_rows>,
+            .sparse_spread = entry<sparse_spread>,
+            .sparse_panels = entry<sparse_panels>,
+            .sparse_panel_rows = entry<sparse_panel_rows>,
+            .sparse_grad = entry<sparse_grad>,
+            .sparse_panel_grad = entry<sparse_panel_grad>,
+            .sparse_u8s8 = entry<sparse_u8s8>,
+            .check_sparse = entry<check_sparse>,
             // measurement
             .fma_peak = entry<fma_peak>,
         },

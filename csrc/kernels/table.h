@@ -17,6 +17,7 @@
 #include "kernels/args/random.h"
 #include "kernels/args/reduce.h"
 #include "kernels/args/softmax.h"
+#include "kernels/args/sparse.h"
 #include "kernels/args/upsample.h"
 
 namespace quernel {
@@ -111,6 +112,13 @@ struct KernelTable {
   Kernel<PoolArgs> max_pool2d_u8;
   Kernel<QAvgPoolArgs> avg_pool2d_u8;
   Kernel<QLookupArgs> qlookup;
+  // sparse
+  Kernel<SparseArgs> sparse_rows;
+  Kernel<SpreadArgs> sparse_spread;
+  Kernel<SparsePanelArgs> sparse_panels, sparse_panel_rows;
+  Kernel<SparseGradArgs> sparse_grad, sparse_panel_grad;
+  Kernel<QSparseArgs> sparse_u8s8;
+  Kernel<CheckSparseArgs> check_sparse;
   // measurement
   Kernel<PeakArgs> fma_peak;
 };

@@ -7,6 +7,7 @@ namespace quernel::QUERNEL_ISA {
 Fn<QGemmArgs> gemm_u8s8;
 Fn<QConvArgs> conv2d_u8s8;
 ScratchFn<QConvArgs> conv2d_u8s8_scratch;
+Fn<QSparseArgs> sparse_u8s8;
 
 extern constinit const Level level{
     .name = QUERNEL_STRING(QUERNEL_ISA),
@@ -16,6 +17,7 @@ extern constinit const Level level{
         {
             .gemm_u8s8 = entry<gemm_u8s8>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
+            .sparse_u8s8 = entry<sparse_u8s8>,
         },
 };
 

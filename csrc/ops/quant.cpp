@@ -35,17 +35,21 @@ void check_range(const char* op, int32_t lo, int32_t hi) {
                        ", hi ", hi);
 }
 
-void check_output(const char* op, const QOutput& out, int64_t channels, const Tensor& weight) {
+}  // namespace
+
+void check_output(const char* op, const QOutput& out, int64_t channels, const Shape& weight) {
   check_dtype(op, "bias", out.bias, DType::kInt32);
   check_dtype(op, "scale", out.scale, DType::kFloat32);
   check<ShapeError>(out.bias.shape() == Shape{channels}, op, "bias must have one entry per output channel, (", channels,
-                    ",), got ", out.bias.shape(), " (weight: ", weight.shape(), ")");
+                    ",), got ", out.bias.shape(), " (weight: ", weight, ")");
   check<ShapeError>(out.scale.shape() == Shape{channels}, op, "scale must have one entry per output channel, (",
-                    channels, ",), got ", out.scale.shape(), " (weight: ", weight.shape(), ")");
+                    channels, ",), got ", out.scale.shape(), " (weight: ", weight, ")");
   if (out.as_float) return;
   check_zero_point(op, "zero_point", out.zero_point);
   check_range(op, out.lo, out.hi);
 }
+
+namespace {
 
 template <class Args>
 void set_output(Args& args, const QOutput& out) {
@@ -134,7 +138,7 @@ Tensor qlinear(const Tensor& x, const Tensor& weight, const QOutput& out) {
   const int64_t k = weight.dim(1), n = weight.dim(0);
   check<ShapeError>(x.dim(-1) == k, op, "weight expects ", k, " input features, x has ", x.dim(-1), " (x: ", x.shape(),
                     ", weight: ", weight.shape(), ")");
-  check_output(op, out, n, weight);
+  check_output(op, out, n, weight.shape());
   const Tensor y = Tensor::empty(output_dtype(out), x.shape().with(x.rank() - 1, n));
   launch_gemm(op, x, weight, y, out, n > 0 ? y.size() / n : 0, n, k);
   return y;
@@ -196,7 +200,7 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
 
 Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const QConvParams& params) {
   const ConvShape s = conv_shape(x, weight, params);
-  check_output("qconv2d", out, s.o, weight);
+  check_output("qconv2d", out, s.o, weight.shape());
   check_zero_point("qconv2d", "x_zero_point", params.x_zero_point);
   const Tensor y = Tensor::empty(output_dtype(out), {s.n, s.oh, s.ow, s.o});
   if (y.size() == 0) return y;

@@ -18,6 +18,7 @@ struct QOutput {
   int32_t zero_point, lo, hi;
   bool as_float;
 };
+void check_output(const char* op, const QOutput& out, int64_t channels, const Shape& weight);
 
 Tensor quantize(const Tensor& x, float scale, int32_t zero_point);
 Tensor dequantize(const Tensor& x, float scale, int32_t zero_point);

@@ -4,7 +4,7 @@
 //   producer        consumer                          becomes
 //   any             none                              nothing
 //   any             copy                              the producer writes the copy's destination
-//   gemm, conv      add(T, vector over columns)       bias
+//   gemm, conv      add(T, vector over columns)       bias; the same for products with a sparse matrix
 //   gemm, conv      add(T, R), R of T's shape         residual
 //   gemm, conv      relu, tanh, sigmoid, gelu, silu,
 //                   relu6, hardswish                  activation; T is kept as `pre` if others read it
@@ -90,6 +90,14 @@ std::optional<EpilogueView> epilogue_of(Step& step) {
   if (forward || adjoint) {
     auto& args = step.as<ConvArgs>();
     return EpilogueView{&args, epilogue_fields<ConvArgs>(&ConvArgs::y), forward ? args.s.o : args.s.c};
+  }
+  if (step.is(&KernelTable::sparse_rows)) {
+    auto& args = step.as<SparseArgs>();
+    return EpilogueView{&args, epilogue_fields<SparseArgs>(&SparseArgs::y), args.transposed ? args.rows : args.n};
+  }
+  if (step.is(&KernelTable::sparse_panels)) {
+    auto& args = step.as<SparsePanelArgs>();
+    return EpilogueView{&args, epilogue_fields<SparsePanelArgs>(&SparsePanelArgs::y), args.rows};
   }
   return std::nullopt;
 }

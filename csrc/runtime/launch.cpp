@@ -62,6 +62,14 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
   if (s.code == StatusCode::kNotProbability)
     fail<ArgumentError>(op, std::bit_cast<double>(s.value), " at position ", s.index,
                         " is not in [0, 1]; expected probabilities");
+  if (s.code == StatusCode::kSparsePointers)
+    fail<ArgumentError>(op, "indptr must rise from 0 to the number of entries, ", s.limit, "; row ", s.index,
+                        " ends at ", s.value);
+  if (s.code == StatusCode::kSparseIndex)
+    fail<ArgumentError>(op, "index ", s.value, " in row ", s.index, " is out of range for ", s.limit, " columns");
+  if (s.code == StatusCode::kSparseOrder)
+    fail<ArgumentError>(op, "indices of a row must rise, each column once; row ", s.index, " has ", s.value,
+                        " after a larger or equal one; sparse.csr(a) and sparse.block(a) sort and add up");
   fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
                       " classes (labels count from 0 to ", s.limit - 1, ")");
 }

@@ -18,4 +18,5 @@ from tests.reference.quant import *
 from tests.reference.random import *
 from tests.reference.reduce import *
 from tests.reference.softmax import *
+from tests.reference.sparse import *
 from tests.reference.upsample import *

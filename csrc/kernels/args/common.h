@@ -23,7 +23,15 @@ struct Ctx {
   int thread;
 };
 
-enum class StatusCode : int32_t { kOk = 0, kLabelOutOfRange, kIndexOutOfRange, kNotProbability };
+enum class StatusCode : int32_t {
+  kOk = 0,
+  kLabelOutOfRange,
+  kIndexOutOfRange,
+  kNotProbability,
+  kSparsePointers,
+  kSparseIndex,
+  kSparseOrder
+};
 
 // What a message says of an index that is refused: the shape of the tensor of indices, and what they count.
 struct IndexPlace {

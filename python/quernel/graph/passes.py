@@ -1,7 +1,8 @@
 """Rewrites: each takes a graph and returns another; the one given stays as it was.
 
 All but :func:`fold_batch_norm` keep every bit of the result: a fused op computes ``activation(acc + bias + residual)``
-in the very order in which the separate ops would. Folding rounds the scaled weights once, see there.
+in the very order in which the separate ops would. Folding rounds the scaled weights once, see there. (`keep_dense`, of
+`quernel.graph.sparse`, keeps the bits for finite inputs.)
 """
 
 from __future__ import annotations
@@ -14,18 +15,27 @@ from typing import Any
 import numpy as np
 
 from quernel.graph.ir import TRAINING, Arg, Graph, Node, Ref, Weight, transform
+from quernel.graph.sparse import keep_dense
 from quernel.ops.create import tensor
 from quernel.tensor import Tensor
 
 Pass = Callable[[Graph], Graph]
 
 CONTRACTIONS = ("linear", "conv1d", "conv2d", "conv_transpose1d", "conv_transpose2d")
+WITH_EPILOGUE = (*CONTRACTIONS, "sparse_linear")  # take a residual and an activation
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
 
 
 def optimize(graph: Graph) -> Graph:
     """The graph as inference runs it: everything below, in the order that finds most."""
-    passes: tuple[Pass, ...] = (for_inference, fold_batch_norm, fuse_residual, fuse_activation, drop_dead)
+    passes: tuple[Pass, ...] = (
+        for_inference,
+        keep_dense,
+        fold_batch_norm,
+        fuse_residual,
+        fuse_activation,
+        drop_dead,
+    )
     return reduce(lambda g, rewrite: rewrite(g), passes, graph)
 
 
@@ -136,7 +146,7 @@ def fuse_activation(graph: Graph, allowed: tuple[str, ...] = ACTIVATIONS) -> Gra
     users = graph.users()
     for node in graph.nodes:
         source = _only_source(graph, nodes, users, node, "x") if node.op in allowed else None
-        if source is not None and source.op in CONTRACTIONS and source.args["activation"] is None:
+        if source is not None and source.op in WITH_EPILOGUE and source.args["activation"] is None:
             nodes[source.name] = source.with_args(activation=node.op)
             moved[Ref(node.name)] = Ref(source.name)
             del nodes[node.name]
@@ -147,7 +157,7 @@ def separate(graph: Graph, kept: tuple[str, ...] = ()) -> Graph:
     """Undoes fusion: each residual and each activation not in `kept` becomes a node of its own."""
     nodes: list[Node] = []
     for node in graph.nodes:
-        if node.op not in CONTRACTIONS:
+        if node.op not in WITH_EPILOGUE:
             nodes.append(node)
             continue
         activation, residual = node.args["activation"], node.args["residual"]
@@ -187,7 +197,7 @@ def _only_source(
 
 def _is_bare(node: Node) -> bool:
     """Whether nothing comes after the contraction and its bias yet."""
-    return node.op in CONTRACTIONS and node.args["activation"] is None and node.args["residual"] is None
+    return node.op in WITH_EPILOGUE and node.args["activation"] is None and node.args["residual"] is None
 
 
 def _fold(node: Node, norm: Node, weights: dict[str, Tensor]) -> Node | None:

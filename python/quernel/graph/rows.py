@@ -14,6 +14,7 @@ _BY_ROW = {
     *("global_max_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "interpolate", "group_norm"),
     *("qlinear", "qconv2d", "qmax_pool2d", "qavg_pool2d", "qmean_hw"),
     *("quantize", "dequantize", "qlookup", "qadd"),
+    *("sparse_linear", "qsparse_linear"),
 }
 _ELEMENTWISE = {
     *("add", "sub", "mul", "div", "pow", "maximum", "minimum", "where", "clip", "cast", "clone"),

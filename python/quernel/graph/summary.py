@@ -123,6 +123,11 @@ def macs(graph: Graph, node: Node) -> int:
         x = graph.value(node.refs[0]) if node.refs else None
         inner = x.at(1)[-1] if x is not None else 0
         return _elements(node.outputs[0]) * inner
+    if node.op in ("sparse_linear", "qsparse_linear"):
+        parts: Any = node.args["weight"]
+        values, outputs = parts[0], int(parts[3][0])
+        stored = graph.weights[values.name].size if isinstance(values, Weight) else 0
+        return stored * _elements(node.outputs[0]) // max(1, outputs)
     if node.op not in (*_CONTRACTIONS, *_TRANSPOSED):
         return 0
     weight = node.args["weight"]

@@ -36,6 +36,7 @@ from quernel.graph.ir import (
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.ops.op import Op, Spec, set_tracer
+from quernel.ops.sparse_array import SparseArray
 from quernel.tensor import Tensor
 
 # Batch sizes of the two runs: nothing a layer is likely to have as a fixed size, and no multiples of each other.
@@ -192,7 +193,7 @@ def _as_tensors(value: Any) -> Any:
         return tensor(value)
     if isinstance(value, list | tuple):
         return type(value)(_as_tensors(v) for v in value)
-    return value
+    return value.parts if isinstance(value, SparseArray) else value
 
 
 def _run(net: Module, inputs: Sequence[Input], batch: int) -> Graph:

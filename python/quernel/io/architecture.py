@@ -23,6 +23,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Conv2d": _CONV,
     "ConvTranspose1d": _CONV_TRANSPOSE,
     "ConvTranspose2d": _CONV_TRANSPOSE,
+    "SparseLinear": ("in_features", "out_features", "bias", "density", "block"),
     **{
         f"{kind}Norm{d}d": ("num_features", "eps", "momentum", "affine", "track_running_stats")
         for kind in ("Batch", "Instance")
@@ -80,6 +81,7 @@ _PRESENCE = {
     "affine": "weight",
     "elementwise_affine": "weight",
 }  # arguments that say whether a parameter exists
+_NOT_INFERRED = ("SparseLinear",)  # whose parameters do not tell
 
 
 def describe(net: Module) -> dict[str, Any] | None:
@@ -153,7 +155,8 @@ def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
         module = nn.Sequential(children) if name == "Sequential" else nn.Residual(**children)
     elif name in _ARGUMENTS:
         args = {key: _read(data["args"][key]) for key in _ARGUMENTS[name]}
-        args.update({key: None for key in _SIZES if key in args})
+        if name not in _NOT_INFERRED:
+            args.update({key: None for key in _SIZES if key in args})
         module = getattr(nn, name)(**args)
     else:
         raise ArgumentError(f"[load] unknown layer '{name}'; the file may come from a newer version")

@@ -77,6 +77,7 @@ from quernel.nn.pool import (
     MaxPool1d,
     MaxPool2d,
 )
+from quernel.nn.sparse import SparseLinear
 from quernel.nn.upsample import Upsample
 
 __all__ = [
@@ -149,6 +150,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "Softsign",
+    "SparseLinear",
     "Tanh",
     "Upsample",
     "ZeroPad1d",

@@ -12,6 +12,7 @@ from quernel.errors import ArgumentError, ShapeError
 from quernel.nn.module import Module
 from quernel.nn.sized import SizedByInput
 from quernel.ops import optim as native
+from quernel.ops.create import as_tensor
 from quernel.runtime import check_device
 from quernel.tensor import Tensor
 
@@ -59,7 +60,14 @@ def load_state_dict(module: Module, given: Mapping[str, Any], strict: bool) -> t
         raise
     with no_grad():
         for name, target in targets.items():
-            if name in arrays:
+            if name not in arrays:
+                continue
+            if (
+                target._t.readonly
+            ):  # the places of a sparse weight: plans rely on them, so others take their place
+                path, _, key = name.rpartition(".")
+                setattr(module.get_submodule(path), key, as_tensor(np.array(arrays[name], target.dtype)))
+            else:
                 target[...] = arrays[name]
     return missing, unexpected
 

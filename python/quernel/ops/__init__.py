@@ -146,6 +146,7 @@ from quernel.ops.reduce import (
 )
 from quernel.ops.reduce_order import argmax, argmin, argsort, sort, topk
 from quernel.ops.softmax import cross_entropy, focal_loss, log_softmax, nll_loss, softmax
+from quernel.ops.sparse import qsparse_linear, sparse_linear, spmm
 from quernel.ops.unary import (
     abs,
     ceil,
@@ -205,6 +206,7 @@ __all__ = [  # noqa: RUF022 - by file
     "all", "any", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var",
     "argmax", "argmin", "argsort", "sort", "topk",
     "cross_entropy", "focal_loss", "log_softmax", "nll_loss", "softmax",
+    "qsparse_linear", "sparse_linear", "spmm",
     "abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "gelu", "log", "log1p", "neg", "reciprocal", "relu", "round",
     "rsqrt", "sigmoid", "sign", "silu", "sin", "sqrt", "square", "tanh",
 ]  # fmt: skip

@@ -1,0 +1,92 @@
+"""Linear layers with sparse weights: y = x Wᵀ, weights frozen, beside the dense layer and CSR of SciPy and torch.
+
+`dense` is quernel's own dense layer with packed weights. SciPy and torch get x in the layout they like best,
+transposed outside the timing. After the layers comes a sweep over densities, which the break-even rule in
+`quernel.graph.sparse` is read from.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+import quernel as qn
+from bench import peers
+from bench.harness import Case
+from quernel import sparse
+from quernel.jit import FrozenMemory, record_frozen
+
+SIZES = (256, 512, 1024, 2048)
+BATCHES = (1, 16, 64)
+KINDS = {"csr 90 %": (None, 0.1), "16x1 80 %": ((16, 1), 0.2)}
+SWEEP = {"csr": (None, (0.2, 0.3, 0.4, 0.5, 0.6)), "16x1": ((16, 1), (0.4, 0.6, 0.7, 0.8, 0.9))}
+
+Call = Callable[[], object]
+
+
+def cases(_threads: int, quick: bool) -> Iterator[Case]:
+    """Each kind at each size and batch, then the sweep at 1024."""
+    for kind, (block, density) in KINDS.items():
+        for size in SIZES[:2] if quick else SIZES:
+            for batch in BATCHES:
+                flops = 2.0 * batch * size * size * density
+                yield Case(f"{kind} {size} batch {batch}", contenders(size, batch, block, density), flops)
+    if quick:
+        return
+    for kind, (block, densities) in SWEEP.items():
+        for batch in BATCHES:
+            for density in densities:
+                calls = contenders(1024, batch, block, density, with_others=False)
+                yield Case(f"sweep {kind} density {density} batch {batch}", calls)
+
+
+def contenders(
+    size: int, batch: int, block: tuple[int, int] | None, density: float, with_others: bool = True
+) -> dict[str, Call]:
+    """One layer, all ways."""
+    rng = np.random.default_rng(size)
+    x = rng.standard_normal((batch, size), dtype=np.float32)
+    height = 1 if block is None else 16
+    mask = np.repeat(rng.random((size // height, size)) < density, height, 0)
+    dense = np.where(mask, rng.standard_normal((size, size), dtype=np.float32), np.float32(0))
+    weight = sparse.csr(dense) if block is None else sparse.block(dense, block)
+    full = qn.tensor(dense)
+    calls: dict[str, Call] = {
+        "quernel": _frozen(x, lambda t: qn.ops.sparse_linear(t, weight)),
+        "dense": _frozen(x, lambda t: qn.ops.linear(t, full)),
+    }
+    if with_others:
+        turned = np.ascontiguousarray(x.T)
+        if peers.find("scipy"):
+            theirs = sparse.csr(dense).to_scipy()
+            calls["scipy csr"] = lambda: theirs @ turned
+        _add_torch(calls, x, turned, dense)
+    return calls
+
+
+def _add_torch(calls: dict[str, Call], x: np.ndarray, turned: np.ndarray, dense: np.ndarray) -> None:
+    torch = peers.find("torch")
+    if not torch:
+        return
+    a, w, t = torch.from_numpy(x), torch.from_numpy(dense), torch.from_numpy(turned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "Sparse CSR tensor support is in beta state"
+        s = w.to_sparse_csr()
+
+    def torch_dense() -> object:
+        with torch.inference_mode():
+            return torch.nn.functional.linear(a, w)
+
+    def torch_csr() -> object:
+        with torch.inference_mode():
+            return s @ t
+
+    calls["torch dense"], calls["torch csr"] = torch_dense, torch_csr
+
+
+def _frozen(x: np.ndarray, layer: Callable[[qn.Tensor], qn.Tensor]) -> Call:
+    memory = FrozenMemory()
+    plan = record_frozen(lambda t: [layer(t)], [x], memory.constants, memory.arenas)
+    return lambda: plan.replay([x])
