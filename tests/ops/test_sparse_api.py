@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import quernel as qn
 from quernel import nn, ops, sparse
-from quernel.graph.sparse import BREAK_EVEN
 from quernel.graph.trace import Input, trace
 from tests.checks import Array, check_contraction, check_equal, gradcheck
 from tests.strategies import seeds
@@ -118,7 +117,7 @@ def test_frozen_and_traced(form: str) -> None:
             return ops.relu(y + ops.concat([x, x[:, :7]], dim=1))
 
     net = Net().eval()
-    run = net.freeze(max_batch=8, input_shape=(33,))
+    run = net.freeze(max_batch=16, input_shape=(33,))
     assert [n.op for n in run.graph.nodes] == ["getitem", "concat", "sparse_linear"]
     for batch in (1, 2, 5, 20):
         x = random(batch, 33, 1.0, batch)
@@ -131,23 +130,25 @@ def test_a_frozen_plan_checks_places_once_and_packs_once(form: str) -> None:
     net = nn.Sequential(
         nn.SparseLinear(64, 48, density=0.2, block={"csr": None, "block": (16, 1), "block4": (16, 4)}[form])
     )
-    run = net.freeze(max_batch=4, input_shape=(64,))
+    run = net.freeze(max_batch=16, input_shape=(64,))
     x = random(1, 64, 1.0)
     run(x)
     assert [plan.native.steps for plan in run._plans.values()] == [["sparse_linear"]]
 
 
-def test_dense_from_break_even_on() -> None:
-    """One rule decides; what becomes dense gives the same bits."""
-    for form, limit in (("csr", BREAK_EVEN["csr"]), ("block", BREAK_EVEN["block"])):
-        for share, expected in ((limit - 0.1, "sparse_linear"), (limit + 0.1, "linear")):
-            block = None if form == "csr" else (16, 1)
-            net = nn.Sequential(nn.SparseLinear(64, 48, density=share, block=block), nn.GELU()).eval()
-            run = net.freeze(input_shape=(64,))
-            assert [n.op for n in run.graph.nodes] == [expected]
-            assert run.graph.nodes[0].args["activation"] == "gelu"
-            x = random(5, 64, 1.0)
-            check_equal(run(x), net(x).detach().numpy())
+@pytest.mark.parametrize(
+    ("block", "max_batch", "limit"),
+    [((16, 1), 1, 0.85), ((16, 4), 64, 0.85), (None, 64, 0.4), (None, 8, 0.2), (None, 1, 0.025)],
+)
+def test_dense_from_break_even_on(block: tuple[int, int] | None, max_batch: int, limit: float) -> None:
+    """One rule decides for all batches; what becomes dense gives the same bits."""
+    for share, expected in ((limit - 0.02, "sparse_linear"), (limit + 0.02, "linear")):
+        net = nn.Sequential(nn.SparseLinear(64, 256, density=share, block=block), nn.GELU()).eval()
+        run = net.freeze(max_batch=max_batch, input_shape=(64,))
+        assert [n.op for n in run.graph.nodes] == [expected]
+        assert run.graph.nodes[0].args["activation"] == "gelu"
+        x = random(5, 64, 1.0)
+        check_equal(run(x), net(x).detach().numpy())
 
 
 def test_parts_stand_for_a_matrix_and_are_checked() -> None:

@@ -16,6 +16,7 @@ from quernel.graph.interpret import batch_size, run
 from quernel.graph.ir import Arg, Dim, Fields, Graph, Ref, Value
 from quernel.graph.passes import optimize
 from quernel.graph.rows import independent_rows
+from quernel.graph.sparse import keep_dense
 from quernel.graph.trace import Input, inputs_of, trace
 from quernel.jit import FrozenMemory, FrozenPlan, record_frozen
 from quernel.nn.module import Module
@@ -39,7 +40,8 @@ class Frozen:
     Args:
         source: The model's graph, which is optimized here (see `quernel.graph.passes`), or a module of its own, which is
             traced at the first call with that call's shapes.
-        max_batch: The largest batch of one native call.
+        max_batch: The largest batch of one native call. It decides too from which density on a sparse weight is kept dense
+            (`quernel.graph.sparse`).
 
     Example:
         >>> net = qn.nn.Sequential(qn.nn.Linear(4, 8), qn.nn.ReLU(), qn.nn.Linear(8, 2))
@@ -61,7 +63,7 @@ class Frozen:
             self._use(source)
 
     def _use(self, graph: Graph) -> None:
-        graph = optimize(graph)
+        graph = optimize(keep_dense(graph, self._max_batch))
         graph = replace(graph, weights={k: tensor(w.detach().numpy()) for k, w in graph.weights.items()})
         self._padded = independent_rows(graph)
         if len(graph.inputs) == 1 and isinstance(graph.outputs, Ref):

@@ -1,8 +1,7 @@
 """Rewrites: each takes a graph and returns another; the one given stays as it was.
 
 All but :func:`fold_batch_norm` keep every bit of the result: a fused op computes ``activation(acc + bias + residual)``
-in the very order in which the separate ops would. Folding rounds the scaled weights once, see there. (`keep_dense`, of
-`quernel.graph.sparse`, keeps the bits for finite inputs.)
+in the very order in which the separate ops would. Folding rounds the scaled weights once, see there.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from quernel.graph.ir import TRAINING, Arg, Graph, Node, Ref, Weight, transform
-from quernel.graph.sparse import keep_dense
 from quernel.ops.create import tensor
 from quernel.tensor import Tensor
 
@@ -30,7 +28,6 @@ def optimize(graph: Graph) -> Graph:
     """The graph as inference runs it: everything below, in the order that finds most."""
     passes: tuple[Pass, ...] = (
         for_inference,
-        keep_dense,
         fold_batch_norm,
         fuse_residual,
         fuse_activation,

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from quernel.graph.ir import Graph, Node, Weight
 from quernel.ops.create import as_tensor
-from quernel.ops.sparse_array import BlockSparse, as_sparse
+from quernel.ops.sparse_array import BlockSparse, SparseArray, as_sparse
 
-# The density from which on the dense kernel with packed weights is as fast, whatever the batch (`python -m bench
-# sparse` on AVX-512).
-BREAK_EVEN = {"csr": 0.35, "block": 0.75}
-
-
-def is_sparse_enough(weight: Any) -> bool:
-    """Whether a float weight is below the break-even density of its format."""
-    matrix = as_sparse("sparse_linear", weight)
-    return matrix.density < BREAK_EVEN["block" if isinstance(matrix, BlockSparse) else "csr"]
+# Densities from which on the dense kernel is as fast as the sparse one, from `python -m bench sparse` on AVX-512.
+# Blocks: whatever the batch. CSR: from 16 rows on, which then share an entry's loads; with fewer, as many 40ths.
+BLOCK_BREAK_EVEN = 0.85
+CSR_BREAK_EVEN = 0.4
+CSR_ROWS = 40
 
 
-def keep_dense(graph: Graph) -> Graph:
+def break_even(matrix: SparseArray, max_batch: int) -> float:
+    """The density from which on a float weight is better kept dense, in a model that serves up to `max_batch` rows."""
+    if isinstance(matrix, BlockSparse):
+        return BLOCK_BREAK_EVEN
+    return min(CSR_BREAK_EVEN, max_batch / CSR_ROWS)
+
+
+def keep_dense(graph: Graph, max_batch: int) -> Graph:
     """Turns ``sparse_linear`` with a weight that is not sparse enough into ``linear``.
 
-    The bits of the result stay, for finite inputs: where the sparse weight has no value, the dense one multiplies an
-    infinite or NaN input by 0.
+    The choice is one for all batches. The bits of the result stay, for finite inputs: where the sparse weight has no
+    value, the dense one multiplies an infinite or NaN input by 0.
     """
     weights = dict(graph.weights)
     nodes: list[Node] = []
     for node in graph.nodes:
         matrix = _matrix(graph, node)
-        if matrix is None or is_sparse_enough(matrix):
+        if matrix is None or matrix.density < break_even(matrix, max_batch):
             nodes.append(node)
             continue
         name = f"{node.name}.weight_dense"
-        weights[name] = as_sparse(node.op, matrix).to_dense()
+        weights[name] = matrix.to_dense()
         args = {**node.args, "weight": Weight(name)}
         order = ("x", "weight", "bias", "activation", "residual")
         nodes.append(replace(node, op="linear", args={key: args[key] for key in order}))
     return replace(graph, nodes=tuple(nodes), weights=weights)
 
 
-def _matrix(graph: Graph, node: Node) -> tuple[Any, ...] | None:
-    """The constant sparse weight of a node, in parts."""
+def _matrix(graph: Graph, node: Node) -> SparseArray | None:
+    """The constant sparse weight of a node."""
     weight = node.args.get("weight")
     if node.op != "sparse_linear" or not isinstance(weight, tuple):
         return None
@@ -50,4 +52,4 @@ def _matrix(graph: Graph, node: Node) -> tuple[Any, ...] | None:
     if not all(isinstance(t, Weight) for t in tensors):
         return None
     named = (as_tensor(graph.weights[t.name]) for t in tensors if isinstance(t, Weight))
-    return (*named, shape)
+    return as_sparse(node.op, (*named, shape))
