@@ -22,6 +22,9 @@ def i(*shape: int) -> qn.Tensor:
     return qn.tensor(np.arange(int(np.prod(shape))).reshape(shape) % 3)
 
 
+SPARSE = qn.sparse.csr(f(4, 3))
+SPARSE_INT8 = qn.sparse.block(np.ones((4, 3), np.int8), (16, 4))
+
 # Several argument lists for each op; tensors anywhere in them are replaced by traced stand-ins.
 CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     **{
@@ -111,6 +114,9 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "concat": [(([f(2, 3), f(1, 3)],), {}), (([f(2, 3), i(2, 1)], -1), {})],
     "pad": [((f(2, 3), [(1, 0), (0, 2)]), {"value": 5.0}), *(((f(2, 3), [(1, 0), (0, 2)], m), {}) for m in ("reflect", "edge", "wrap"))],
     "broadcast_to": [((f(3, 1), (2, 3, 4)), {})],
+    "spmm": [((SPARSE, f(3, 2)), {}), ((SPARSE, f(3)), {}), ((SPARSE.parts, f(3, 2)), {})],
+    "sparse_linear": [((f(2, 3), SPARSE), {}), ((f(2, 5, 3), SPARSE.parts, f(4)), {"activation": "gelu"})],
+    "qsparse_linear": [((f(2, 3).astype("uint8"), SPARSE_INT8, i(4).astype("int32"), f(4)), {"out_float": value}) for value in (True, False)],
     "getitem": [((f(4, 5), (slice(None, None, -2), None, 1)), {}), ((f(4, 5), ...), {}), ((f(4, 5), (..., slice(9, 2))), {}),
                 ((f(4, 5), (i(3, 1), i(2))), {}), ((f(4, 5, 6), (0, slice(2), i(2))), {}), ((f(4, 5), (slice(2), None, i(3))), {})],
     "embedding": [((i(2, 3), f(4, 5)), {}), ((i(), f(4, 5), 1), {})],
