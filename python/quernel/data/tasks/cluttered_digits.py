@@ -14,6 +14,9 @@ test images. An image is composed of
 The ink of a digit is the base colour plus or minus a contrast of 0.28 to 0.55, each channel up to 0.15 off, with an
 opacity of 0.75 to 1. Pixels are interpolated bilinearly. A linear model is no better than chance: the sign of the
 contrast is random.
+
+ResNet-8 after 8 epochs of SGD with Nesterov's momentum 0.9, batches of 128, weight decay 5e-4 and a one-cycle rate of at
+most 0.1: 87.64, 87.37 and 87.78 % (seeds 0 to 2), PyTorch's from the same weights 88.13, 87.99 and 88.21 %.
 """
 
 from __future__ import annotations
