@@ -208,7 +208,7 @@ X, W = np.zeros((2, 5, 5, 4), "f4"), np.zeros((4, 3, 3, 6), "f4")
             {"output_padding": 1},
             r"output_padding must be smaller than the stride or the dilation",
         ),
-        (ArgumentError, {"padding": "same"}, r"padding must be a size, got 'same'"),
+        (ArgumentError, {"padding": "same"}, r"padding must be one whole number or two .*, got 'same'"),
         (ArgumentError, {"padding": -1}, r"padding must be at least 0, got -1"),
         (ArgumentError, {"stride": (1, 2, 3)}, r"stride must be one whole number or two"),
         (ShapeError, {"padding": 4}, r"the result would be -1 x -1 .*pad less"),
