@@ -242,4 +242,5 @@ def mask_values(name: str, mask: Tensor) -> np.ndarray[Any, Any]:
             f"[{name}] how much a mask selects depends on data, which a traced graph cannot hold; use where() or "
             "masked_fill()"
         )
-    return mask._host(f"{name} with a mask").numpy()
+    values: np.ndarray[Any, Any] = mask._host(f"{name} with a mask").numpy()
+    return values
