@@ -8,7 +8,7 @@ from quernel.graph.ir import Graph, Node, Weight
 from quernel.ops.create import as_tensor
 from quernel.ops.sparse_array import BlockSparse, SparseArray, as_sparse
 
-# Densities from which on the dense kernel is as fast as the sparse one, from `python -m bench sparse` on AVX-512.
+# Densities from which on the dense kernel is as fast as the sparse one, measured on AVX-512; `python -m bench sparse` sweeps them.
 # Blocks: whatever the batch. CSR: from 16 rows on, which then share an entry's loads; with fewer, as many 40ths.
 BLOCK_BREAK_EVEN = 0.85
 CSR_BREAK_EVEN = 0.4
