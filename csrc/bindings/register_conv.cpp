@@ -10,7 +10,7 @@ using End = std::optional<Pair>;
 
 ops::EpilogueSpec epilogue(const char* op, const Optional& bias, const Optional& residual,
                            const std::string& activation, bool save_pre) {
-  return {bias.value_or(Tensor()), residual.value_or(Tensor()), ops::activation_from_name(op, activation), save_pre};
+  return {or_none(bias), or_none(residual), ops::activation_from_name(op, activation), save_pre};
 }
 
 std::pair<Tensor, Optional> with_optional(const ops::OutputAndPre& result) {

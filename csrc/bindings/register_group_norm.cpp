@@ -8,12 +8,12 @@ void register_group_norm(py::module_& m) {
   m.def(
       "group_norm",
       [](const Tensor& x, const Tensor& mean, const Tensor& var, const Optional& weight, const Optional& bias,
-         double eps) { return ops::group_norm(x, mean, var, weight.value_or(Tensor()), bias.value_or(Tensor()), eps); },
+         double eps) { return ops::group_norm(x, mean, var, or_none(weight), or_none(bias), eps); },
       py::arg("x"), py::arg("mean"), py::arg("var"), py::arg("weight"), py::arg("bias"), py::arg("eps"), Unlocked());
   m.def(
       "group_norm_grad",
       [](const Tensor& x, const Tensor& g, const Tensor& mean, const Tensor& var, const Optional& weight, double eps) {
-        return ops::group_norm_grad(x, g, mean, var, weight.value_or(Tensor()), eps);
+        return ops::group_norm_grad(x, g, mean, var, or_none(weight), eps);
       },
       py::arg("x"), py::arg("g"), py::arg("mean"), py::arg("var"), py::arg("weight"), py::arg("eps"), Unlocked());
 }

@@ -6,9 +6,8 @@ namespace {
 
 std::pair<Tensor, Optional> linear(const Tensor& x, const Tensor& weight, const Optional& bias,
                                    const Optional& residual, const std::string& activation, bool save_pre) {
-  const auto [y, pre] = ops::linear(x, weight,
-                                    {bias.value_or(Tensor()), residual.value_or(Tensor()),
-                                     ops::activation_from_name("linear", activation), save_pre});
+  const auto [y, pre] = ops::linear(
+      x, weight, {or_none(bias), or_none(residual), ops::activation_from_name("linear", activation), save_pre});
   return {y, pre.defined() ? Optional(pre) : std::nullopt};
 }
 

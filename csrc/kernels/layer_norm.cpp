@@ -32,11 +32,6 @@ typename V::Scalar sum_row(int64_t n, Term term) {
   return reduce_add((a + b) + (c + d));
 }
 
-template <class V>
-V masked(V v, int n) {
-  return n == V::kWidth ? v : select(first_lanes<V>(n), v, V::zero());
-}
-
 template <class T>
 T inverse_root(T x) {
   using V = Vec<T>;

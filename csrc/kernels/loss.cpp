@@ -24,13 +24,6 @@ struct Constants {
   bool balanced;  // b applies
 };
 
-// log(1 + x) for x >= -1: the logarithm of the rounded 1 + x, corrected by how far that is from 1.
-template <class V>
-inline V log_of_one_plus(V x) {
-  const V u = V::set(1) + x, d = u - V::set(1);
-  return select(d == V::zero(), x, log(u) * (x / select(d == V::zero(), V::set(1), d)));
-}
-
 // sigmoid and softplus of x and of -x, from e^-|x|.
 template <class V>
 struct Tails {
@@ -38,7 +31,7 @@ struct Tails {
   V plus, minus;  // softplus(x), softplus(-x)
   explicit Tails(V x) {
     const V zero = V::zero(), one = V::set(1), e = exp(-abs(x));
-    const V large = one / (one + e), small = e * large, l = log_of_one_plus(e);
+    const V large = one / (one + e), small = e * large, l = log1p(e);
     const auto negative = x < zero;
     up = select(negative, small, large);
     down = select(negative, large, small);
@@ -116,7 +109,7 @@ struct Binary {
   template <class V>
   static V loss(const Pair<V>& p, const Constants<V>&) {
     const V floor = V::set(-100), one = V::set(1);
-    const V yes = max(log(p.x), floor), no = max(log_of_one_plus(-p.x), floor);
+    const V yes = max(log(p.x), floor), no = max(log1p(-p.x), floor);
     return -(p.t * yes + (one - p.t) * no);
   }
   template <class V>

@@ -14,11 +14,6 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-template <class V>
-inline V masked(V v, int n, V other) {
-  return n == V::kWidth ? v : select(first_lanes<V>(n), v, other);
-}
-
 template <class T>
 T row_max(const T* x, int64_t n) {
   using V = Vec<T>;

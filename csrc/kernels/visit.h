@@ -89,6 +89,12 @@ inline V get(const typename V::Scalar* x, int n) {
   return n == V::kWidth ? V::load(x) : V::load(x, n);
 }
 
+// The first n lanes, and `other` in the rest.
+template <class V>
+inline V masked(V v, int n, V other = V::zero()) {
+  return n == V::kWidth ? v : select(first_lanes<V>(n), v, other);
+}
+
 // Calls f(offset, lanes) for the registers that cover n elements.
 template <class V, class F>
 inline void for_lanes(int64_t n, F f) {

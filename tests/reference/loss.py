@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.reference.common import Array, wide
+from tests.reference.elementwise import sigmoid
 from tests.reference.softmax import log_softmax, softmax
 
 IGNORED = -100
@@ -42,11 +43,6 @@ def cross_entropy_grad(
 
 def softplus(x: Array) -> Array:
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
-
-
-def sigmoid(x: Array) -> Array:
-    e = np.exp(-np.abs(x))
-    return np.where(x < 0, e, 1.0) / (1 + e)
 
 
 def huber(x: Array, t: Array, delta: float) -> Array:

@@ -6,6 +6,7 @@ import logging
 import math
 from typing import Any
 
+from quernel import optim
 from quernel.callbacks.base import Callback, Logs
 from quernel.errors import ArgumentError
 
@@ -36,38 +37,14 @@ def check_monitor(callback: Callback, monitor: str) -> None:
         )
 
 
-class _Monitor(Callback):
-    """A callback that watches whether a quantity improves."""
-
-    def __init__(self, monitor: str, patience: int, min_delta: float, mode: str) -> None:
-        name = type(self).__name__
-        larger = is_larger_better(monitor, mode, name)
-        if patience < 0 or not min_delta >= 0:
-            raise ArgumentError(
-                f"[{name}] patience and min_delta are at least 0, got {patience} and {min_delta}"
-            )
-        self.monitor = monitor
-        self.patience = patience
-        self.min_delta = min_delta
-        self._sign = -1.0 if larger else 1.0
-
-    def on_train_begin(self) -> None:
-        check_monitor(self, self.monitor)
-        self.best = math.inf * self._sign
-        self.wait = 0
-
-    def _improved(self, logs: Logs) -> bool:
-        """Compares with the best so far, and counts the epochs since."""
-        value = logs[self.monitor]
-        if self._sign * value < self._sign * self.best - self.min_delta:
-            self.best = value
-            self.wait = 0
-            return True
-        self.wait += 1
-        return False
+def _check_patience(owner: str, patience: int, min_delta: float) -> None:
+    if patience < 0 or not min_delta >= 0:
+        raise ArgumentError(
+            f"[{owner}] patience and min_delta are at least 0, got {patience} and {min_delta}"
+        )
 
 
-class EarlyStopping(_Monitor):
+class EarlyStopping(Callback):
     """Stops when a quantity has not improved for some epochs.
 
     Args:
@@ -94,14 +71,21 @@ class EarlyStopping(_Monitor):
         restore_best_weights: bool = False,
         start_from_epoch: int = 0,
     ) -> None:
-        super().__init__(monitor, patience, min_delta, mode)
+        larger = is_larger_better(monitor, mode, "EarlyStopping")
+        _check_patience("EarlyStopping", patience, min_delta)
         if start_from_epoch < 0:
             raise ArgumentError(f"[EarlyStopping] start_from_epoch is at least 0, got {start_from_epoch}")
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self._sign = -1.0 if larger else 1.0
         self.restore_best_weights = restore_best_weights
         self.start_from_epoch = start_from_epoch
 
     def on_train_begin(self) -> None:
-        super().on_train_begin()
+        check_monitor(self, self.monitor)
+        self.best = math.inf * self._sign
+        self.wait = 0
         self.best_epoch = 0
         self.stopped_epoch: int | None = None
         self._best_state: dict[str, Any] | None = None
@@ -109,11 +93,15 @@ class EarlyStopping(_Monitor):
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         if epoch < self.start_from_epoch:
             return
-        if self._improved(logs):
+        value = logs[self.monitor]
+        if self._sign * value < self._sign * self.best - self.min_delta:
+            self.best, self.wait = value, 0
             self.best_epoch = epoch
             if self.restore_best_weights:
                 self._best_state = {name: t.numpy().copy() for name, t in self.net.state_dict().items()}
-        elif self.wait >= self.patience:
+            return
+        self.wait += 1
+        if self.wait >= self.patience:
             self.stopped_epoch = epoch
             self.trainer.stop_training = True
 
@@ -123,8 +111,10 @@ class EarlyStopping(_Monitor):
             self._best_state = None
 
 
-class ReduceLROnPlateau(_Monitor):
+class ReduceLROnPlateau(Callback):
     """Multiplies the learning rate by `factor` when a quantity has not improved for some epochs.
+
+    `optim.lr_scheduler.ReduceLROnPlateau` under Keras' arguments.
 
     Args:
         monitor: a name in the history.
@@ -146,29 +136,30 @@ class ReduceLROnPlateau(_Monitor):
         cooldown: int = 0,
         min_lr: float = 0.0,
     ) -> None:
-        super().__init__(monitor, patience, min_delta, mode)
+        _check_patience("ReduceLROnPlateau", patience, min_delta)
         if not 0 < factor < 1:
             raise ArgumentError(f"[ReduceLROnPlateau] factor lies between 0 and 1, got {factor!r}")
         if not 0 <= min_lr < math.inf:
             raise ArgumentError(f"[ReduceLROnPlateau] min_lr is at least 0, got {min_lr!r}")
-        self.factor = factor
-        self.cooldown = cooldown
-        self.min_lr = min_lr
+        self.monitor = monitor
+        self._options: dict[str, Any] = {
+            "mode": "max" if is_larger_better(monitor, mode, "ReduceLROnPlateau") else "min",
+            "factor": factor,
+            "patience": max(1, patience) - 1,  # PyTorch counts the epochs that are let pass
+            "threshold": min_delta,
+            "threshold_mode": "abs",
+            "cooldown": cooldown,
+            "min_lr": min_lr,
+            "eps": 0.0,
+        }
 
     def on_train_begin(self) -> None:
-        super().on_train_begin()
-        self._resting = 0
+        check_monitor(self, self.monitor)
+        self._schedule = optim.lr_scheduler.ReduceLROnPlateau(self.optimizer, **self._options)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        improved = self._improved(logs)
-        if self._resting > 0:
-            self._resting -= 1
-            self.wait = 0
-        if improved or self.wait < max(1, self.patience):
-            return
-        for group in self.optimizer.param_groups:
-            if group["lr"] > self.min_lr:
-                group["lr"] = max(group["lr"] * self.factor, self.min_lr)
-                _log.info("[ReduceLROnPlateau] epoch %d: lr is now %g", epoch, group["lr"])
-        self._resting = self.cooldown
-        self.wait = 0
+        before = self._schedule.get_last_lr()
+        self._schedule.step(logs[self.monitor])
+        for old, new in zip(before, self._schedule.get_last_lr(), strict=True):
+            if new < old:
+                _log.info("[ReduceLROnPlateau] epoch %d: lr is now %g", epoch, new)

@@ -132,11 +132,11 @@ def trunc_normal_(
         raise ArgumentError(f"[trunc_normal_] expects a < b and std > 0, got a={a!r}, b={b!r}, std={std!r}")
     low, high = (a - mean) / std, (b - mean) / std
     values = np.empty(tensor.size)
-    todo = np.arange(tensor.size)
-    while todo.size:
-        drawn, kept = _proposals(todo.size, low, high)
-        values[todo[kept]] = drawn[kept]
-        todo = todo[~kept]
+    empty = np.arange(tensor.size)
+    while empty.size:
+        drawn, kept = _proposals(empty.size, low, high)
+        values[empty[kept]] = drawn[kept]
+        empty = empty[~kept]
     # A value just inside may round to one just outside.
     bounded = (mean + std * values).astype(tensor.dtype).clip(a, b)
     return _write(tensor, as_tensor(bounded.reshape(tensor.shape)))

@@ -7,6 +7,7 @@ A sequence is an image of height 1: it shares the kernels, and nothing is copied
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -171,16 +172,15 @@ def _image(t: _core.Tensor) -> _core.Tensor:
 
 
 def convolve(
-    name: str,
     geometry: ConvGeometry,
     activation: str | None,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
+    transposed: bool = False,
 ) -> Tensor:
     """Runs a convolution, or a transposed one, and puts it on the tape."""
-    transposed = name.startswith("conv_transpose")
     native = geometry.native
     stride, before, dilation, groups, after = native
     taped = needs_grad(x, weight, bias, residual)
@@ -230,7 +230,10 @@ def optional_tensors(*operands: TensorLike | None) -> list[Tensor | None]:
     return [None if t is None else as_tensor(t) for t in operands]
 
 
-def _conv2d_rule(
+def _rule(
+    name: str,
+    rank: int,
+    /,
     x: Any,
     weight: Any,
     bias: Any = None,
@@ -241,14 +244,35 @@ def _conv2d_rule(
     activation: str | None = None,
     residual: Any = None,
 ) -> Spec:
-    check_activation("conv2d", activation)
+    check_activation(name, activation)
     a = spec_of(x)
-    shape = conv_geometry("conv2d", a, spec_of(weight), stride, padding, dilation, groups, 2).out
-    check_addends("conv2d", a.dtype, shape, bias, residual)
+    shape = conv_geometry(name, a, spec_of(weight), stride, padding, dilation, groups, rank).out
+    check_addends(name, a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 
 
-@op(shape=_conv2d_rule)
+def _run(
+    name: str,
+    rank: int,
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None,
+    stride: Size,
+    padding: Padding,
+    dilation: Size,
+    groups: int,
+    activation: str | None,
+    residual: TensorLike | None,
+) -> Tensor:
+    check_activation(name, activation)
+    a, w = as_tensor(x), as_tensor(weight)
+    b, r = optional_tensors(bias, residual)
+    geometry = conv_geometry(name, spec_of(a), spec_of(w), stride, padding, dilation, groups, rank)
+    check_addends(name, a.dtype, geometry.out, b, r)
+    return convolve(geometry, activation, a, w, b, r)
+
+
+@op(shape=partial(_rule, "conv2d", 2))
 def conv2d(
     x: TensorLike,
     weight: TensorLike,
@@ -287,33 +311,10 @@ def conv2d(
         >>> qn.ops.conv2d(qn.ones((1, 28, 28, 3)), qn.ones((8, 3, 3, 3)), stride=2, padding=1).shape
         (1, 14, 14, 8)
     """
-    check_activation("conv2d", activation)
-    a, w = as_tensor(x), as_tensor(weight)
-    b, r = optional_tensors(bias, residual)
-    geometry = conv_geometry("conv2d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 2)
-    check_addends("conv2d", a.dtype, geometry.out, b, r)
-    return convolve("conv2d", geometry, activation, a, w, b, r)
+    return _run("conv2d", 2, x, weight, bias, stride, padding, dilation, groups, activation, residual)
 
 
-def _conv1d_rule(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Padding = 0,
-    dilation: Any = 1,
-    groups: int = 1,
-    activation: str | None = None,
-    residual: Any = None,
-) -> Spec:
-    check_activation("conv1d", activation)
-    a = spec_of(x)
-    shape = conv_geometry("conv1d", a, spec_of(weight), stride, padding, dilation, groups, 1).out
-    check_addends("conv1d", a.dtype, shape, bias, residual)
-    return Spec(shape, a.dtype)
-
-
-@op(shape=_conv1d_rule)
+@op(shape=partial(_rule, "conv1d", 1))
 def conv1d(
     x: TensorLike,
     weight: TensorLike,
@@ -338,7 +339,7 @@ def conv1d(
             end, and "causal" dilation * (K - 1) at the start: then no result sees what comes after it.
         dilation: Distance between the steps that meet neighbouring weights.
         groups: Must divide C and O.
-        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None.
+        activation: As for `conv2d`.
         residual: Of the output's shape, (N, OT, O).
 
     Raises:
@@ -351,9 +352,4 @@ def conv1d(
         >>> qn.ops.conv1d(x, [[[-1.0], [1.0]]], padding="causal").tolist()
         [[[1.0], [1.0], [2.0]]]
     """
-    check_activation("conv1d", activation)
-    a, w = as_tensor(x), as_tensor(weight)
-    b, r = optional_tensors(bias, residual)
-    geometry = conv_geometry("conv1d", spec_of(a), spec_of(w), stride, padding, dilation, groups, 1)
-    check_addends("conv1d", a.dtype, geometry.out, b, r)
-    return convolve("conv1d", geometry, activation, a, w, b, r)
+    return _run("conv1d", 1, x, weight, bias, stride, padding, dilation, groups, activation, residual)

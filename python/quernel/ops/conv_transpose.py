@@ -6,6 +6,7 @@ The weight is the one of the convolution of which this is the adjoint, that is P
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from quernel.ops.activation import check_activation
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from quernel.tensor import Tensor
 
 
-def _conv_transpose2d_rule(
+def _rule(
+    name: str,
+    rank: int,
+    /,
     x: Any,
     weight: Any,
     bias: Any = None,
@@ -31,17 +35,38 @@ def _conv_transpose2d_rule(
     activation: str | None = None,
     residual: Any = None,
 ) -> Spec:
-    name = "conv_transpose2d"
     check_activation(name, activation)
-    a = spec_of(x)
-    shape = transposed_geometry(
-        name, a, spec_of(weight), stride, padding, output_padding, dilation, groups, 2
-    ).out
+    a, w = spec_of(x), spec_of(weight)
+    shape = transposed_geometry(name, a, w, stride, padding, output_padding, dilation, groups, rank).out
     check_addends(name, a.dtype, shape, bias, residual)
     return Spec(shape, a.dtype)
 
 
-@op(shape=_conv_transpose2d_rule)
+def _run(
+    name: str,
+    rank: int,
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None,
+    stride: Size,
+    padding: Size,
+    output_padding: Size,
+    groups: int,
+    dilation: Size,
+    activation: str | None,
+    residual: TensorLike | None,
+) -> Tensor:
+    check_activation(name, activation)
+    a, w = as_tensor(x), as_tensor(weight)
+    b, r = optional_tensors(bias, residual)
+    geometry = transposed_geometry(
+        name, spec_of(a), spec_of(w), stride, padding, output_padding, dilation, groups, rank
+    )
+    check_addends(name, a.dtype, geometry.out, b, r)
+    return convolve(geometry, activation, a, w, b, r, transposed=True)
+
+
+@op(shape=partial(_rule, "conv_transpose2d", 2))
 def conv_transpose2d(
     x: TensorLike,
     weight: TensorLike,
@@ -69,7 +94,7 @@ def conv_transpose2d(
             them; it must be smaller than the stride or the dilation.
         groups: Must divide I and O.
         dilation: Distance between the pixels that neighbouring weights go to.
-        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None.
+        activation: As for `conv2d`.
         residual: Of the output's shape, (N, OH, OW, O).
 
     Raises:
@@ -81,40 +106,23 @@ def conv_transpose2d(
         >>> qn.ops.conv_transpose2d(qn.ones((1, 7, 7, 8)), qn.ones((8, 4, 4, 3)), stride=2, padding=1).shape
         (1, 14, 14, 3)
     """
-    name = "conv_transpose2d"
-    check_activation(name, activation)
-    a, w = as_tensor(x), as_tensor(weight)
-    b, r = optional_tensors(bias, residual)
-    geometry = transposed_geometry(
-        name, spec_of(a), spec_of(w), stride, padding, output_padding, dilation, groups, 2
+    return _run(
+        "conv_transpose2d",
+        2,
+        x,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        activation,
+        residual,
     )
-    check_addends(name, a.dtype, geometry.out, b, r)
-    return convolve(name, geometry, activation, a, w, b, r)
 
 
-def _conv_transpose1d_rule(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-    activation: str | None = None,
-    residual: Any = None,
-) -> Spec:
-    name = "conv_transpose1d"
-    check_activation(name, activation)
-    a = spec_of(x)
-    shape = transposed_geometry(
-        name, a, spec_of(weight), stride, padding, output_padding, dilation, groups, 1
-    ).out
-    check_addends(name, a.dtype, shape, bias, residual)
-    return Spec(shape, a.dtype)
-
-
-@op(shape=_conv_transpose1d_rule)
+@op(shape=partial(_rule, "conv_transpose1d", 1))
 def conv_transpose1d(
     x: TensorLike,
     weight: TensorLike,
@@ -138,7 +146,7 @@ def conv_transpose1d(
         output_padding: Steps more at the end; smaller than the stride or the dilation.
         groups: Must divide I and O.
         dilation: Distance between the steps that neighbouring weights go to.
-        activation: "relu", "gelu", "silu", "tanh", "sigmoid" or None.
+        activation: As for `conv2d`.
         residual: Of the output's shape, (N, OT, O).
 
     Raises:
@@ -150,12 +158,17 @@ def conv_transpose1d(
         >>> qn.ops.conv_transpose1d([[[1.0], [2.0]]], [[[1.0], [1.0]]], stride=2).tolist()
         [[[1.0], [1.0], [2.0], [2.0]]]
     """
-    name = "conv_transpose1d"
-    check_activation(name, activation)
-    a, w = as_tensor(x), as_tensor(weight)
-    b, r = optional_tensors(bias, residual)
-    geometry = transposed_geometry(
-        name, spec_of(a), spec_of(w), stride, padding, output_padding, dilation, groups, 1
+    return _run(
+        "conv_transpose1d",
+        1,
+        x,
+        weight,
+        bias,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        activation,
+        residual,
     )
-    check_addends(name, a.dtype, geometry.out, b, r)
-    return convolve(name, geometry, activation, a, w, b, r)

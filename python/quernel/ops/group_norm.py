@@ -11,7 +11,7 @@ from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.norm import batch_norm
 from quernel.ops.op import Spec, op
-from quernel.ops.shapes import check_floating, check_same_dtype, spec_of
+from quernel.ops.shapes import check_floating, check_params, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -25,15 +25,7 @@ def _check(op: str, x: Any, params: dict[str, Any], eps: float, least_rank: int)
         raise ShapeError(
             f"[{op}] x must have at least {least_rank} dimensions (N, ..., C), got shape {spec.shape}"
         )
-    channels = spec.shape[-1:]
-    for name, param in params.items():
-        if param is not None:
-            have = spec_of(param)
-            if have.shape != channels:
-                raise ShapeError(
-                    f"[{op}] {name} must have shape {channels}, got {have.shape} (x: {spec.shape})"
-                )
-            check_same_dtype(op, "x", spec.dtype, name, have.dtype)
+    check_params(op, spec, spec.shape[-1:], params)
     if not eps > 0:
         raise ArgumentError(f"[{op}] eps must be positive, got {eps}")
     return spec

@@ -13,7 +13,7 @@ from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
-from quernel.ops.shapes import check_floating, check_same_dtype, spec_of
+from quernel.ops.shapes import check_floating, check_params, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ def _check(
         raise ShapeError(
             f"[{op}] normalized_shape {given} must be the last dimensions of x, whose shape is {spec.shape}"
         )
-    for name, param in params.items():
-        if param is not None:
-            have = spec_of(param)
-            if have.shape != given:
-                raise ShapeError(f"[{op}] {name} must have shape {given}, got {have.shape} (x: {spec.shape})")
-            check_same_dtype(op, "x", spec.dtype, name, have.dtype)
+    check_params(op, spec, given, params)
     if not eps > 0:
         raise ArgumentError(f"[{op}] eps must be positive, got {eps}")
     return spec

@@ -12,7 +12,7 @@ from quernel.ops.create import as_tensor
 from quernel.ops.elementwise import add, div, mul, sub
 from quernel.ops.op import Spec, op
 from quernel.ops.reduce import sum
-from quernel.ops.shapes import check_floating, check_same_dtype, spec_of
+from quernel.ops.shapes import check_floating, check_params, spec_of
 from quernel.ops.unary import sqrt
 from quernel.tensor import Tensor
 
@@ -37,16 +37,8 @@ def _rule(
         raise ShapeError(
             f"[batch_norm] x must have at least 2 dimensions (N, ..., C), got shape {spec.shape}"
         )
-    channels = spec.shape[-1:]
-    operands = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
-    for name, operand in operands.items():
-        if operand is not None:
-            have = spec_of(operand)
-            if have.shape != channels:
-                raise ShapeError(
-                    f"[batch_norm] {name} must have shape {channels}, got {have.shape} (x: {spec.shape})"
-                )
-            check_same_dtype("batch_norm", "x", spec.dtype, name, have.dtype)
+    params = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    check_params("batch_norm", spec, spec.shape[-1:], params)
     if (running_mean is None) != (running_var is None):
         raise ArgumentError("[batch_norm] running_mean and running_var come together, or neither does")
     if not eps > 0 or not (momentum is None or 0 <= momentum <= 1):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -143,6 +143,16 @@ def check_same_dtype(op: str, a_name: str, a: str, b_name: str, b: str) -> None:
     """Raises unless two operands that are contracted have one dtype."""
     if a != b:
         raise DTypeError(f"[{op}] {b_name} is {b}, {a_name} is {a}; cast one with .astype()")
+
+
+def check_params(op: str, x: Spec, shape: tuple[int, ...], params: Mapping[str, Any]) -> None:
+    """Raises unless the parameters of a normalization that are given have this shape and the dtype of x."""
+    for name, param in params.items():
+        if param is not None:
+            have = spec_of(param)
+            if have.shape != shape:
+                raise ShapeError(f"[{op}] {name} must have shape {shape}, got {have.shape} (x: {x.shape})")
+            check_same_dtype(op, "x", x.dtype, name, have.dtype)
 
 
 def check_addends(op: str, dtype: str, shape: tuple[int, ...], bias: Any, residual: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 import quernel as qn
 from quernel import optim
-from quernel.callbacks import Callback, Logs
+from quernel.callbacks import Logs, LRScheduler
 from quernel.data.batching import batches
 from quernel.data.tasks.common import Split
 from quernel.nn.module import Module
@@ -63,27 +63,10 @@ def fit(
         batch_size=recipe.batch_size,
         epochs=epochs,
         validation_data=(data.x_test, data.y_test) if verbose else None,
-        callbacks=[_Schedule(recipe, steps)],
+        callbacks=[LRScheduler(lambda step: recipe.rate(step / steps), per="batch")],
         verbose=verbose,
     )
     return net, net.evaluate(data.x_test, data.y_test)
-
-
-class _Schedule(Callback):
-    """Sets the learning rate before every step."""
-
-    def __init__(self, recipe: Recipe, steps: int) -> None:
-        self.recipe = recipe
-        self.steps = steps
-
-    def on_train_begin(self) -> None:
-        self.step = -1
-        self.on_batch_end(0, {})
-
-    def on_batch_end(self, batch: int, logs: Logs) -> None:  # noqa: ARG002
-        self.step += 1
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.rate(self.step / self.steps)
 
 
 def fit_torch(
