@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core, ops, recording, runtime
@@ -44,6 +43,8 @@ __version__: str = _core.__version__
 try:
     _core.active_isa()  # a bad QUERNEL_ISA is reported here, not at the first op
 except QuernelError as _error:
+    from pathlib import Path
+
     # The command `quernel` is in this package: it has no place of its own where it could catch this.
     if sys.orig_argv[1:3] == ["-m", "quernel"] or Path(sys.argv[0]).stem == "quernel":
         sys.exit(f"quernel: {_error}")

@@ -18,12 +18,11 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from quernel import _core
 
-_PACKAGE = str(Path(__file__).parent)
+_PACKAGE = __file__.removesuffix("recording.py")  # without pathlib, which takes milliseconds to import
 
 
 @dataclass(frozen=True)
