@@ -8,6 +8,7 @@ import numpy as np
 
 import quernel as qn
 from bench import peers
+from bench.goals import Goal
 from bench.harness import Case
 from quernel.jit import FrozenMemory, record_frozen
 
@@ -16,6 +17,7 @@ SHAPES = (
     + [(1, 256, 256), (1, 1024, 1024), (6, 512, 512), (32, 784, 256), (128, 10, 400)]
     + [(4096, 64, 64), (64, 4096, 64), (64, 64, 4096)]
 )
+GOALS = {"": Goal({1: 1.05, 2: 1.15}, floor=0.95)}
 
 
 def cases(_threads: int, quick: bool) -> Iterator[Case]:
@@ -33,7 +35,7 @@ def cases(_threads: int, quick: bool) -> Iterator[Case]:
         if torch:
             ta, tb = torch.from_numpy(a), torch.from_numpy(b)
             contenders["torch"] = lambda ta=ta, tb=tb: ta @ tb
-        yield Case(f"{m}x{n}x{k}", contenders, 2.0 * m * n * k)
+        yield Case(f"{m}x{n}x{k}", contenders, 2.0 * m * n * k, 4.0 * (m * k + k * n + m * n))
 
 
 def _packed(a: np.ndarray, w: qn.Tensor) -> Callable[[], object]:

@@ -2,8 +2,8 @@
 
 Every subject is a list of cases; a case has one callable per contender. Contenders take turns in short blocks, so that a
 change of the machine's speed meets all of them; a block repeats a short call until it lasts about 20 milliseconds.
-Rounds in which other programs used the CPU are dropped. What is printed is the median over the rounds that are left,
-the ratio of the best peer's time to quernel's (above 1: quernel is faster), and, for cases that know their arithmetic,
+Rounds in which other programs used the CPU are dropped. What counts is the median over the rounds that are left, the
+ratio of the best peer's time to quernel's (above 1: quernel is faster), and, for cases that know their arithmetic,
 quernel's share of the FMA peak that this machine showed in the same run.
 """
 
@@ -13,8 +13,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +26,12 @@ BLOCK_SECONDS = 2e-2
 SETTLE_SECONDS = 4e-2  # before each block: OpenMP's and OpenBLAS's threads spin on after their last call
 OTHERS_SHARE = 0.05  # of the machine's time in a round, above which it is dropped
 OURS = "quernel"
+WORKING_SETS = {
+    "16 KiB": 2**14,
+    "256 KiB": 2**18,
+    "4 MiB": 2**22,
+    "128 MiB": 2**27,
+}  # of a thread: caches, memory
 
 
 @dataclass
@@ -34,7 +40,10 @@ class Case:
 
     name: str
     contenders: dict[str, Callable[[], object]]
-    flops: float = 0.0  # per call; 0 where a share of the peak means nothing
+    flops: float = 0.0  # per call, of fp32; 0 where a share of the peak means nothing
+    nbytes: float = 0.0  # operands, each once; with it the case is a dot in the roofline
+    group: str = ""  # of cases that share a goal
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -45,7 +54,15 @@ class Result:
     seconds: dict[str, float]
     peak_share: float | None = None
     rounds: int = 0
+    flops: float = 0.0
+    nbytes: float = 0.0
+    group: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> float:
+        """Seconds of quernel."""
+        return self.seconds[OURS]
 
     @property
     def best_peer(self) -> str | None:
@@ -57,7 +74,7 @@ class Result:
     def ratio(self) -> float | None:
         """Time of the best peer over quernel's."""
         best = self.best_peer
-        return self.seconds[best] / self.seconds[OURS] if best else None
+        return self.seconds[best] / self.ours if best else None
 
 
 def _busy_seconds() -> float:
@@ -67,8 +84,8 @@ def _busy_seconds() -> float:
     return (sum(map(int, fields)) - idle) / os.sysconf("SC_CLK_TCK")
 
 
-def _block(call: Callable[[], object], repeats: int) -> float:
-    time.sleep(SETTLE_SECONDS)
+def _block(call: Callable[[], object], repeats: int, settle: float) -> float:
+    time.sleep(settle)
     call()  # wakes the threads
     start = time.perf_counter()
     for _ in range(repeats):
@@ -76,11 +93,11 @@ def _block(call: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _repeats(call: Callable[[], object]) -> int:
+def _repeats(call: Callable[[], object], settle: float) -> int:
     """How often a call fits into a block; warms it up on the way."""
     for _ in range(3):
         call()
-    return max(1, min(20_000, int(BLOCK_SECONDS / max(_block(call, 5), 1e-7))))
+    return max(1, min(20_000, int(BLOCK_SECONDS / max(_block(call, 5, settle), 1e-7))))
 
 
 def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result:
@@ -92,7 +109,8 @@ def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result
         threads: Of quernel's pool, for judging how busy others are.
         peak_gflops: Of this machine on as many threads, or 0.
     """
-    repeats = {name: _repeats(call) for name, call in case.contenders.items()}
+    settle = SETTLE_SECONDS if threads > 1 else 0.0
+    repeats = {name: _repeats(call, settle) for name, call in case.contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in case.contenders}
     kept: list[dict[str, float]] = []
     disturbed: list[dict[str, float]] = []
@@ -100,7 +118,7 @@ def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result
     while len(kept) < rounds and len(kept) + len(disturbed) < 2 * rounds:
         names = names[1:] + names[:1]
         busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
-        lap = {name: _block(case.contenders[name], repeats[name]) for name in names}
+        lap = {name: _block(case.contenders[name], repeats[name], settle) for name in names}
         wall = time.perf_counter() - start
         others = _busy_seconds() - busy - (time.process_time() - own)
         # The system counts in ticks of 10 ms: shorter disturbances cannot be told from rounding.
@@ -110,7 +128,8 @@ def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result
             times[name].append(seconds)
     medians = {name: median(values) for name, values in times.items()}
     share = case.flops / medians[OURS] / 1e9 / peak_gflops if case.flops and peak_gflops else None
-    return Result(case.name, medians, share, len(kept), {"threads": threads, "dropped": len(disturbed)})
+    extra = {**case.extra, "dropped": len(disturbed)}
+    return Result(case.name, medians, share, len(kept), case.flops, case.nbytes, case.group, extra)
 
 
 def fma_peak(threads: int) -> float:
@@ -118,24 +137,9 @@ def fma_peak(threads: int) -> float:
     return max(_core.fma_peak(threads) for _ in range(5))
 
 
-def _format_time(seconds: float) -> str:
-    return f"{seconds * 1e6:,.1f}"
-
-
-def table(results: Sequence[Result]) -> str:
-    """Times in microseconds, as aligned text."""
-    names: list[str] = []
-    for result in results:
-        names.extend(name for name in result.seconds if name not in names)
-    rows = [["case", *[f"{name} us" for name in names], "best peer", "ratio", "of peak", "rounds"]]
-    for r in results:
-        times = [_format_time(r.seconds[name]) if name in r.seconds else "-" for name in names]
-        ratio = f"{r.ratio:.2f}x" if r.ratio else "-"
-        share = f"{r.peak_share:.0%}" if r.peak_share else "-"
-        rows.append([r.name, *times, r.best_peer or "-", ratio, share, str(r.rounds)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))) for row in rows]  # fmt: skip
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+def bandwidths(threads: int) -> dict[str, float]:
+    """Gigabytes a second of copies within memory of several sizes, each thread in its own."""
+    return {name: _core.copy_peak(nbytes * threads, threads) for name, nbytes in WORKING_SETS.items()}
 
 
 def machine(threads: int) -> dict[str, Any]:
@@ -149,11 +153,40 @@ def machine(threads: int) -> dict[str, Any]:
     }
 
 
-def write_json(path: str, subject: str, threads: int, results: Sequence[Result]) -> None:
-    """Writes all figures of a run."""
-    data = {
-        "subject": subject,
-        "machine": machine(threads),
-        "results": [{**vars(r), "ratio": r.ratio, "best_peer": r.best_peer} for r in results],
-    }
-    Path(path).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+@dataclass
+class Run:
+    """One run of one subject, as its JSON file holds it: of `cases` results, of `run` a text and figures."""
+
+    subject: str
+    machine: dict[str, Any]
+    peers: dict[str, str]
+    command: str
+    date: str
+    peak: float = 0.0  # GFLOP/s
+    bandwidth: dict[str, float] = field(default_factory=dict)  # GB/s
+    results: list[Result] = field(default_factory=list)
+    text: str = ""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def threads(self) -> int:
+        """Of quernel and every peer."""
+        return int(self.machine["threads"])
+
+    def save(self, path: Path) -> None:
+        """Writes all figures; the file is there whole or not at all."""
+        data = {
+            **vars(self),
+            "results": [{**vars(r), "ratio": r.ratio, "best_peer": r.best_peer} for r in self.results],
+        }
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Reads what `save` wrote."""
+        data = json.loads(path.read_text(encoding="utf-8"))
+        known = {f.name for f in fields(Result)}
+        data["results"] = [Result(**{k: v for k, v in r.items() if k in known}) for r in data["results"]]
+        return cls(**data)

@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bench import peers
+from bench.goals import Goal
 from bench.harness import Case
 from bench.nets import NETS, batch, nchw
 from quernel import compress
+
+GOALS = {"fp32": Goal({1: 1.5, 2: 1.5}, floor=1.0), "int8": Goal({1: 3.0, 2: 3.0}, floor=1.2)}
 
 
 def cases(threads: int, quick: bool) -> Iterator[Case]:
@@ -26,14 +29,14 @@ def cases(threads: int, quick: bool) -> Iterator[Case]:
         sizes = (1,) if quick else (1, 16, 64)
         for n in sizes:
             x = batch(shape, n)[0]
-            yield Case(f"{name} fp32 batch {n}", _fp32(torch, frozen, twin, session, x))
+            yield Case(f"{name} fp32 batch {n}", _fp32(torch, frozen, twin, session, x), group="fp32")
         for n in sizes:
             x = batch(shape, n)[0]
             contenders: dict[str, Callable[[], object]] = {"quernel": lambda x=x, run=small: run(x)}
             if session8:
                 image = nchw(x)
                 contenders["onnxruntime"] = lambda x=image, run=session8: run(x)
-            yield Case(f"{name} int8 batch {n}", contenders)
+            yield Case(f"{name} int8 batch {n}", contenders, group="int8")
 
 
 def _fp32(torch: Any, frozen: Any, twin: Any, session: Any, x: Any) -> dict[str, Callable[[], object]]:

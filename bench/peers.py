@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import io
 import logging
 import warnings
@@ -19,6 +21,15 @@ def find(name: str) -> ModuleType | None:
         return importlib.import_module(name)
     except ImportError:
         return None
+
+
+def versions() -> dict[str, str]:
+    """Of every peer that is installed."""
+    found = {}
+    for name in ("numpy", "scipy", "torch", "onnxruntime"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def set_threads(threads: int) -> None:

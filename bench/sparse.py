@@ -1,8 +1,7 @@
 """Linear layers with sparse weights: y = x Wᵀ, weights frozen, beside the dense layer and CSR of SciPy and torch.
 
 `dense` is quernel's own dense layer with packed weights. SciPy and torch get x in the layout they like best,
-transposed outside the timing. After the layers comes a sweep over densities, which the break-even rule in
-`quernel.graph.sparse` is read from.
+transposed outside the timing. `sparsity` sweeps over densities.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 
 import quernel as qn
 from bench import peers
+from bench.goals import Goal
 from bench.harness import Case
 from quernel import sparse
 from quernel.jit import FrozenMemory, record_frozen
@@ -21,25 +21,19 @@ from quernel.jit import FrozenMemory, record_frozen
 SIZES = (256, 512, 1024, 2048)
 BATCHES = (1, 16, 64)
 KINDS = {"csr 90 %": (None, 0.1), "16x1 80 %": ((16, 1), 0.2)}
-SWEEP = {"csr": (None, (0.2, 0.3, 0.4, 0.5, 0.6)), "16x1": ((16, 1), (0.4, 0.6, 0.7, 0.8, 0.9))}
+GOALS = {"csr 90 %": Goal({1: 2.0, 2: 2.0}, floor=1.0), "16x1 80 %": Goal({1: 2.5, 2: 2.5}, floor=1.0)}
 
 Call = Callable[[], object]
 
 
 def cases(_threads: int, quick: bool) -> Iterator[Case]:
-    """Each kind at each size and batch, then the sweep at 1024."""
+    """Each kind at each size and batch."""
     for kind, (block, density) in KINDS.items():
         for size in SIZES[:2] if quick else SIZES:
             for batch in BATCHES:
                 flops = 2.0 * batch * size * size * density
-                yield Case(f"{kind} {size} batch {batch}", contenders(size, batch, block, density), flops)
-    if quick:
-        return
-    for kind, (block, densities) in SWEEP.items():
-        for batch in BATCHES:
-            for density in densities:
-                calls = contenders(1024, batch, block, density, with_others=False)
-                yield Case(f"sweep {kind} density {density} batch {batch}", calls)
+                calls = contenders(size, batch, block, density)
+                yield Case(f"{kind} {size} batch {batch}", calls, flops, group=kind)
 
 
 def contenders(

@@ -15,7 +15,7 @@ print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 MODULES = ("numpy", "quernel", "onnxruntime", "torch")
 
 
-def run(quick: bool) -> tuple[str, dict[str, dict[str, float]]]:
+def run(_threads: int, quick: bool) -> tuple[str, dict[str, dict[str, float]]]:
     """Imports each module in processes of its own, in turn; returns a table and the figures (ms, MiB)."""
     seen: dict[str, list[tuple[float, float]]] = {module: [] for module in MODULES}
     for _ in range(3 if quick else 15):
