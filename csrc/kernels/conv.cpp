@@ -119,11 +119,14 @@ class Pass {
            group * side_.depth;
   }
 
+  // Rows of packed weights.
+  int64_t depth() const { return shape_.kh * shape_.kw * side_.depth; }
+
   // Packed rows of tap (i, j) of panel `panel`.
   const T* packed(int64_t group, int64_t panel, int64_t i, int64_t j) const {
-    const int64_t k = shape_.kh * shape_.kw * side_.depth;
     const int64_t tap = y_.taps[i].index * shape_.kw + x_.taps[j].index;
-    return static_cast<const T*>(args_.w) + (group * panels_ + panel) * k * kPanel + tap * side_.depth * kPanel;
+    const int64_t column = group * ceil_div(side_.cols, kPackWidth<T>) * kPackWidth<T> + panel * kPanel;
+    return static_cast<const T*>(args_.w) + column * depth() + tap * side_.depth * kPackWidth<T>;
   }
 
   void set_b(int64_t group, int64_t panel) {
@@ -221,7 +224,8 @@ class Pass {
           c[i] = result(p, group, panel);
           set_a(p, group, tap, taps, i, rows);
         }
-        multiply_tile(Tile<T>{scratch_.a, scratch_.b + tap, c, taps, run, 1, kPanel, rows, cols, tap > 0});
+        multiply_tile(Tile<T>{scratch_.a, scratch_.b + tap, c, taps, run, 1, kPackWidth<T>, depth() * kPackWidth<T>,
+                              rows, cols, tap > 0});
         if (tap + taps >= taps_)
           finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, group * side_.cols + panel * kPanel});
       }

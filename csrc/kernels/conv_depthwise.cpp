@@ -26,7 +26,8 @@ constexpr int kPixels = 8;  // results of a full tile
 template <class T>
 struct Tile {
   const T* const* const* x;  // [segments] columns that the row of taps reads, from the first result of the row on
-  const T* const* w;         // [segments] the weights of that row of taps
+  const T* const* w;         // [segments] the packed weights of that row of taps
+  int64_t group;             // from one group of their columns to the next
   int64_t segments;
   int64_t taps, tap_stride;  // in a segment; from one tap's weights to the next one's
   int64_t at, step;          // columns to the first result of the tile; from one result to the next
@@ -37,6 +38,12 @@ struct Tile {
   int64_t channel;  // of the panel's first lane
   int cols;
 };
+
+template <class V>
+inline V load_weights(const Tile<typename V::Scalar>& t, int64_t segment, int64_t tap, int64_t c) {
+  constexpr int64_t kWidth = kPackWidth<typename V::Scalar>;
+  return V::load(t.w[segment] + tap * t.tap_stride + c / kWidth * t.group + c % kWidth);
+}
 
 template <class V, int kRows>
 inline void store(const Tile<typename V::Scalar>& t, V (&acc)[kRows], int64_t c, int lanes) {
@@ -82,7 +89,7 @@ void multiply(const Tile<typename V::Scalar>& t) {
       const T* const* x = t.x[s] + t.at;
       V w[kTaps];
 #pragma GCC unroll 8
-      for (int j = 0; j < kTaps; ++j) w[j] = V::load(t.w[s] + j * t.tap_stride + c);
+      for (int j = 0; j < kTaps; ++j) w[j] = load_weights<V>(t, s, j, c);
       if constexpr (kStep == 0) {
 #pragma GCC unroll 8
         for (int p = 0; p < kRows; ++p) acc[p] = fma(V::load(x[p * t.step] + c), w[0], acc[p]);
@@ -114,7 +121,7 @@ void multiply_tail(const Tile<typename V::Scalar>& t) {
   for (int64_t s = 0; s < t.segments; ++s) {
     for (int64_t j = 0; j < t.taps; ++j) {
       const T* const* x = t.x[s] + t.at + j;
-      const V w = V::load(t.w[s] + j * t.tap_stride + c);  // panels are padded
+      const V w = load_weights<V>(t, s, j, c);  // groups are padded
 #pragma GCC unroll 8
       for (int p = 0; p < kRows; ++p) acc[p] = fma(V::load(x[p * t.step] + c, lanes), w, acc[p]);
     }
@@ -210,7 +217,7 @@ class Depthwise {
     bool apart = false;
     for (int64_t j = 1; j < x_.count; ++j)
       apart |= x_.taps[j].offset != x_.taps[0].offset + j || x_.taps[j].index != x_.taps[0].index + j * indices;
-    tap_stride_ = indices * kPanel;
+    tap_stride_ = indices * kPackWidth<T>;
     choice_ = choose(x_.count, apart, x_.step);
   }
 
@@ -227,13 +234,25 @@ class Depthwise {
       const T* const* table = columns_.row(x, panel * s_.n * y_.source + row, from, i);
       for (int64_t j = 0; j < x_.count; j += choice_.taps, ++segments) {
         x_segments_[segments] = table + (x_.taps[j].offset - columns_.first());
-        w_segments_[segments] = w + (y_.taps[i].index * s_.kw + x_.taps[j].index) * kPanel;
+        w_segments_[segments] = w + (y_.taps[i].index * s_.kw + x_.taps[j].index) * kPackWidth<T>;
       }
     }
     T* base = static_cast<T*>(args_.y);
     T* out = base + ((n * y_.result + y_.first + y * y_.stride) * x_.result + x_.first) * s_.c + panel * kPanel;
-    Tile<T> t{x_segments_, w_segments_,      segments, choice_.taps, tap_stride_,    0,   x_.step,
-              out,         x_.stride * s_.c, &args_,   base,         panel * kPanel, cols};
+    Tile<T> t{x_segments_,
+              w_segments_,
+              s_.kh * s_.kw * kPackWidth<T>,
+              segments,
+              choice_.taps,
+              tap_stride_,
+              0,
+              x_.step,
+              out,
+              x_.stride * s_.c,
+              &args_,
+              base,
+              panel * kPanel,
+              cols};
     const int64_t tiles = ceil_div(x_.size, kPixels);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t from = x_.size * tile / tiles, pixels = x_.size * (tile + 1) / tiles - from;

@@ -95,8 +95,8 @@ class GradWeight {
           c[o - from] = dw + (group * rows_ + o) * cols_ + first;
         }
         const T* b = patches_;
-        multiply_tile(
-            Tile<T>{a, &b, c, 1, depth, s_.o, pitch, static_cast<int>(to - from), static_cast<int>(cols), accumulate});
+        multiply_tile(Tile<T>{a, &b, c, 1, depth, s_.o, pitch, kPackWidth<T>, static_cast<int>(to - from),
+                              static_cast<int>(cols), accumulate});
       }
       accumulate = true;
       pixel += depth;

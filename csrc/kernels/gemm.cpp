@@ -51,7 +51,7 @@ void multiply_strip(const GemmArgs& g, const Operands<T>& p, int64_t row, int64_
       }
       const T* b = p.b + k * g.ldb;
       const int rows = static_cast<int>(to - from);
-      multiply_tile(Tile<T>{a, &b, c, 1, least(depth, g.k - k), g.a_col, g.ldb, rows, cols, block > 0});
+      multiply_tile(Tile<T>{a, &b, c, 1, least(depth, g.k - k), g.a_col, g.ldb, g.group, rows, cols, block > 0});
       if (block == blocks - 1) finish(Finish<T>{&g, static_cast<T*>(g.c), c, rows, cols, first});
     }
   }
@@ -63,7 +63,7 @@ Status run(const GemmArgs& g, Range range) {
   for (int64_t item = range.begin; item < range.end; ++item) {
     const int64_t strip = item % strips, panel = item / strips % panels;
     Operands<T> p = batch_operands<T>(g, item / strips / panels);
-    p.b += panel * g.panel_stride;
+    p.b += panel * (kPanel / kPackWidth<T>)*g.group;
     p.c += panel * kPanel;
     multiply_strip(g, p, strip * g.strip, least(g.m, (strip + 1) * g.strip), panel * kPanel);
   }

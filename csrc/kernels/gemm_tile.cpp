@@ -9,7 +9,6 @@
 #include <array>
 #include <utility>
 
-#include "kernels/args/matmul.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -63,17 +62,20 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
       acc[i][kVecs - 1] = load<V, kTail>(tile.c[i] + col + (kVecs - 1) * V::kWidth, lanes);
     }
   }
-  const int64_t a_step = tile.a_step, ldb = tile.ldb;
+  const int64_t a_step = tile.a_step, ldb = tile.ldb, group = tile.group;
+  // Tiles start at a multiple of their width, so either they stay within a group or they start with one.
+  constexpr int kWidth = kPackWidth<T>;
+  const auto offset = [group](int vec) { return vec * V::kWidth / kWidth * group + vec * V::kWidth % kWidth; };
   for (int64_t tap = 0; tap < tile.taps; ++tap) {
     const T* a[kRows];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) a[i] = tile.a[tap * kRows + i];
-    const T* b = tile.b[tap] + col;
+    const T* b = tile.b[tap] + col / kWidth * group + col % kWidth;
     for (int64_t k = 0, at = 0; k < tile.depth; ++k, at += a_step, b += ldb) {
       V row[kVecs];
 #pragma GCC unroll 8
-      for (int j = 0; j < kVecs - 1; ++j) row[j] = V::load(b + j * V::kWidth);
-      row[kVecs - 1] = load<V, kTail>(b + (kVecs - 1) * V::kWidth, lanes);
+      for (int j = 0; j < kVecs - 1; ++j) row[j] = V::load(b + offset(j));
+      row[kVecs - 1] = load<V, kTail>(b + offset(kVecs - 1), lanes);
 #pragma GCC unroll 8
       for (int i = 0; i < kRows; ++i) {
         const V x = V::set(a[i][at]);

@@ -1,7 +1,7 @@
 // The one floating-point multiplication of the engine: a register tile of up to kTileRows x kPanel outputs.
 // Matrix products, convolutions and their gradients differ only in the addresses they give it.
 #pragma once
-#include <cstdint>
+#include "kernels/args/matmul.h"
 
 namespace quernel::QUERNEL_ISA {
 
@@ -13,7 +13,8 @@ inline constexpr int kTileRows = 4;  // 16 registers, and each product needs one
 #endif
 
 // c[i][j] (+)= sum over taps t, then over k < depth: a[t * rows + i][k * a_step] * b[t][k * ldb + j], for i < rows
-// and j < cols <= 64: one chain of FMAs per output, in this order.
+// and j < cols <= 64: one chain of FMAs per output, in this order. Columns come in groups of w = kPackWidth<T>, column
+// j at b[t][j / w * group + j % w]: group = w in plain rows, w times the rows of B in packed ones.
 template <class T>
 struct Tile {
   const T* const* a;  // [taps][rows]
@@ -23,6 +24,7 @@ struct Tile {
   int64_t depth;
   int64_t a_step;
   int64_t ldb;
+  int64_t group;
   int rows;
   int cols;
   bool accumulate;  // continue the chain from c

@@ -111,7 +111,7 @@ Tensor pack_adjoint(const Tensor& weight, const ConvShape& s) {
       args.src_tap = -c;
       args.src_offset = (taps - 1) * c;
     }
-    args.dst_batch = ceil_div(args.n, kPanel) * args.taps * args.k * kPanel;
+    args.dst_batch = packed_columns(weight.dtype(), args.n) * args.taps * args.k;
     const Tensor packed = Tensor::empty(weight.dtype(), {args.batch, args.dst_batch});
     launch_pack(weight, packed, args);
     return packed;

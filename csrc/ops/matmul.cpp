@@ -103,11 +103,16 @@ Shape product_shape(const Shape& batch, const Tensor& a, const Tensor& b, int64_
 
 double mac_ns(DType dtype, double macs) { return macs / (dtype == DType::kFloat32 ? 50 : 25); }
 
+int64_t packed_columns(DType dtype, int64_t n) {
+  const int64_t width = kPackBytes / static_cast<int64_t>(itemsize(dtype));
+  return ceil_div(n, width) * width;
+}
+
 Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool transposed) {
   const std::string kind = (transposed ? "pack_columns/" : "pack_rows/") + std::to_string(batch);
   return derived(b, kind.c_str(), [&] {
     const int64_t panels = ceil_div(n, kPanel);
-    const Tensor packed = Tensor::empty(b.dtype(), {batch, panels, k, kPanel});
+    const Tensor packed = Tensor::empty(b.dtype(), {batch, packed_columns(b.dtype(), n) * k});
     PackArgs args;
     args.k = k;
     args.n = n;
@@ -115,7 +120,7 @@ Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool tr
     args.src_col = transposed ? k : 1;
     args.batch = batch;
     args.src_batch = n * k;
-    args.dst_batch = panels * k * kPanel;
+    args.dst_batch = packed.dim(1);
     if (packed.size() > 0)
       launch("pack", b.dtype() == DType::kFloat32 ? &KernelTable::pack_f32 : &KernelTable::pack_f64, args,
              {batch * panels, 0.2 * static_cast<double>(k * kPanel)},
@@ -148,9 +153,10 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   const bool in_place = !mb.transposed && (g.k * g.n * static_cast<int64_t>(itemsize(b.dtype())) <= kInPlaceBytes ||
                                            g.m * batch.volume() < kInPlaceRows * mb.count());
   const Tensor rows = in_place ? b : pack_matrix(b, mb.count(), g.k, g.n, mb.transposed);
-  g.ldb = in_place ? g.n : kPanel;
-  g.panel_stride = in_place ? kPanel : g.k * kPanel;
-  if (!tall) set_batch(g, ma, mb, batch, in_place ? g.k * g.n : ceil_div(g.n, kPanel) * kPanel * g.k);
+  const int64_t width = kPackBytes / static_cast<int64_t>(itemsize(b.dtype()));
+  g.ldb = in_place ? g.n : width;
+  g.group = in_place ? width : g.k * width;
+  if (!tall) set_batch(g, ma, mb, batch, g.k * (in_place ? g.n : packed_columns(b.dtype(), g.n)));
   launch_gemm("matmul", g, a, rows, c, {}, {});
   return c;
 }
@@ -171,8 +177,8 @@ OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& e
   g.k = weight.dim(1);
   g.m = y.size() / g.n;
   g.a_row = g.k;
-  g.ldb = kPanel;
-  g.panel_stride = g.k * kPanel;
+  g.ldb = kPackBytes / static_cast<int64_t>(itemsize(x.dtype()));
+  g.group = g.k * g.ldb;
   launch_gemm("linear", g, x, pack_matrix(weight, 1, g.k, g.n, true), y, epilogue, pre);
   return {y, pre};
 }

@@ -14,7 +14,10 @@ OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& e
 // The time of so many multiply-adds on one thread.
 double mac_ns(DType dtype, double macs);
 
-// B of `batch` matrices (k, n), each `k · n` elements, stored (n, k) if `transposed` -> [batch][n/64][k][64].
+// n rounded up to whole groups of packed columns.
+int64_t packed_columns(DType dtype, int64_t n);
+
+// B of `batch` matrices (k, n), each `k · n` elements, stored (n, k) if `transposed` -> [batch][n/w][k][w].
 Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool transposed);
 
 }  // namespace quernel::ops

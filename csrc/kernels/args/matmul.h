@@ -4,26 +4,33 @@
 
 namespace quernel {
 
-// Panels of packed B: [N/64][K/g][64][g], g = 4 / itemsize (1, 2, 4), the last panel and k-group padded with zeros.
+// Columns that a work item takes.
 inline constexpr int64_t kPanel = 64;
 
+// Packed B: [N/w][K][w], where w columns are one cache line, the last group of them padded with zeros. Groups are
+// narrow and contiguous: those of a register tile, whatever its width, are few streams and fill the sets of L1 evenly.
+inline constexpr int64_t kPackBytes = 64;
+template <class T>
+inline constexpr int64_t kPackWidth = kPackBytes / static_cast<int64_t>(sizeof(T));
+
 // C[b][M, N] = epilogue(A[b][M, K] · B[b][K, N]); item = (batch, panel of 64 columns, strip of `strip` rows), strips
-// fastest. B is packed (ldb = 64, panel_stride = 64 K) or plain rows (ldb = N, panel_stride = 64). C is contiguous; A
-// and B have a stride for each of the `batch_rank` batch dimensions, 0 where they broadcast.
+// fastest. B is packed (ldb = w, group = w K) or plain rows (ldb = N, group = w): `group` leads from w columns to the
+// next ones. C is contiguous; A and B have a stride for each of the `batch_rank` batch dimensions, 0 where they
+// broadcast.
 struct GemmArgs : Epilogue {
   const void* a = nullptr;
   const void* b = nullptr;
   void* c = nullptr;
   int64_t m = 0, n = 0, k = 0;
   int64_t a_row = 0, a_col = 1;
-  int64_t ldb = 0, panel_stride = 0;
+  int64_t ldb = 0, group = 0;
   int64_t strip = 0;
   int32_t batch_rank = 0;
   int64_t batch_dims[kArgsRank] = {}, a_batch[kArgsRank] = {}, b_batch[kArgsRank] = {};
 };
 
-// B[K, N] with any strides into panels; item = (batch, tap, panel). With taps, B is a stack of blocks of k rows, each
-// with its own place in the source; without, taps = 1 and dst_panel = 64 K.
+// B[K, N] with any strides, packed; item = (batch, tap, panel of 64 columns). With taps, B is a stack of blocks of k
+// rows, each with its own place in the source.
 struct PackArgs {
   const void* src = nullptr;
   void* dst = nullptr;
