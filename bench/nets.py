@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -12,6 +13,7 @@ NETS: dict[str, tuple[Callable[[], nn.Sequential], tuple[int, ...]]] = {
     "mlp": (models.mlp, (784,)),
     "lenet": (models.lenet5, (28, 28, 1)),
     "resnet8": (models.resnet8, (32, 32, 3)),
+    "resnet18": (partial(models.resnet18, 10, stem="cifar"), (32, 32, 3)),
     "mobilenet": (models.mobilenet_v2_small, (32, 32, 3)),
 }
 

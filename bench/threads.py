@@ -80,7 +80,7 @@ def _pool(n: int, chunks: int, chunk_ns: int, pause_us: int) -> list[float]:
 
 
 @contextmanager
-def _neighbour() -> Iterator[None]:
+def neighbour() -> Iterator[None]:
     """Another process that keeps a core busy."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
         time.sleep(0.2)
@@ -130,7 +130,7 @@ def _figures(calls: Calls, threads: int, n: int) -> dict[str, float]:
     parked, alone = calls(50, threads, SHORT_NS, 20_000), _alone(50, threads, SHORT_NS, 20_000)
     chunks = 8 * threads
     quiet = calls(n // 4, chunks, CHUNK_NS, 0)
-    with _neighbour():
+    with neighbour():
         busy = calls(n, chunks, CHUNK_NS, 0)
     return {
         "parked": median(parked) - median(alone),
