@@ -9,6 +9,7 @@ import pytest
 
 import quernel as qn
 from quernel import losses, nn, optim
+from quernel.jit import Jitted
 from tests.runs import Step, both_ways, conv_net, make_batches, simple_step, state_of
 
 
@@ -91,6 +92,47 @@ def test_fusion_keeps_the_bits(compute: Callable[..., object], kernels: list[str
     assert as_bytes[0] == as_bytes[1] == as_bytes[2]
     (plan,) = f.plans()
     assert [step for step in plan.steps if step != "pack"] == kernels
+
+
+def gated_net() -> nn.Module:
+    """A ReLU in front of everything whose gradient takes a gate, and behind a normalization."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding="same"),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2),
+        nn.Residual(
+            nn.Sequential(nn.Conv2d(6, 6, 3, padding="same"), nn.BatchNorm2d(6)), activation=nn.ReLU()
+        ),
+        nn.Conv2d(6, 6, 3, padding="same", groups=6),
+        nn.BatchNorm2d(6, affine=False),
+        nn.ReLU(),
+        nn.Conv2d(6, 18, 1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(162, 20),
+        nn.ReLU(),
+        nn.Linear(20, 10),
+    )
+
+
+@pytest.mark.parametrize("isa", qn.runtime.supported_isas())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_relu_and_its_gradient_are_no_passes_of_their_own(isa: str, dtype: str) -> None:
+    steps: list[list[str]] = []
+
+    def train(wrap: Callable[[Step], Step]) -> object:
+        net = gated_net().to(dtype)
+        step = wrap(simple_step(net, optim.SGD(net.parameters(), lr=0.1)))
+        seen = [float(step(x.astype(dtype), y)) for x, y in make_batches(sizes=(3, 3, 3))]
+        if isinstance(step, Jitted):
+            steps.extend(plan.steps for plan in step.plans())
+        return seen, state_of(net)
+
+    with qn.runtime.isa(isa):
+        both_ways(train)
+    (names,) = steps
+    assert {"batch_norm", "max_pool2d_grad", "conv2d_grad_input"} <= set(names)
+    assert not {"relu", "add", "relu_grad"} & set(names)
 
 
 def test_train_eval_flips() -> None:

@@ -63,6 +63,11 @@ inline void store(const Tile<typename V::Scalar>& t, V (&acc)[kRows], int64_t c,
 #pragma GCC unroll 8
     for (int p = 0; p < kRows; ++p) acc[p] = acc[p] + get(residual + p * t.y_stride);
   }
+  if (e.gate) {
+    const T* gate = static_cast<const T*>(e.gate) + (y - t.base);
+#pragma GCC unroll 8
+    for (int p = 0; p < kRows; ++p) acc[p] = select(get(gate + p * t.y_stride) > V::zero(), acc[p], V::zero());
+  }
   if (e.pre) {
     T* pre = static_cast<T*>(e.pre) + (y - t.base);
 #pragma GCC unroll 8

@@ -1,4 +1,4 @@
-// What a contraction does to its accumulators before they are its result.
+// What a kernel does to its values before they are its result.
 #pragma once
 #include "kernels/args/epilogue.h"
 
@@ -19,5 +19,12 @@ struct Finish {
 
 void finish(const Finish<float>& f);
 void finish(const Finish<double>& f);
+
+// Elements [begin, end) of an output that knows no columns: the epilogue has no bias.
+template <class T>
+inline void finish_flat(const Epilogue& epilogue, T* base, int64_t begin, int64_t end) {
+  T* const row = base + begin;
+  finish(Finish<T>{&epilogue, base, &row, 1, static_cast<int>(end - begin), 0});
+}
 
 }  // namespace quernel::QUERNEL_ISA

@@ -2,12 +2,18 @@
 //
 // Statistics take two passes over a block of kNormRows rows, which stays in L1: the block's mean, then squared
 // distances from it; no difference of large sums, so a mean far from zero costs no digits. Blocks are merged in double.
-// Blocks are fixed, so threads change no bits. The passes over rows prepare what depends on the channel alone in
-// scratch memory.
+// Blocks are fixed, so threads change no bits.
+//
+// The passes over rows prepare what depends on the channel alone in scratch memory, then go down a block of rows that
+// fits L1, two registers of channels at a time (a cache line, and what depends on the channel stays in registers; row
+// by row it was loaded anew for each). An epilogue follows block by block.
 #include "kernels/args/norm.h"
 
 #include <math.h>
 
+#include <type_traits>
+
+#include "kernels/epilogue.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 
@@ -30,21 +36,58 @@ Block locate(int64_t item, int64_t rows, int64_t channels) {
   return b;
 }
 
+// Calls f(channel, lanes, registers) for pairs of whole registers, then for the single ones that are left.
+template <class V, class F>
+inline void for_columns(int64_t channels, F f) {
+  int64_t c = 0;
+  for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) f(c, V::kWidth, std::integral_constant<int, 2>());
+  for_lanes<V>(channels - c, [&](int64_t i, int k) { f(c + i, k, std::integral_constant<int, 1>()); });
+}
+
+// kCount sums over rows, each in the order of sum_rows(): term(row, i) is what row adds to sum i.
+template <class V, int kCount, class Term>
+inline void sums_of_rows(int64_t rows, V (&sums)[kCount], Term term) {
+  V phases[4][kCount];
+  for (auto& phase : phases)
+    for (V& sum : phase) sum = V::zero();
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    for (int p = 0; p < 4; ++p)
+      for (int i = 0; i < kCount; ++i) phases[p][i] = phases[p][i] + term(r + p, i);
+  for (int p = 0; p < 3; ++p)
+    if (r + p < rows)
+      for (int i = 0; i < kCount; ++i) phases[p][i] = phases[p][i] + term(r + p, i);
+  for (int i = 0; i < kCount; ++i) sums[i] = (phases[0][i] + phases[1][i]) + (phases[2][i] + phases[3][i]);
+}
+
+// Calls f(first row, rows) for blocks of `range` that stay in L1.
+template <class T, class F>
+inline void for_blocks(Range range, int64_t channels, F f) {
+  constexpr int64_t kElements = 4096 / static_cast<int64_t>(sizeof(T));
+  const int64_t most = channels < kElements ? kElements / channels : 1;
+  for (int64_t row = range.begin; row < range.end; row += most) f(row, range.end - row < most ? range.end - row : most);
+}
+
 template <class T>
 void block_stats(const BatchNormStatsArgs& a, const Block& b) {
   using V = Vec<T>;
   const T* x = static_cast<const T*>(a.x) + b.first_row * a.channels + b.first_channel;
   const int64_t out = b.index * a.channels + b.first_channel;
   const V count = V::set(static_cast<T>(b.rows));
-  for_lanes<V>(b.channels, [&](int64_t c, int k) {
+  for_columns<V>(b.channels, [&](int64_t c, int k, auto registers) {
     const T* column = x + c;
-    const V mean = sum_rows<V>(b.rows, [&](int64_t r) { return get<V>(column + r * a.channels, k); }) / count;
-    const V squares = sum_rows<V>(b.rows, [&](int64_t r) {
-      const V d = get<V>(column + r * a.channels, k) - mean;
+    const auto at = [&](int64_t r, int i) { return get<V>(column + r * a.channels + i * V::kWidth, k); };
+    V mean[registers], squares[registers];
+    sums_of_rows(b.rows, mean, at);
+    for (V& m : mean) m = m / count;
+    sums_of_rows(b.rows, squares, [&](int64_t r, int i) {
+      const V d = at(r, i) - mean[i];
       return d * d;
     });
-    put(mean, static_cast<T*>(a.mean) + out + c, k);
-    put(squares, static_cast<T*>(a.squares) + out + c, k);
+    for (int i = 0; i < registers; ++i) {
+      put(mean[i], static_cast<T*>(a.mean) + out + c + i * V::kWidth, k);
+      put(squares[i], static_cast<T*>(a.squares) + out + c + i * V::kWidth, k);
+    }
   });
 }
 
@@ -88,15 +131,26 @@ template <class T>
 void normalize(const BatchNormArgs& a, Range r, T* scale) {
   using V = Vec<T>;
   channel_scale(a.var, a.weight, a.eps, scale, a.channels);
-  const T *mean = static_cast<const T*>(a.mean), *bias = static_cast<const T*>(a.bias);
-  for (int64_t row = r.begin; row < r.end; ++row) {
-    const T* x = static_cast<const T*>(a.x) + row * a.channels;
-    T* y = static_cast<T*>(a.y) + row * a.channels;
-    for_lanes<V>(a.channels, [&](int64_t c, int k) {
-      const V d = get<V>(x + c, k) - get<V>(mean + c, k), s = get<V>(scale + c, k);
-      put(bias ? fma(d, s, get<V>(bias + c, k)) : d * s, y + c, k);
+  const T *mean = static_cast<const T*>(a.mean), *shift = static_cast<const T*>(a.shift);
+  for_blocks<T>(r, a.channels, [&](int64_t first, int64_t rows) {
+    const int64_t begin = first * a.channels;
+    for_columns<V>(a.channels, [&](int64_t c, int k, auto registers) {
+      V m[registers], s[registers], b[registers];
+      for (int i = 0; i < registers; ++i) {
+        const int64_t at = c + i * V::kWidth;
+        m[i] = get<V>(mean + at, k), s[i] = get<V>(scale + at, k), b[i] = shift ? get<V>(shift + at, k) : V::zero();
+      }
+      const T* x = static_cast<const T*>(a.x) + begin + c;
+      T* y = static_cast<T*>(a.y) + begin + c;
+      for (int64_t row = 0; row < rows; ++row, x += a.channels, y += a.channels) {
+        for (int i = 0; i < registers; ++i) {
+          const V d = get<V>(x + i * V::kWidth, k) - m[i];
+          put(shift ? fma(d, s[i], b[i]) : d * s[i], y + i * V::kWidth, k);
+        }
+      }
     });
-  }
+    finish_flat(a, static_cast<T*>(a.y), begin, begin + rows * a.channels);
+  });
 }
 
 template <class T>
@@ -108,12 +162,13 @@ void block_grads(const BatchNormGradParamsArgs& a, const Block& b) {
     const int64_t channel = b.first_channel + c;
     const V mean = get<V>(static_cast<const T*>(a.mean) + channel, k);
     const V var = get<V>(static_cast<const T*>(a.var) + channel, k);
-    const V bias = sum_rows<V>(b.rows, [&](int64_t r) { return get<V>(g + r * a.channels + c, k); });
-    const V weight = sum_rows<V>(b.rows, [&](int64_t r) {
-      return get<V>(g + r * a.channels + c, k) * (get<V>(x + r * a.channels + c, k) - mean);
+    V sums[2];  // of bias and weight
+    sums_of_rows(b.rows, sums, [&](int64_t r, int i) {
+      const V incoming = get<V>(g + r * a.channels + c, k);
+      return i == 0 ? incoming : incoming * (get<V>(x + r * a.channels + c, k) - mean);
     });
-    put(bias, static_cast<T*>(a.dbias) + out + c, k);
-    put(weight / sqrt(var + V::set(static_cast<T>(a.eps))), static_cast<T*>(a.dweight) + out + c, k);
+    put(sums[0], static_cast<T*>(a.dbias) + out + c, k);
+    put(sums[1] / sqrt(var + V::set(static_cast<T>(a.eps))), static_cast<T*>(a.dweight) + out + c, k);
   });
 }
 
@@ -131,15 +186,26 @@ void input_grad(const BatchNormGradInputArgs& a, Range r, T* scratch) {
     put(get<V>(static_cast<const T*>(a.dbias) + c, k) / count, offset + c, k);
   });
   const T* mean = static_cast<const T*>(a.mean);
-  for (int64_t row = r.begin; row < r.end; ++row) {
-    const T *x = static_cast<const T*>(a.x) + row * n, *g = static_cast<const T*>(a.g) + row * n;
-    T* dx = static_cast<T*>(a.dx) + row * n;
-    for_lanes<V>(n, [&](int64_t c, int k) {
-      const V centered = get<V>(x + c, k) - get<V>(mean + c, k);
-      const V rest = get<V>(g + c, k) - get<V>(offset + c, k) - centered * get<V>(slope + c, k);
-      put(rest * get<V>(scale + c, k), dx + c, k);
+  for_blocks<T>(r, n, [&](int64_t first, int64_t rows) {
+    for_columns<V>(n, [&](int64_t c, int k, auto registers) {
+      V m[registers], by[registers], minus[registers], times[registers];
+      for (int i = 0; i < registers; ++i) {
+        const int64_t at = c + i * V::kWidth;
+        m[i] = get<V>(mean + at, k), by[i] = get<V>(slope + at, k);
+        minus[i] = get<V>(offset + at, k), times[i] = get<V>(scale + at, k);
+      }
+      const int64_t begin = first * n + c;
+      const T *x = static_cast<const T*>(a.x) + begin, *g = static_cast<const T*>(a.g) + begin;
+      T* dx = static_cast<T*>(a.dx) + begin;
+      for (int64_t at = 0; at < rows * n; at += n) {
+        for (int i = 0; i < registers; ++i) {
+          const V centered = get<V>(x + at + i * V::kWidth, k) - m[i];
+          const V rest = get<V>(g + at + i * V::kWidth, k) - minus[i] - centered * by[i];
+          put(rest * times[i], dx + at + i * V::kWidth, k);
+        }
+      }
     });
-  }
+  });
 }
 
 int64_t item_bytes(DType dtype) { return dtype == DType::kFloat64 ? 8 : 4; }

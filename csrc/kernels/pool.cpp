@@ -1,10 +1,15 @@
 // Pooling of NHWC images: vectors run along the channels, so windows of any size and stride need no gathering; item =
 // row of the output image. The gradients are gathered too: each input pixel visits the windows that hold it, in order,
 // so that no two threads write one pixel and the order of summation is fixed.
+//
+// Maxima of windows that lie inside the image, and the gradient of windows that do not overlap, have lean loops: with
+// LeNet's 6 channels, what surrounds a window costs several times the window itself. There a register of fewer channels
+// than lanes is loaded and stored whole where that stays within the row: later pixels overwrite the spare lanes.
 #include "kernels/args/pool.h"
 
 #include <limits>
 
+#include "kernels/epilogue.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 
@@ -33,6 +38,7 @@ struct Axis {
     const int64_t first = origin(out);
     if (adaptive) return {0, ceil_div((out + 1) * size, outputs) - first};
     const int64_t room = at_least(0, size - first);
+    if (dilation == 1) return {at_least(0, -first), at_most(kernel, room)};
     return {first < 0 ? ceil_div(-first, dilation) : 0, at_most(kernel, ceil_div(room, dilation))};
   }
 
@@ -43,6 +49,16 @@ struct Axis {
     const int64_t before = last - (kernel - 1) * dilation - 1;  // the window that starts there ends just before `in`
     return {before < 0 ? 0 : before / stride + 1, at_most(outputs, last / stride + 1)};
   }
+
+  // The windows whose taps all lie inside, unless adaptive.
+  Span inner() const {
+    const int64_t last = size + pad - (kernel - 1) * dilation - 1;  // the greatest origin + pad
+    const int64_t end = last < 0 ? 0 : at_most(outputs, last / stride + 1);
+    return {at_most(ceil_div(pad, stride), end), end};
+  }
+
+  // Whether no position is in two windows, nor between the taps of one.
+  bool disjoint() const { return !adaptive && dilation == 1 && stride >= kernel; }
 
   // The tap of a window from windows(in) that lies at `in`, or -1.
   int64_t tap(int64_t in, int64_t out) const {
@@ -67,19 +83,43 @@ const T* pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
 }
 
 // Tap numbers as int32, kept as floating point while selected (exact: there are fewer than 2^24 taps).
-void put_index(VecF32 index, int32_t* out, int n) { round_to_i32(index).store(out, n); }
+void put_index(VecF32 index, int32_t* out, int n) {
+  const VecI32 taps = round_to_i32(index);
+  n == VecF32::kWidth ? taps.store(out) : taps.store(out, n);
+}
 void put_index(VecF64 index, int32_t* out, int n) {
   double lanes[VecF64::kWidth];
   index.store(lanes);
   for (int i = 0; i < n; ++i) out[i] = static_cast<int32_t>(lanes[i]);
 }
-MaskF32 index_equals(const int32_t* index, int64_t tap, int n, VecF32) {
-  return to_f32(VecI32::load(index, n)) == VecF32::set(static_cast<float>(tap));
-}
-MaskF64 index_equals(const int32_t* index, int64_t tap, int n, VecF64) {
+VecF32 get_index(const int32_t* index, int n, VecF32) { return to_f32(VecI32::load(index, n)); }
+VecF64 get_index(const int32_t* index, int n, VecF64) {
   double lanes[VecF64::kWidth] = {};
   for (int i = 0; i < n; ++i) lanes[i] = index[i];
-  return VecF64::load(lanes) == VecF64::set(static_cast<double>(tap));
+  return VecF64::load(lanes);
+}
+
+// The larger of two, the first of equal ones, NaN above all.
+template <class V>
+inline void take_better(V v, V tap, V* best, V* index) {
+  const auto better = ~(v <= *best) & (*best == *best);
+  *best = select(better, v, *best);
+  *index = select(better, tap, *index);
+}
+
+// Pixels at the end of a run whose spare lanes would lie behind it.
+template <class V>
+int64_t masked_pixels(int64_t channels) {
+  return ceil_div(ceil_div(channels, V::kWidth) * V::kWidth - channels, channels);
+}
+
+// Calls f(channel, lanes of it, lanes to load and store).
+template <class V, class F>
+inline void for_channels(int64_t channels, bool whole, F f) {
+  for (int64_t c = 0; c < channels; c += V::kWidth) {
+    const int lanes = static_cast<int>(at_most(channels - c, V::kWidth));
+    f(c, lanes, whole ? V::kWidth : lanes);
+  }
 }
 
 // The first maximum, or the first NaN. A window whose taps all lie in the padding (dilation allows that) gives -inf.
@@ -98,14 +138,46 @@ void max_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
       const T* x = pixel<T>(a, n, top + i * a.dilation_h, w0) + c;
       for (int64_t j = kw.begin; j < kw.end; ++j, x += a.dilation_w * a.c) {
         const V v = get<V>(x, k);
-        const auto better = (v > best) | (is_nan(v) & ~is_nan(best));
-        best = select(better, v, best);
-        index = select(better, V::set(static_cast<T>(i * a.kw + j)), index);
+        take_better(v, V::set(static_cast<T>(i * a.kw + j)), &best, &index);
       }
     }
     put(best, static_cast<T*>(a.y) + out + c, k);
     if (a.index_out) put_index(index, static_cast<int32_t*>(a.index_out) + out + c, k);
   });
+}
+
+// Windows [inner.begin, inner.end) of a row, all taps inside.
+template <class T>
+void max_inner(const PoolArgs& a, int64_t n, int64_t oh, Span inner) {
+  using V = Vec<T>;
+  const int64_t row = a.dilation_h * a.w * a.c, column = a.dilation_w * a.c, kh = a.kh, kw = a.kw, channels = a.c;
+  const int64_t out = ((n * a.oh + oh) * a.ow + inner.begin) * channels, step = a.stride_w * channels;
+  const T* x = pixel<T>(a, n, oh * a.stride_h - a.pad_h, inner.begin * a.stride_w - a.pad_w);
+  T* y = static_cast<T*>(a.y) + out;
+  int32_t* indices = a.index_out ? static_cast<int32_t*>(a.index_out) + out : nullptr;
+  const int64_t whole = inner.size() - masked_pixels<V>(channels);
+  for (int64_t i = 0; i < inner.size(); ++i, x += step, y += channels) {
+    for_channels<V>(channels, i < whole, [&](int64_t c, int, int k) {
+      V best = get<V>(x + c, k), index = V::zero(), tap = V::zero();
+      const T* from = x + c;
+      for (int64_t p = 0; p < kh; ++p, from += row - kw * column) {
+        for (int64_t q = 0; q < kw; ++q, from += column, tap = tap + V::set(1))
+          take_better(get<V>(from, k), tap, &best, &index);
+      }
+      put(best, y + c, k);
+      if (indices) put_index(index, indices + i * channels + c, k);
+    });
+  }
+}
+
+template <class T>
+void max_row(const PoolArgs& a, int64_t n, int64_t oh) {
+  const Span rows = rows_of(a).inner();
+  Span inner{0, 0};
+  if (!a.adaptive && oh >= rows.begin && oh < rows.end) inner = columns_of(a).inner();
+  for (int64_t ow = 0; ow < inner.begin; ++ow) max_window<T>(a, n, oh, ow);
+  if (inner.size() > 0) max_inner<T>(a, n, oh, inner);
+  for (int64_t ow = inner.end; ow < a.ow; ++ow) max_window<T>(a, n, oh, ow);
 }
 
 template <class T>
@@ -122,12 +194,53 @@ void max_grad_pixel(const PoolArgs& a, int64_t n, int64_t h, int64_t w) {
         const int64_t j = columns.tap(w, ow), from = ((n * a.oh + oh) * a.ow + ow) * a.c + c;
         if (i < 0 || j < 0) continue;
         const V g = get<V>(static_cast<const T*>(a.x) + from, k);
-        const auto hit = index_equals(static_cast<const int32_t*>(a.index) + from, i * a.kw + j, k, V{});
+        const V index = get_index(static_cast<const int32_t*>(a.index) + from, k, V{});
+        const auto hit = index == V::set(static_cast<T>(i * a.kw + j));
         total = total + select(hit, g, V::zero());
       }
     }
     put(total, dx + c, k);
   });
+}
+
+// A row of dx from windows that do not overlap: each writes its taps, 0 is between them.
+template <class T>
+void max_grad_disjoint(const PoolArgs& a, int64_t n, int64_t h) {
+  using V = Vec<T>;
+  const Axis rows = rows_of(a), columns = columns_of(a);
+  const Span from_rows = rows.windows(h), inner = columns.inner();
+  const int64_t channels = a.c;
+  T* dx = static_cast<T*>(a.y) + (n * a.h + h) * a.w * channels;
+  for_lanes<V>(a.w * channels, [&](int64_t i, int k) { put(V::zero(), dx + i, k); });
+  if (from_rows.size() == 0) return;
+  const int64_t oh = from_rows.begin, from = (n * a.oh + oh) * a.ow * channels;
+  const T* g = static_cast<const T*>(a.x) + from;
+  const int32_t* indices = static_cast<const int32_t*>(a.index) + from;
+  const T first = static_cast<T>(rows.tap(h, oh) * a.kw);
+  const int64_t whole = inner.end - masked_pixels<V>(channels);
+  for (int64_t ow = 0; ow < a.ow; ++ow, g += channels, indices += channels) {
+    const bool inside = ow >= inner.begin && ow < inner.end;
+    const Span taps = inside ? Span{0, a.kw} : columns.taps(ow);
+    T* to = dx + (columns.origin(ow) + taps.begin) * channels;
+    for_channels<V>(channels, inside && ow < whole, [&](int64_t c, int lanes, int k) {
+      const V incoming = get<V>(g + c, k), index = get_index(indices + c, k, V{}), zero = V::zero();
+      const auto mine = first_lanes<V>(lanes);  // the lanes behind become 0, and later what they are
+      V tap = V::set(first + static_cast<T>(taps.begin));
+      for (int64_t j = 0; j < taps.size(); ++j, tap = tap + V::set(1))
+        put(zero + select((index == tap) & mine, incoming, zero), to + j * channels + c, k);
+    });
+  }
+}
+
+template <class T>
+void max_grad_row(const PoolArgs& a, int64_t n, int64_t h) {
+  if (rows_of(a).disjoint() && columns_of(a).disjoint()) {
+    max_grad_disjoint<T>(a, n, h);
+  } else {
+    for (int64_t w = 0; w < a.w; ++w) max_grad_pixel<T>(a, n, h, w);
+  }
+  const int64_t begin = (n * a.h + h) * a.w * a.c;
+  finish_flat(a, static_cast<T*>(a.y), begin, begin + a.w * a.c);
 }
 
 // What the average of a window divides by.
@@ -191,14 +304,14 @@ void for_pixels(Range r, int64_t rows, int64_t columns, F f) {
 
 Status max_pool2d(const PoolArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) {
-    for_pixels(r, a.oh, a.ow, [&](int64_t n, int64_t oh, int64_t ow) { max_window<T>(a, n, oh, ow); });
+    for (int64_t item = r.begin; item < r.end; ++item) max_row<T>(a, item / a.oh, item % a.oh);
   });
   return {};
 }
 
 Status max_pool2d_grad(const PoolArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) {
-    for_pixels(r, a.h, a.w, [&](int64_t n, int64_t h, int64_t w) { max_grad_pixel<T>(a, n, h, w); });
+    for (int64_t item = r.begin; item < r.end; ++item) max_grad_row<T>(a, item / a.h, item % a.h);
   });
   return {};
 }

@@ -79,7 +79,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& mean, const Tensor& var, const 
   args.eps = eps;
   launch(kOp, &KernelTable::batch_norm, args, row_work(x, rows, 0.25),
          {read(&BatchNormArgs::x, x), read(&BatchNormArgs::mean, mean), read(&BatchNormArgs::var, var),
-          read(&BatchNormArgs::weight, weight), read(&BatchNormArgs::bias, bias), write(&BatchNormArgs::y, y)});
+          read(&BatchNormArgs::weight, weight), read(&BatchNormArgs::shift, bias), write(&BatchNormArgs::y, y)});
   return y;
 }
 

@@ -5,9 +5,12 @@
 //   any             none                              nothing
 //   any             copy                              the producer writes the copy's destination
 //   gemm, conv      add(T, vector over columns)       bias; the same for products with a sparse matrix
-//   gemm, conv      add(T, R), R of T's shape         residual
-//   gemm, conv      relu, tanh, sigmoid, gelu, silu,
+//   these, rows     add(T, R), R of T's shape         residual
+//   these, rows     relu, tanh, sigmoid, gelu, silu,
 //                   relu6, hardswish                  activation; T is kept as `pre` if others read it
+//   these, rows     relu_grad(Y, T)                   gate: the gradient passes where the ReLU's output Y is positive
+//
+// gemm, conv: products and convolutions, forward or towards the input. rows: batch_norm and max_pool2d's gradient.
 //
 // T is the producer's result, a temporary. Patterns apply where the consumer is T's only reader (but for `pre`) and
 // where the consumer's destination may be written as early as the producer runs.
@@ -61,15 +64,18 @@ class Fuser {
 // ---- what an epilogue offers ------------------------------------------------------------------------------------
 
 struct EpilogueFields {
-  uint32_t bias, residual, pre, output;
+  uint32_t bias, residual, gate, pre, output;
 };
 
 template <class Args>
 EpilogueFields epilogue_fields(void* Args::* output) {
   return {field_offset<Args>(static_cast<const void* Args::*>(&Args::bias)),
           field_offset<Args>(static_cast<const void* Args::*>(&Args::residual)),
+          field_offset<Args>(static_cast<const void* Args::*>(&Args::gate)),
           field_offset<Args>(static_cast<void* Args::*>(&Args::pre)), field_offset<Args>(output)};
 }
+
+constexpr int64_t kNoColumns = -1;  // of an epilogue without bias
 
 struct EpilogueView {
   Epilogue* values;
@@ -90,6 +96,14 @@ std::optional<EpilogueView> epilogue_of(Step& step) {
   if (forward || adjoint) {
     auto& args = step.as<ConvArgs>();
     return EpilogueView{&args, epilogue_fields<ConvArgs>(&ConvArgs::y), forward ? args.s.o : args.s.c};
+  }
+  if (step.is(&KernelTable::batch_norm)) {
+    auto& args = step.as<BatchNormArgs>();
+    return EpilogueView{&args, epilogue_fields<BatchNormArgs>(&BatchNormArgs::y), kNoColumns};
+  }
+  if (step.is(&KernelTable::max_pool2d_grad)) {
+    auto& args = step.as<PoolArgs>();
+    return EpilogueView{&args, epilogue_fields<PoolArgs>(&PoolArgs::y), kNoColumns};
   }
   if (step.is(&KernelTable::sparse_rows)) {
     auto& args = step.as<SparseArgs>();
@@ -216,12 +230,14 @@ bool Fuser::fuse_step(size_t consumer) {
     erase(consumer);
     return true;
   }
-  if (step.is(&KernelTable::binary) && step.as<BinaryArgs>().op == BinaryOp::kAdd) {
+  if (step.is(&KernelTable::binary)) {
+    const BinaryOp op = step.as<BinaryArgs>().op;
     const Use* a = step.use(field_offset(&BinaryArgs::a));
     const Use* b = step.use(field_offset(&BinaryArgs::b));
-    if (!a || !b) return false;
+    if (!a || !b || (op != BinaryOp::kAdd && op != BinaryOp::kReluGrad)) return false;
     const Use y = *step.use(field_offset(&BinaryArgs::y));
     for (const Use t : {*a, *b}) {
+      if (op == BinaryOp::kReluGrad && t.field == a->field) continue;  // the ReLU's output, not the gradient
       const auto producer = sole_writer(t, consumer);
       if (producer && fuse_epilogue(consumer, *producer, t, y)) return true;
     }
@@ -241,12 +257,15 @@ bool is_same_shape(const BinaryArgs& args) {
   return args.shape.rank <= 1 && args.a_strides[0] == 1 && args.b_strides[0] == 1;
 }
 
-// Moves a unary or an addition, which reads `t` and writes `y`, into the epilogue of the step that made `t`.
+// Moves a unary, an addition or a ReLU's gradient, which reads `t` and writes `y`, into the epilogue of the step that
+// made `t`.
 bool Fuser::fuse_epilogue(size_t consumer, size_t producer, const Use& t, const Use& y) {
   Step& from = program_.steps[consumer];
   Step& into = program_.steps[producer];
   const auto epilogue = epilogue_of(into);
-  if (!epilogue || epilogue->values->activation != Activation::kNone || into.use(epilogue->fields.pre)) return false;
+  if (!epilogue || epilogue->values->activation != Activation::kNone || into.use(epilogue->fields.pre) ||
+      into.use(epilogue->fields.gate))
+    return false;
   if (into.use(epilogue->fields.output)->segment != t.segment) return false;
   const bool only_reader = count_readers(t.segment) == 1;
   Epilogue changed = *epilogue->values;
@@ -260,8 +279,13 @@ bool Fuser::fuse_epilogue(size_t consumer, size_t producer, const Use& t, const 
     const bool t_is_first = from.use(field_offset(&BinaryArgs::a))->segment == t.segment;
     operand = *from.use(t_is_first ? field_offset(&BinaryArgs::b) : field_offset(&BinaryArgs::a));
     operand->access = Access::kRead;
-    if (!only_reader || into.use(epilogue->fields.residual)) return false;
-    if (is_same_shape(args)) {
+    if (!only_reader) return false;
+    if (args.op == BinaryOp::kReluGrad) {
+      if (!is_same_shape(args)) return false;
+      operand->field = epilogue->fields.gate;
+    } else if (into.use(epilogue->fields.residual)) {
+      return false;
+    } else if (is_same_shape(args)) {
       operand->field = epilogue->fields.residual;
     } else if (is_row_vector(args, !t_is_first, epilogue->columns) && !into.use(epilogue->fields.bias)) {
       operand->field = epilogue->fields.bias;

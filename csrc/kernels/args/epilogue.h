@@ -1,4 +1,4 @@
-// What products and convolutions do to a finished sum before they store it.
+// What kernels do to a finished value before they store it.
 #pragma once
 #include "kernels/args/common.h"
 
@@ -6,10 +6,12 @@ namespace quernel {
 
 enum class Activation : int32_t { kNone, kRelu, kTanh, kSigmoid, kGelu, kSilu, kRelu6, kHardswish };
 
-// y = activation(acc + bias + residual), and pre = acc + bias + residual where a backward pass will need it.
+// y = activation(acc + bias + residual), and pre = acc + bias + residual where a backward pass will need it; backward,
+// y = acc + bias + residual where gate > 0, else 0.
 struct Epilogue {
   const void* bias = nullptr;      // (N)
   const void* residual = nullptr;  // laid out as the output
+  const void* gate = nullptr;      // the output of the ReLU whose gradient this is, laid out as this output
   void* pre = nullptr;             // laid out as the output
   Activation activation = Activation::kNone;
 };

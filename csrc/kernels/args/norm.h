@@ -1,6 +1,6 @@
 // Normalization.
 #pragma once
-#include "kernels/args/common.h"
+#include "kernels/args/epilogue.h"
 
 namespace quernel {
 
@@ -28,13 +28,14 @@ struct BatchNormMergeArgs {
   int64_t rows = 0, channels = 0;
 };
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias; item = row. weight and bias may be null.
-struct BatchNormArgs {
+// y = (x - mean) / sqrt(var + eps) * weight + shift, and its epilogue but for `bias`; item = row. weight and shift may
+// be null.
+struct BatchNormArgs : Epilogue {
   const void* x = nullptr;
   const void* mean = nullptr;
   const void* var = nullptr;
   const void* weight = nullptr;
-  const void* bias = nullptr;
+  const void* shift = nullptr;
   void* y = nullptr;
   DType dtype{};
   double eps = 0;

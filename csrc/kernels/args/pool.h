@@ -1,12 +1,12 @@
 // Pooling.
 #pragma once
-#include "kernels/args/common.h"
+#include "kernels/args/epilogue.h"
 
 namespace quernel {
 
 // Windows of kh x kw taps, `dilation` apart; or, adaptive, window i of n covers [floor(i size / n), ceil((i + 1) size /
 // n)) of each axis, and kh x kw bounds its taps. Item = row of the output: of y (n, oh), or of dx (n, h) backward.
-struct PoolArgs {
+struct PoolArgs : Epilogue {    // of max backward alone, but for `bias`
   const void* x = nullptr;      // input (forward) or incoming gradient (backward)
   const void* index = nullptr;  // max backward: argmax of the forward pass, int32 tap numbers (i kw + j)
   void* y = nullptr;
