@@ -1,26 +1,31 @@
-// Convolution of NHWC images, and its gradient with respect to the input, as register tiles of six pixels times 64
-// output channels. Nothing is laid out anew: a tile gets the address of every (tap, pixel) pair and sums over taps
-// and channels, straight from the image. Taps outside the image point to a row of zeros.
+// Convolution of NHWC images, and its gradient with respect to the input. An item is a block of result pixels and some
+// panels of output channels. Its source pixels lie in one place, padding included (conv_block.h), so that all pixels
+// find their taps at the same offsets: a register tile takes the addresses of its pixels and a list of runs. A row of
+// taps is one run of KW · C elements where its weights are neighbours too. Where those are few, every element is
+// listed. (To gather patches instead took longer.)
 //
-//   folded    one group, no horizontal dilation: a row of taps is one contiguous run of KW · C elements, which makes
-//             fewer and longer runs; pixels at the left and right edge use a copy with zeros.
-//   gathered  runs shorter than kShortRun (one or two input channels): the tile's patches are copied into scratch.
-//             Gathering runs of 8 already took twice as long as reading them in place.
+// The sum is cut into stretches of at most kBlockBytes of B: that much of B stays in cache while all tiles of the block
+// pass. Between stretches the accumulators rest in y.
 //
-// One channel per group has kernels of its own, in conv_depthwise.cpp.
+// Few output channels are computed with lanes over pixels, see conv_planar.cpp; one channel per group has kernels of
+// its own, in conv_depthwise.cpp.
 //
-// The gradient is the same gathering computation: input pixels of one phase (coordinates modulo the stride) read the
-// same taps, so each phase is a convolution of stride 1 with its share of the (flipped) kernel. Every output is one
-// chain of FMAs in the order of taps and channels, so strips, batch splits and threads change no bit.
-#include "kernels/conv_stencil.h"
+// The gradient is the same computation: input pixels of one phase (coordinates modulo the stride) read the same taps,
+// so each phase is a convolution of stride 1 with its share of the (flipped) kernel. Every output is one chain of FMAs
+// in the order of taps and channels, so blocks, batch splits and threads change no bit.
+#include "kernels/conv_block.h"
+#include "kernels/conv_planar.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kShortRun = 8;       // elements
-constexpr int64_t kBlockDepth = 1536;  // rows of a panel of B that stay in L2 while a strip passes
+// Of the columns of B that pass together. Less, so that they stay in L1, was slower: accumulators come and go more
+// often.
+constexpr int64_t kBlockBytes = kTileCols == 16 ? 40 << 10 : 384 << 10;
+
+constexpr int64_t kShortRun = 24;  // elements
 
 // Source and result of a pass: (x, y) forward, (g, dx) backward.
 struct Sides {
@@ -34,38 +39,40 @@ inline Sides sides(const ConvShape& s, bool adjoint) {
   return adjoint ? Sides{s.o, s.c, s.groups, o, c} : Sides{s.c, s.o, s.groups, c, o};
 }
 
-// A thread's scratch: tables of taps and addresses, zeros, and room for a tile's patches.
+// A thread's scratch: tables of taps, runs and addresses, and room for a block's pixels.
 template <class T>
 struct Scratch {
   Tap* taps;
+  Run* runs;
+  Run* stretch;
   const T** a;
-  const T** b;
-  T* zeros;
-  T* patch;
+  T** c;
+  T* source;
 };
 
 // Lays the scratch out from `at` on, or only measures it (at = null).
-template <class T>
-int64_t carve(const ConvShape& s, bool adjoint, std::byte* at, Scratch<T>* scratch) {
-  const Sides side = sides(s, adjoint);
-  const int64_t taps = s.kh * s.kw, row = s.kw * side.depth;
+template <class V>
+int64_t carve(const ConvArgs& args, bool adjoint, std::byte* at, Scratch<typename V::Scalar>* scratch) {
+  const ConvShape& s = args.s;
+  const int64_t pixels = args.block.images * args.block.rows * args.block.cols, depth = sides(s, adjoint).depth;
   int64_t used = 0;
   const auto take = [&]<class U>(U*& part, int64_t count) {
     if (at) part = reinterpret_cast<U*>(at + used);
     used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
   };
   take(scratch->taps, s.kh + s.kw);
-  take(scratch->a, taps * kTileRows);
-  take(scratch->b, taps);
-  take(scratch->zeros, row + kPanel);
-  take(scratch->patch, kTileRows * s.kh * row + kPanel);
+  take(scratch->runs, s.kh * s.kw * most(1, least(depth, kShortRun)));
+  take(scratch->stretch, s.kh * s.kw * most(1, least(depth, kShortRun)));
+  take(scratch->a, pixels);
+  take(scratch->c, pixels);
+  take(scratch->source, SourceBlock<V>::scratch_elements(s, adjoint, args.block, depth));
   return used;
 }
 
-template <class T>
+template <class V>
 int64_t scratch_bytes(const ConvArgs& args, bool adjoint) {
-  Scratch<T> unused{};
-  return carve<T>(args.s, adjoint, nullptr, &unused);
+  Scratch<typename V::Scalar> unused{};
+  return carve<V>(args, adjoint, nullptr, &unused);
 }
 
 template <class V>
@@ -75,26 +82,26 @@ class Pass {
 
   Pass(const ConvArgs& args, bool adjoint, const Ctx& ctx)
       : args_(args), shape_(args.s), adjoint_(adjoint), side_(sides(args.s, adjoint)) {
-    carve(shape_, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
-    panels_ = ceil_div(side_.cols, kPanel);
-    const int64_t zeros = shape_.kw * side_.depth;
-    for (int64_t i = 0; i < zeros; ++i) scratch_.zeros[i] = T(0);
+    carve<V>(args, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
+    source_.set(static_cast<const T*>(args.x), side_.source_channels, side_.depth, side_.depth, scratch_.source);
   }
 
-  // Items: phase by phase, in each (group, panel, strip) with strips fastest.
+  // Items: phase by phase, see ConvArgs.
   void run(Range range) {
     const int64_t phases_w = adjoint_ ? shape_.stride_w : 1, phases = phases_w * (adjoint_ ? shape_.stride_h : 1);
+    const int64_t panels = ceil_div(ceil_div(side_.cols, kPanel), args_.panels);
     int64_t first = 0;
     for (int64_t phase = 0; phase < phases && first < range.end; ++phase) {
       set_phase(phase / phases_w, phase % phases_w);
-      const int64_t rows = shape_.n * y_.size * x_.size, strips = ceil_div(rows, args_.strip);
-      const int64_t items = side_.groups * panels_ * strips;
-      for (int64_t i = most(range.begin - first, 0); i < least(range.end - first, items); ++i) {
-        const int64_t strip = i % strips;
-        run_strip(i / strips / panels_, i / strips % panels_, strip * args_.strip,
-                  least(rows, (strip + 1) * args_.strip));
+      const int64_t images = ceil_div(shape_.n, args_.block.images), rows = ceil_div(y_.size, args_.block.rows);
+      const int64_t blocks = images * rows * ceil_div(x_.size, args_.block.cols) * side_.groups;
+      int64_t loaded = -1;
+      for (int64_t i = most(range.begin - first, 0); i < least(range.end - first, blocks * panels); ++i) {
+        if (i / panels != loaded) load_block(i / panels);
+        loaded = i / panels;
+        run_columns(i % panels * args_.panels * kPanel);
       }
-      first += items;
+      first += blocks * panels;
     }
   }
 
@@ -103,132 +110,97 @@ class Pass {
     const AxisShape v = vertical(shape_), h = horizontal(shape_);
     y_ = adjoint_ ? adjoint_axis(v, phase_h, scratch_.taps) : forward_axis(v, scratch_.taps);
     x_ = adjoint_ ? adjoint_axis(h, phase_w, scratch_.taps + v.kernel) : forward_axis(h, scratch_.taps + v.kernel);
-    bool consecutive = x_.count > 0;
+    source_.set_axes(y_, x_);
+    folded_ = true;
     for (int64_t j = 1; j < x_.count; ++j)
-      consecutive &= x_.taps[j].offset == x_.taps[0].offset + j && x_.taps[j].index == x_.taps[0].index + j;
-    folded_ = consecutive && side_.groups == 1;
-    run_ = folded_ ? x_.count * side_.depth : side_.depth;
-    const bool whole = y_.count == shape_.kh && x_.count == shape_.kw;  // packed rows are in order, without gaps
-    gathered_ = whole && run_ < kShortRun;
-    taps_ = gathered_ ? 1 : y_.count * (folded_ ? 1 : x_.count);
+      folded_ &= x_.taps[j].offset == x_.taps[0].offset + j && x_.taps[j].index == x_.taps[0].index + j;
   }
 
-  // Source image row, at the channels of `group`.
-  const T* source_row(int64_t n, int64_t y, int64_t group) const {
-    return static_cast<const T*>(args_.x) + (n * y_.source + y) * x_.source * side_.source_channels +
-           group * side_.depth;
-  }
-
-  // Rows of packed weights.
-  int64_t depth() const { return shape_.kh * shape_.kw * side_.depth; }
-
-  // Packed rows of tap (i, j) of panel `panel`.
-  const T* packed(int64_t group, int64_t panel, int64_t i, int64_t j) const {
-    const int64_t tap = y_.taps[i].index * shape_.kw + x_.taps[j].index;
-    const int64_t column = group * ceil_div(side_.cols, kPackWidth<T>) * kPackWidth<T> + panel * kPanel;
-    return static_cast<const T*>(args_.w) + column * depth() + tap * side_.depth * kPackWidth<T>;
-  }
-
-  void set_b(int64_t group, int64_t panel) {
-    for (int64_t tap = 0; tap < taps_; ++tap)
-      scratch_.b[tap] =
-          gathered_ || folded_ ? packed(group, panel, tap, 0) : packed(group, panel, tap / x_.count, tap % x_.count);
-  }
-
-  struct Pixel {
-    int64_t n, y, x;  // y, x within the phase
-  };
-  Pixel pixel(int64_t row) const { return {row / (y_.size * x_.size), row / x_.size % y_.size, row % x_.size}; }
-  void advance(Pixel& p) const {
-    if (++p.x < x_.size) return;
-    p.x = 0;
-    if (++p.y < y_.size) return;
-    p.y = 0;
-    ++p.n;
-  }
-
-  T* result(const Pixel& p, int64_t group, int64_t panel) const {
-    const int64_t y = y_.first + p.y * y_.stride, x = x_.first + p.x * x_.stride;
-    return static_cast<T*>(args_.y) + ((p.n * y_.result + y) * x_.result + x) * side_.result_channels +
-           group * side_.cols + panel * kPanel;
-  }
-
-  // The address of tap (i, j) at a pixel: in the image or zeros.
-  const T* address(const Pixel& p, int64_t group, int64_t i, int64_t j) const {
-    const int64_t y = p.y * y_.step + y_.taps[i].offset, x = p.x * x_.step + x_.taps[j].offset;
-    if (y < 0 || y >= y_.source || x < 0 || x >= x_.source) return scratch_.zeros;
-    return source_row(p.n, y, group) + x * side_.source_channels;
-  }
-
-  // A whole row of taps as one run: in the image, zeros, or a copy in `patch`.
-  const T* folded_address(const Pixel& p, int64_t i, T* patch) const {
-    const int64_t y = p.y * y_.step + y_.taps[i].offset, x = p.x * x_.step + x_.taps[0].offset;
-    if (y < 0 || y >= y_.source) return scratch_.zeros;
-    const T* row = source_row(p.n, y, 0);
-    if (x >= 0 && x + x_.count <= x_.source) return row + x * side_.depth;
-    copy_clipped<V>(patch, row, x * side_.depth, run_, x_.source * side_.depth);
-    return patch;
-  }
-
-  void gather(const Pixel& p, int64_t group, T* patch) const {
-    for (int64_t i = 0; i < y_.count; ++i) {
-      const int64_t y = p.y * y_.step + y_.taps[i].offset;
-      if (folded_) {
-        const bool inside = y >= 0 && y < y_.source;
-        const T* row = inside ? source_row(p.n, y, 0) : scratch_.zeros;
-        const int64_t x = p.x * x_.step + x_.taps[0].offset;
-        copy_clipped<V>(patch, row, x * side_.depth, run_, inside ? x_.source * side_.depth : 0);
-        patch += run_;
-      } else {
-        for (int64_t j = 0; j < x_.count; ++j, patch += run_)
-          copy_clipped<V>(patch, address(p, group, i, j), 0, run_, run_);
-      }
-    }
-  }
-
-  // Fills the addresses of taps [tap, tap + taps) for one pixel, the `i`th of `rows`.
-  void set_a(const Pixel& p, int64_t group, int64_t tap, int64_t taps, int i, int rows) const {
-    if (taps == 0) return;
-    if (gathered_) {
-      T* patch = scratch_.patch + i * y_.count * x_.count * side_.depth;
-      gather(p, group, patch);
-      scratch_.a[i] = patch;
-      return;
-    }
-    if (folded_) {
-      for (int64_t t = 0; t < taps; ++t)
-        scratch_.a[t * rows + i] = folded_address(p, tap + t, scratch_.patch + (i * taps + t) * run_);
-      return;
-    }
-    const T** a = scratch_.a + i;
-    for (int64_t ty = tap / x_.count, tx = tap % x_.count, t = 0; t < taps; ++t, a += rows) {
-      *a = address(p, group, ty, tx);
-      if (++tx == x_.count) tx = 0, ++ty;
-    }
-  }
-
-  void run_strip(int64_t group, int64_t panel, int64_t row, int64_t end) {
-    set_b(group, panel);
-    const int64_t run = gathered_ ? y_.count * x_.count * side_.depth : run_;
-    const int64_t block = most(1, kBlockDepth / most(run, 1));
-    const int64_t tiles = ceil_div(end - row, kTileRows);
-    const int cols = static_cast<int>(least(side_.cols - panel * kPanel, kPanel));
-    for (int64_t tap = 0; tap == 0 || tap < taps_; tap += block) {
-      const int64_t taps = least(block, taps_ - tap);
-      Pixel p = pixel(row);
-      for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t from = row + (end - row) * tile / tiles, to = row + (end - row) * (tile + 1) / tiles;
-        const int rows = static_cast<int>(to - from);
-        T* c[kTileRows];
-        for (int i = 0; i < rows; ++i, advance(p)) {
-          c[i] = result(p, group, panel);
-          set_a(p, group, tap, taps, i, rows);
+  // Brings the block's source pixels together and notes where its pixels start and what they sum.
+  void load_block(int64_t block) {
+    const ConvBlock& b = args_.block;
+    group_ = block % side_.groups;
+    block /= side_.groups;
+    const int64_t across = ceil_div(x_.size, b.cols), down = ceil_div(y_.size, b.rows);
+    const Span cols = part(block % across, b.cols, x_.size), rows = part(block / across % down, b.rows, y_.size);
+    const Span images = part(block / across / down, b.images, shape_.n);
+    source_.load(images, rows, cols, group_);
+    pixels_ = 0;
+    for (int64_t n = 0; n < images.size; ++n) {
+      for (int64_t r = 0; r < rows.size; ++r) {
+        const int64_t y = y_.first + (rows.first + r) * y_.stride, x = x_.first + cols.first * x_.stride;
+        T* c = static_cast<T*>(args_.y) + group_ * side_.cols +
+               (((images.first + n) * y_.result + y) * x_.result + x) * side_.result_channels;
+        for (int64_t p = 0; p < cols.size; ++p, ++pixels_, c += x_.stride * side_.result_channels) {
+          scratch_.a[pixels_] = source_.address(n, r, p);
+          scratch_.c[pixels_] = c;
         }
-        multiply_tile(Tile<T>{scratch_.a, scratch_.b + tap, c, taps, run, 1, kPackWidth<T>, depth() * kPackWidth<T>,
-                              rows, cols, tap > 0});
-        if (tap + taps >= taps_)
-          finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, group * side_.cols + panel * kPanel});
       }
+    }
+    set_runs();
+  }
+
+  // A run is the channels of a tap, or, folded, of all taps of a row.
+  void set_runs() {
+    const bool folded = folded_ && source_.pixel_pitch() == side_.depth;
+    const int64_t taps = folded ? x_.count : 1, depth = taps * side_.depth;
+    single_ = depth < kShortRun;
+    count_ = depth_ = 0;
+    for (int64_t i = 0; i < y_.count; ++i) {
+      for (int64_t j = 0; j < x_.count; j += taps, depth_ += depth) {
+        const int64_t tap = y_.taps[i].index * shape_.kw + x_.taps[j].index;
+        const Run run{source_.offset(i, j), tap * side_.depth * kPackWidth<T>, depth};
+        if (!single_) scratch_.runs[count_++] = run;
+        for (int64_t k = 0; single_ && k < depth; ++k)
+          scratch_.runs[count_++] = {run.a + k, run.b + k * kPackWidth<T>, 1};
+      }
+    }
+  }
+
+  // The runs of products [from, to) of the sum.
+  int64_t cut(int64_t from, int64_t to) {
+    int64_t count = 0;
+    const Run* run = scratch_.runs;
+    for (int64_t at = 0; at < to; at += run->depth, ++run) {
+      const int64_t skip = most(from - at, 0), end = least(to - at, run->depth);
+      if (skip < end) scratch_.stretch[count++] = {run->a + skip, run->b + skip * kPackWidth<T>, end - skip};
+    }
+    return count;
+  }
+
+  // Columns [first, …) of an item: as many at once as leave B in cache, whole registers of them.
+  void run_columns(int64_t first) {
+    const int64_t end = least(side_.cols, first + args_.panels * kPanel);
+    const int64_t most_rows = kBlockBytes / static_cast<int64_t>(sizeof(T));  // of one column
+    const int64_t fitting = most_rows / most(depth_, 1) / kTileCols * kTileCols;
+    const int64_t step = most(kTileCols, least(fitting, kPanel));
+    const int64_t stretches = most(1, ceil_div(depth_ * step, most_rows));
+    for (int64_t col = first; col < end; col += step) {
+      const int cols = static_cast<int>(least(end - col, step));
+      for (int64_t i = 0; i < stretches; ++i) {
+        const int64_t from = depth_ * i / stretches, to = depth_ * (i + 1) / stretches;
+        run_stretch(col, cols, from, to);
+      }
+    }
+  }
+
+  void run_stretch(int64_t col, int cols, int64_t begin, int64_t end) {
+    const int64_t tiles = ceil_div(pixels_, kTileRows), group = shape_.kh * shape_.kw * side_.depth * kPackWidth<T>;
+    const T* b =
+        static_cast<const T*>(args_.w) + (group_ * ceil_div(side_.cols, kPackWidth<T>) + col / kPackWidth<T>)*group;
+    const int64_t count = cut(begin, end), length = (end - begin) * kPackWidth<T>;
+    const T* next = b + end * kPackWidth<T>;
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t from = pixels_ * tile / tiles, to = pixels_ * (tile + 1) / tiles;
+      const int rows = static_cast<int>(to - from);
+      T* c[kTileRows];
+      for (int i = 0; i < rows; ++i) c[i] = scratch_.c[from + i] + col;
+      // The next stretch comes into L2 meanwhile, else its first tile would wait for all of it.
+      for (int64_t i = length * tile / tiles; i < length * (tile + 1) / tiles; i += kPackWidth<T>)
+        __builtin_prefetch(next + i, 0, 2);
+      multiply_tile(Tile<T>{scratch_.a + from, b, c, scratch_.stretch, count, single_, 1, kPackWidth<T>, group, rows,
+                            cols, begin > 0});
+      if (end == depth_) finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, group_ * side_.cols + col});
     }
   }
 
@@ -236,35 +208,45 @@ class Pass {
   const ConvShape& shape_;
   const bool adjoint_;
   const Sides side_;
-  int64_t panels_;
   Scratch<T> scratch_;
+  SourceBlock<V> source_;
   Axis y_{}, x_{};
-  bool folded_ = false, gathered_ = false;
-  int64_t run_ = 0, taps_ = 0;  // elements per tap, taps
+  bool folded_ = false;  // the weights of a row of taps are neighbours, as are the pixels that it reads
+  bool single_ = false;  // runs are so short that every element is one
+  int64_t group_ = 0, pixels_ = 0;
+  int64_t count_ = 0, depth_ = 0;  // runs of the whole sum, and their length together
 };
 
 }  // namespace
 
 Status conv2d_f32(const ConvArgs& args, Range range, const Ctx& ctx) {
-  Pass<VecF32>(args, false, ctx).run(range);
+  planar_pays_f32(args, false) ? run_planar_f32(args, false, range, ctx) : Pass<VecF32>(args, false, ctx).run(range);
   return {};
 }
 Status conv2d_f64(const ConvArgs& args, Range range, const Ctx& ctx) {
-  Pass<VecF64>(args, false, ctx).run(range);
+  planar_pays_f64(args, false) ? run_planar_f64(args, false, range, ctx) : Pass<VecF64>(args, false, ctx).run(range);
   return {};
 }
 Status conv2d_grad_input_f32(const ConvArgs& args, Range range, const Ctx& ctx) {
-  Pass<VecF32>(args, true, ctx).run(range);
+  planar_pays_f32(args, true) ? run_planar_f32(args, true, range, ctx) : Pass<VecF32>(args, true, ctx).run(range);
   return {};
 }
 Status conv2d_grad_input_f64(const ConvArgs& args, Range range, const Ctx& ctx) {
-  Pass<VecF64>(args, true, ctx).run(range);
+  planar_pays_f64(args, true) ? run_planar_f64(args, true, range, ctx) : Pass<VecF64>(args, true, ctx).run(range);
   return {};
 }
 
-int64_t conv2d_f32_scratch(const ConvArgs& args) { return scratch_bytes<float>(args, false); }
-int64_t conv2d_f64_scratch(const ConvArgs& args) { return scratch_bytes<double>(args, false); }
-int64_t conv2d_grad_input_f32_scratch(const ConvArgs& args) { return scratch_bytes<float>(args, true); }
-int64_t conv2d_grad_input_f64_scratch(const ConvArgs& args) { return scratch_bytes<double>(args, true); }
+int64_t conv2d_f32_scratch(const ConvArgs& args) {
+  return planar_pays_f32(args, false) ? planar_scratch_f32(args, false) : scratch_bytes<VecF32>(args, false);
+}
+int64_t conv2d_f64_scratch(const ConvArgs& args) {
+  return planar_pays_f64(args, false) ? planar_scratch_f64(args, false) : scratch_bytes<VecF64>(args, false);
+}
+int64_t conv2d_grad_input_f32_scratch(const ConvArgs& args) {
+  return planar_pays_f32(args, true) ? planar_scratch_f32(args, true) : scratch_bytes<VecF32>(args, true);
+}
+int64_t conv2d_grad_input_f64_scratch(const ConvArgs& args) {
+  return planar_pays_f64(args, true) ? planar_scratch_f64(args, true) : scratch_bytes<VecF64>(args, true);
+}
 
 }  // namespace quernel::QUERNEL_ISA

@@ -122,7 +122,7 @@ class GradWeight {
     for (int64_t item = range.begin; item < range.end; ++item) {
       const int64_t first = item % panels * kPanel, split = item / panels;
       const int64_t pixel = pixels * split / args_.splits, end = pixels * (split + 1) / args_.splits;
-      T* dw = static_cast<T*>(args_.dw) + split * s_.c * taps_;
+      T* dw = static_cast<T*>(args_.dw) + split * taps_ * s_.c;
       if (choice_.most_rows > 0)
         run_panel(first, pixel, end, dw);
       else
@@ -140,7 +140,7 @@ class GradWeight {
       add_row(first, cols, row, from, to);
     }
     for (int64_t tap = 0; tap < taps_; ++tap)
-      for (int64_t c = 0; c < cols; ++c) dw[(first + c) * taps_ + tap] = sums_[tap * kPanel + c];
+      for (int64_t c = 0; c < cols; ++c) dw[tap * s_.c + first + c] = sums_[tap * kPanel + c];
   }
 
   // Output pixels [from, to) of one row, for the rows of taps that lie in the image.
@@ -196,9 +196,8 @@ class GradWeight {
         acc[j] = fma(V::load(g + j * V::kWidth, lanes), V::load(x + j * V::kWidth, lanes), acc[j]);
       }
     }
-    T sums[kVecs * V::kWidth];
-    for (int j = 0; j < kVecs; ++j) acc[j].store(sums + j * V::kWidth);
-    for (int i = 0; i < (kVecs - 1) * V::kWidth + lanes; ++i) dw[(c + i) * taps_ + tap] = sums[i];
+    for (int j = 0; j < kVecs - 1; ++j) acc[j].store(dw + tap * s_.c + c + j * V::kWidth);
+    acc[kVecs - 1].store(dw + tap * s_.c + c + (kVecs - 1) * V::kWidth, lanes);
   }
 
   const ConvGradWeightArgs& args_;

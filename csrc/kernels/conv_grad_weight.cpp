@@ -1,18 +1,51 @@
-// The gradient of a convolution with respect to its weights: dW[o, q] = sum over output pixels p of g[p, o] · patch[p,
-// q], q running over (tap, channel). Pixels come in chunks: 64 columns of the chunk's patches are gathered into L1
-// (this settles padding, stride, dilation and groups at once), then serve as B of a register tile whose A is g, read by
-// columns in place. dW itself holds the accumulators between chunks. Gathering costs one copy per element against O
-// multiply-adds.
+// The gradient of a convolution with respect to its weights: dW[q, o] = sum over output pixels p of patch[p, q] ·
+// g[p, o], q running over (tap, channel). Pixels come in blocks: of each the source pixels are copied together, with
+// zeros around them (conv_block.h), so that an element q of all patches of a row lies at one distance from pixel to
+// pixel; and the gradients, 16 output channels next to each other. Both then serve a register tile in place: A are six
+// elements q, B the gradients, the sum runs along the block's rows. Between blocks dW itself holds the accumulators.
+// Copying costs one element each against O, or K, products.
 //
-// Few weights leave few items, so the pixels are cut into `splits` ranges with a result each, which the op adds up
-// afterwards. The number of splits depends on the shape alone: so does the order of summation.
-#include "kernels/conv_stencil.h"
+// Vectors run along O, as gradients are contiguous there whatever the kernel's size; dW comes out transposed, and is
+// turned when the splits are added up.
+//
+// Few weights leave few items, so the blocks are dealt to `splits` sums with a result each. The number of splits
+// depends on the shape alone: so does the order of summation.
+#include "kernels/conv_block.h"
 #include "kernels/gemm_tile.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kChunk = 64;  // pixels: 16 KB of patches in float32, half of a small L1
+template <class T>
+struct Scratch {
+  Tap* taps;
+  Run* runs;
+  T* source;
+  T* gradients;
+};
+
+// A pixel's channels: where their number is a multiple of 64, pixels would meet in few sets of L1.
+template <class T>
+int64_t source_pitch(int64_t depth) {
+  return depth % 64 == 0 ? depth + kPackWidth<T> : depth;
+}
+
+template <class V>
+int64_t carve(const ConvGradWeightArgs& args, std::byte* at, Scratch<typename V::Scalar>* scratch) {
+  using T = typename V::Scalar;
+  const ConvShape& s = args.s;
+  const ConvBlock& b = args.block;
+  int64_t used = 0;
+  const auto take = [&]<class U>(U*& part, int64_t count) {
+    if (at) part = reinterpret_cast<U*>(at + used);
+    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
+  };
+  take(scratch->taps, s.kh + s.kw);
+  take(scratch->runs, b.images * b.rows);
+  take(scratch->source, SourceBlock<V>::scratch_elements(s, false, b, source_pitch<T>(s.c / s.groups)));
+  take(scratch->gradients, b.images * b.rows * b.cols * ceil_div(s.o / s.groups, kPackWidth<T>) * kPackWidth<T>);
+  return used;
+}
 
 template <class V>
 class GradWeight {
@@ -20,112 +53,147 @@ class GradWeight {
   using T = typename V::Scalar;
 
   GradWeight(const ConvGradWeightArgs& args, const Ctx& ctx) : args_(args), s_(args.s) {
+    carve<V>(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
     depth_ = s_.c / s_.groups;
-    rows_ = s_.o / s_.groups;
-    cols_ = s_.kh * s_.kw * depth_;
-    patches_ = static_cast<T*>(ctx.scratch);
+    outputs_ = s_.o / s_.groups;
+    rows_ = s_.kh * s_.kw * depth_;
+    pitch_ = ceil_div(outputs_, kPackWidth<T>) * kPackWidth<T>;
+    y_ = forward_axis(vertical(s_), scratch_.taps);
+    x_ = forward_axis(horizontal(s_), scratch_.taps + s_.kh);
+    source_.set(static_cast<const T*>(args.x), s_.c, depth_, source_pitch<T>(depth_), scratch_.source);
+    source_.set_axes(y_, x_);
   }
 
-  // Items: (split, group, panel of 64 columns of dW).
+  // Items: (split, group, `rows` rows of dW).
   void run(Range range) {
-    const int64_t groups = s_.groups;
-    const int64_t panels = ceil_div(cols_, kPanel), pixels = s_.n * s_.oh * s_.ow;
+    const int64_t parts = ceil_div(rows_, args_.rows);
+    const ConvBlock& b = args_.block;
+    const int64_t blocks = ceil_div(s_.n, b.images) * ceil_div(s_.oh, b.rows) * ceil_div(s_.ow, b.cols);
     for (int64_t item = range.begin; item < range.end; ++item) {
-      const int64_t panel = item % panels, group = item / panels % groups, split = item / panels / groups;
-      const int64_t pixel = pixels * split / args_.splits, end = pixels * (split + 1) / args_.splits;
-      T* dw = static_cast<T*>(args_.dw) + split * s_.o * cols_;
-      run_panel(group, panel * kPanel, pixel, end, dw);
+      const int64_t first = item % parts * args_.rows, group = item / parts % s_.groups,
+                    split = item / parts / s_.groups;
+      const int64_t block = blocks * split / args_.splits, end = blocks * (split + 1) / args_.splits;
+      T* dw = static_cast<T*>(args_.dw) + (split * s_.groups + group) * rows_ * pitch_;
+      const int64_t last = least(first + args_.rows, rows_);
+      if (block == end) clear(dw + first * pitch_, (last - first) * pitch_);
+      for (int64_t i = block; i < end; ++i) {
+        load(i, group);
+        multiply(first, last, i > block, dw);
+      }
     }
   }
 
  private:
-  // A panel's columns as runs that are contiguous in an image row: with one group and no dilation a row of taps is one
-  // run, else each tap is.
-  struct Run {
-    int64_t y;       // from oy * stride_h
-    int64_t x;       // from ox * stride_w
-    int64_t skip;    // elements from there
-    int64_t length;  // elements
-  };
-
-  int find_runs(int64_t group, int64_t first, int64_t cols, Run* runs) const {
-    const int64_t length = folded() ? s_.kw * depth_ : depth_, per_row = folded() ? 1 : s_.kw;
-    int count = 0;
-    for (int64_t at = first / length, skip = first % length; cols > 0; ++at, skip = 0) {
-      const int64_t take = least(length - skip, cols);
-      runs[count++] = {at / per_row * s_.dilation_h - s_.pad_h, at % per_row * s_.dilation_w - s_.pad_w,
-                       group * depth_ + skip, take};
-      cols -= take;
-    }
-    return count;
-  }
-  bool folded() const { return s_.groups == 1 && s_.dilation_w == 1; }
-
-  // The patch at one output pixel, restricted to `runs`.
-  void gather(T* dst, int64_t n, int64_t oy, int64_t ox, const Run* runs, int count) const {
-    for (const Run* run = runs; run < runs + count; dst += run->length, ++run) {
-      const int64_t y = oy * s_.stride_h + run->y, x = ox * s_.stride_w + run->x;
-      const bool inside = y >= 0 && y < s_.h && (folded() || (x >= 0 && x < s_.w));
-      const T* row = static_cast<const T*>(args_.x) + (inside ? (n * s_.h + y) * s_.w * s_.c : 0);
-      copy_clipped<V>(dst, row, x * s_.c + run->skip, run->length, inside ? s_.w * s_.c : 0);
-    }
+  static void clear(T* at, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) at[i] = T(0);
   }
 
-  void run_panel(int64_t group, int64_t first, int64_t pixel, int64_t end, T* dw) {
-    const int64_t cols = least(cols_ - first, kPanel), pitch = ceil_div(cols, V::kWidth) * V::kWidth;
-    const int64_t tiles = ceil_div(rows_, kTileRows);
-    const T* g = static_cast<const T*>(args_.g) + group * rows_;
-    Run runs[kPanel];
-    const int count = find_runs(group, first, cols, runs);
-    int64_t n = pixel / (s_.oh * s_.ow), oy = pixel / s_.ow % s_.oh, ox = pixel % s_.ow;
-    bool accumulate = false;
-    do {
-      const int64_t depth = least(kChunk, end - pixel);
-      for (int64_t k = 0; k < depth; ++k) {
-        gather(patches_ + k * pitch, n, oy, ox, runs, count);
-        if (++ox == s_.ow) ox = 0, ++oy;
-        if (oy == s_.oh) oy = 0, ++n;
+  void load(int64_t block, int64_t group) {
+    const ConvBlock& b = args_.block;
+    const int64_t across = ceil_div(s_.ow, b.cols), down = ceil_div(s_.oh, b.rows);
+    const Span cols = part(block % across, b.cols, s_.ow), rows = part(block / across % down, b.rows, s_.oh);
+    const Span images = part(block / across / down, b.images, s_.n);
+    source_.copy(images, rows, cols, group);
+    pixels_ = images.size * rows.size * cols.size;
+    count_ = 0;
+    T* to = scratch_.gradients;
+    for (int64_t n = 0; n < images.size; ++n) {
+      for (int64_t y = 0; y < rows.size; ++y, to += cols.size * kPackWidth<T>) {
+        const int64_t pixel = ((images.first + n) * s_.oh + rows.first + y) * s_.ow + cols.first;
+        pack(static_cast<const T*>(args_.g) + pixel * s_.o + group * outputs_, cols.size, to);
+        scratch_.runs[count_] = {source_.address(n, y, 0) - source_.address(0, 0, 0),
+                                 count_ * cols.size * kPackWidth<T>, cols.size};
+        ++count_;
       }
+    }
+  }
+
+  // Gradients of a row of pixels, 16 channels next to each other, for all of them.
+  void pack(const T* g, int64_t pixels, T* to) const {
+    for (int64_t o = 0; o < outputs_; o += kPackWidth<T>, to += pixels_ * kPackWidth<T>) {
+      for (int64_t p = 0; p < pixels; ++p) {
+        for (int64_t j = 0; j < kPackWidth<T>; j += V::kWidth) {
+          const int64_t left = outputs_ - o - j;
+          const T* from = g + p * s_.o + o + j;
+          (left >= V::kWidth ? V::load(from)
+           : left > 0        ? V::load(from, static_cast<int>(left))
+                             : V::zero())
+              .store(to + p * kPackWidth<T> + j);
+        }
+      }
+    }
+  }
+
+  // Rows [first, end) of dW, all columns.
+  void multiply(int64_t first, int64_t end, bool accumulate, T* dw) const {
+    const int64_t tiles = ceil_div(end - first, kTileRows), padded = ceil_div(outputs_, V::kWidth) * V::kWidth;
+    for (int64_t col = 0; col < outputs_; col += kTileCols) {
+      const int cols = static_cast<int>(least(padded - col, kTileCols));
+      const T* b = scratch_.gradients + col * pixels_;
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t from = rows_ * tile / tiles, to = rows_ * (tile + 1) / tiles;
+        const int64_t from = first + (end - first) * tile / tiles, to = first + (end - first) * (tile + 1) / tiles;
         const T* a[kTileRows];
         T* c[kTileRows];
-        for (int64_t o = from; o < to; ++o) {
-          a[o - from] = g + pixel * s_.o + o;
-          c[o - from] = dw + (group * rows_ + o) * cols_ + first;
+        for (int64_t q = from; q < to; ++q) {
+          const int64_t tap = q / depth_;
+          a[q - from] = source_.address(0, 0, 0) + source_.offset(tap / s_.kw, tap % s_.kw) + q % depth_;
+          c[q - from] = dw + q * pitch_ + col;
         }
-        const T* b = patches_;
-        multiply_tile(Tile<T>{a, &b, c, 1, depth, s_.o, pitch, kPackWidth<T>, static_cast<int>(to - from),
-                              static_cast<int>(cols), accumulate});
+        multiply_tile(Tile<T>{a, b, c, scratch_.runs, count_, false, x_.step * source_.pixel_pitch(), kPackWidth<T>,
+                              pixels_ * kPackWidth<T>, static_cast<int>(to - from), cols, accumulate});
       }
-      accumulate = true;
-      pixel += depth;
-    } while (pixel < end);
+    }
   }
 
   const ConvGradWeightArgs& args_;
   const ConvShape& s_;
-  int64_t depth_, rows_, cols_;
-  T* patches_;
+  int64_t depth_, outputs_;  // channels per group: of x, of g
+  int64_t rows_, pitch_;     // of dW: rows, elements from one to the next
+  Scratch<T> scratch_;
+  Axis y_{}, x_{};
+  SourceBlock<V> source_;
+  int64_t pixels_ = 0, count_ = 0;  // of the block: pixels, runs
 };
+
+// Adds up the splits of columns [first, end) of a matrix, transposed.
+template <class V>
+void sum_columns(const SumSplitsArgs& args, int64_t batch, int64_t first, int64_t end) {
+  using T = typename V::Scalar;
+  const int64_t split = args.batch * args.rows * args.pitch;
+  const T* parts = static_cast<const T*>(args.parts) + batch * args.rows * args.pitch;
+  T* sums = static_cast<T*>(args.sum) + batch * args.cols * args.rows;
+  for (int64_t o = first; o < end; o += V::kWidth) {
+    const int cols = static_cast<int>(least(end - o, V::kWidth));
+    for (int64_t k = 0; k < args.rows; k += V::kWidth) {
+      const int rows = static_cast<int>(least(args.rows - k, V::kWidth));
+      V square[V::kWidth];
+      for (int i = 0; i < V::kWidth; ++i) {
+        square[i] = V::zero();
+        if (i >= rows) continue;
+        const T* part = parts + (k + i) * args.pitch + o;
+        square[i] = V::load(part, cols);
+        for (int64_t s = 1; s < args.splits; ++s) square[i] = square[i] + V::load(part + s * split, cols);
+      }
+      transpose(square);
+      for (int i = 0; i < cols; ++i) square[i].store(sums + (o + i) * args.rows + k, rows);
+    }
+  }
+}
 
 template <class V>
 Status sum_splits(const SumSplitsArgs& args, Range range) {
-  using T = typename V::Scalar;
-  const T* parts = static_cast<const T*>(args.parts);
-  const int64_t end = least(range.end * kElementBlock, args.size);
-  for (int64_t i = range.begin * kElementBlock; i < end; i += V::kWidth) {
-    const int lanes = static_cast<int>(least(end - i, V::kWidth));
-    V sum = V::load(parts + i, lanes);
-    for (int64_t split = 1; split < args.splits; ++split) sum = sum + V::load(parts + split * args.size + i, lanes);
-    sum.store(static_cast<T*>(args.sum) + i, lanes);
+  const int64_t panels = ceil_div(args.cols, kPanel);
+  for (int64_t i = range.begin; i < range.end; ++i) {
+    const int64_t first = i % panels * kPanel;
+    sum_columns<V>(args, i / panels, first, least(first + kPanel, args.cols));
   }
   return {};
 }
 
-template <class T>
-int64_t scratch_bytes() {
-  return (kChunk + 1) * kPanel * static_cast<int64_t>(sizeof(T));
+template <class V>
+int64_t scratch_bytes(const ConvGradWeightArgs& args) {
+  Scratch<typename V::Scalar> unused{};
+  return carve<V>(args, nullptr, &unused);
 }
 
 }  // namespace
@@ -142,7 +210,7 @@ Status conv2d_grad_weight_f64(const ConvGradWeightArgs& args, Range range, const
 Status sum_splits_f32(const SumSplitsArgs& args, Range range, const Ctx&) { return sum_splits<VecF32>(args, range); }
 Status sum_splits_f64(const SumSplitsArgs& args, Range range, const Ctx&) { return sum_splits<VecF64>(args, range); }
 
-int64_t conv2d_grad_weight_f32_scratch(const ConvGradWeightArgs&) { return scratch_bytes<float>(); }
-int64_t conv2d_grad_weight_f64_scratch(const ConvGradWeightArgs&) { return scratch_bytes<double>(); }
+int64_t conv2d_grad_weight_f32_scratch(const ConvGradWeightArgs& args) { return scratch_bytes<VecF32>(args); }
+int64_t conv2d_grad_weight_f64_scratch(const ConvGradWeightArgs& args) { return scratch_bytes<VecF64>(args); }
 
 }  // namespace quernel::QUERNEL_ISA

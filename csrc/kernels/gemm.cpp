@@ -49,9 +49,9 @@ void multiply_strip(const GemmArgs& g, const Operands<T>& p, int64_t row, int64_
         a[i - from] = p.a + i * g.a_row + k * g.a_col;
         c[i - from] = p.c + i * g.n;
       }
-      const T* b = p.b + k * g.ldb;
       const int rows = static_cast<int>(to - from);
-      multiply_tile(Tile<T>{a, &b, c, 1, least(depth, g.k - k), g.a_col, g.ldb, g.group, rows, cols, block > 0});
+      const Run run{0, 0, least(depth, g.k - k)};
+      multiply_tile(Tile<T>{a, p.b + k * g.ldb, c, &run, 1, false, g.a_col, g.ldb, g.group, rows, cols, block > 0});
       if (block == blocks - 1) finish(Finish<T>{&g, static_cast<T*>(g.c), c, rows, cols, first});
     }
   }

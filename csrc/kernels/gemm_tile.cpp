@@ -61,27 +61,42 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
       for (int j = 0; j < kVecs - 1; ++j) acc[i][j] = V::load(tile.c[i] + col + j * V::kWidth);
       acc[i][kVecs - 1] = load<V, kTail>(tile.c[i] + col + (kVecs - 1) * V::kWidth, lanes);
     }
+  } else {
+    // What is to be written comes into cache meanwhile.
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+#pragma GCC unroll 8
+      for (int j = 0; j < kVecs * V::kWidth; j += kLine) __builtin_prefetch(tile.c[i] + col + j, 1);
+    }
   }
   const int64_t a_step = tile.a_step, ldb = tile.ldb, group = tile.group;
   // Tiles start at a multiple of their width, so either they stay within a group or they start with one.
   constexpr int kWidth = kPackWidth<T>;
   const auto offset = [group](int vec) { return vec * V::kWidth / kWidth * group + vec * V::kWidth % kWidth; };
-  for (int64_t tap = 0; tap < tile.taps; ++tap) {
-    const T* a[kRows];
+  const T* first = tile.b + col / kWidth * group + col % kWidth;
+  const T* a[kRows];
 #pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) a[i] = tile.a[tap * kRows + i];
-    const T* b = tile.b[tap] + col / kWidth * group + col % kWidth;
-    for (int64_t k = 0, at = 0; k < tile.depth; ++k, at += a_step, b += ldb) {
-      V row[kVecs];
+  for (int i = 0; i < kRows; ++i) a[i] = tile.a[i];
+  const auto add = [&](int64_t at, const T* b) {
+    V row[kVecs];
 #pragma GCC unroll 8
-      for (int j = 0; j < kVecs - 1; ++j) row[j] = V::load(b + offset(j));
-      row[kVecs - 1] = load<V, kTail>(b + offset(kVecs - 1), lanes);
+    for (int j = 0; j < kVecs - 1; ++j) row[j] = V::load(b + offset(j));
+    row[kVecs - 1] = load<V, kTail>(b + offset(kVecs - 1), lanes);
 #pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) {
-        const V x = V::set(a[i][at]);
+    for (int i = 0; i < kRows; ++i) {
+      const V x = V::set(a[i][at]);
 #pragma GCC unroll 8
-        for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
-      }
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
+    }
+  };
+  const Run* end = tile.runs + tile.count;
+  if (tile.single) {
+    for (const Run* run = tile.runs; run < end; ++run) add(run->a, first + run->b);
+  } else {
+    for (const Run* run = tile.runs; run < end; ++run) {
+      const T* b = first + run->b;
+      for (int64_t k = run->depth, at = run->a; k > 0; --k, at += a_step, b += ldb) add(at, b);
     }
   }
 #pragma GCC unroll 8

@@ -12,16 +12,31 @@ inline constexpr int kTileRows = 6;
 inline constexpr int kTileRows = 4;  // 16 registers, and each product needs one
 #endif
 
-// c[i][j] (+)= sum over taps t, then over k < depth: a[t * rows + i][k * a_step] * b[t][k * ldb + j], for i < rows
-// and j < cols <= 64: one chain of FMAs per output, in this order. Columns come in groups of w = kPackWidth<T>, column
-// j at b[t][j / w * group + j % w]: group = w in plain rows, w times the rows of B in packed ones.
+// Columns that one pass over A serves, where there are several rows: what its registers hold.
+#if defined(__AVX512F__)
+inline constexpr int64_t kTileCols = 64;
+#else
+inline constexpr int64_t kTileCols = 16;
+#endif
+
+// A stretch of the sum: where it starts in each row of A and in B, in elements, and its length.
+struct Run {
+  int64_t a;
+  int64_t b;
+  int64_t depth;
+};
+
+// c[i][j] (+)= sum over runs r, then over k < r.depth: a[i][r.a + k * a_step] * b[r.b + k * ldb + j], for i < rows and
+// j < cols <= 64: one chain of FMAs per output, in this order. Columns come in groups of w = kPackWidth<T>, column j at
+// j / w * group + j % w: group = w in plain rows, w times the rows of B in packed ones.
 template <class T>
 struct Tile {
-  const T* const* a;  // [taps][rows]
-  const T* const* b;  // [taps]
-  T* const* c;        // [rows]
-  int64_t taps;
-  int64_t depth;
+  const T* const* a;  // [rows]
+  const T* b;
+  T* const* c;  // [rows]
+  const Run* runs;
+  int64_t count;
+  bool single;  // all runs have depth 1: to begin a longer one takes as long as ten products
   int64_t a_step;
   int64_t ldb;
   int64_t group;

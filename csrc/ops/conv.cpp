@@ -12,10 +12,14 @@
 namespace quernel::ops {
 namespace {
 
-constexpr int64_t kStripPixels = 48;
-constexpr double kItemNs = 30e3;
+constexpr int64_t kBlockPixels = 192;  // so many that their weights' way into L1 costs little
+constexpr int64_t kLeastBlockPixels = 24;
+constexpr int64_t kBlockBytes = 192 << 10;    // of source pixels: they stay in L2 while all weights pass …
+constexpr int64_t kMostBlockBytes = 1 << 20;  // … unless the weights are so many that it is they who cost
+constexpr double kItemNs = 60e3;
 constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
 constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
+constexpr int64_t kLeastGradRows = 192;     // of dW in an item, which copies its pixels for them
 constexpr double kLongestSplitNs = 2e6;     // Ctrl-C and balance wait for the end of an item
 constexpr double kMostSplits = 256;
 constexpr int64_t kSplitBytes = 512 << 10;
@@ -131,21 +135,48 @@ double flops(const ConvShape& s) {
   return 2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o) * static_cast<double>(s.kh * s.kw * (s.c / s.groups));
 }
 
-// Strips of all phases of one (group, panel); see ConvArgs.
-int64_t count_strips(const ConvShape& s, bool adjoint, int64_t strip) {
-  if (!adjoint) return ceil_div(s.n * s.oh * s.ow, strip);
-  const auto sizes = [](int64_t size, int64_t stride) {  // of the long phases, how many; of the short ones, how many
-    return std::array<Pair, 2>{{{ceil_div(size, stride), size % stride ? size % stride : stride},
-                                {size / stride, size % stride ? stride - size % stride : 0}}};
-  };
-  int64_t total = 0;
-  for (const auto& [h, h_count] : sizes(s.h, s.stride_h)) {
-    for (const auto& [w, w_count] : sizes(s.w, s.stride_w)) total += h_count * w_count * ceil_div(s.n * h * w, strip);
-  }
-  return total;
+// The length of parts into which `size` falls, nearly even, none longer than `most`.
+int64_t even_part(int64_t size, int64_t most) {
+  return size > 0 ? ceil_div(size, ceil_div(size, std::max<int64_t>(most, 1))) : 1;
 }
 
-// Chooses the strips of a pass.
+// Blocks of about `pixels` result pixels: whole rows if they can be, several images if those are small.
+ConvBlock choose_block(const ConvShape& s, DType dtype, bool adjoint, int64_t pixels) {
+  const int64_t height = adjoint ? ceil_div(s.h, s.stride_h) : s.oh, width = adjoint ? ceil_div(s.w, s.stride_w) : s.ow;
+  const int64_t pixel_bytes = (adjoint ? s.o : s.c) / s.groups * static_cast<int64_t>(itemsize(dtype));
+  const int64_t weight_bytes = s.kh * s.kw * (adjoint ? s.c : s.o) * pixel_bytes / s.groups;
+  const int64_t most_bytes = std::clamp(weight_bytes / 4, kBlockBytes, kMostBlockBytes);
+  const auto fits = [&](int64_t images, int64_t rows, int64_t cols) {
+    const int64_t high = std::min((rows - 1) * (adjoint ? 1 : s.stride_h) + s.kh, rows * s.kh);
+    const int64_t wide = (cols - 1) * (adjoint ? 1 : s.stride_w) + s.kw;
+    return images * high * wide * pixel_bytes <= most_bytes;
+  };
+  ConvBlock b{1, 1, even_part(width, pixels)};
+  while (b.cols > kLeastBlockPixels && !fits(1, 1, b.cols)) b.cols = even_part(width, b.cols / 2);
+  int64_t rows = std::clamp<int64_t>(pixels / b.cols, 1, height);
+  while (rows > 1 && !fits(1, rows, b.cols)) --rows;
+  b.rows = even_part(height, rows);
+  if (b.rows < height || b.cols < width) return b;
+  int64_t images = std::max<int64_t>(1, std::min(s.n, pixels / (height * width)));
+  while (images > 1 && !fits(images, height, width)) --images;
+  b.images = even_part(s.n, images);
+  return b;
+}
+
+// Blocks of all phases.
+int64_t count_blocks(const ConvShape& s, bool adjoint, const ConvBlock& b) {
+  const auto along = [&](int64_t size, int64_t stride, int64_t most) {
+    int64_t blocks = 0;
+    for (int64_t phase = 0; phase < std::min(stride, size); ++phase)
+      blocks += ceil_div(ceil_div(size - phase, stride), most);
+    return blocks;
+  };
+  const int64_t images = ceil_div(s.n, b.images);
+  if (!adjoint) return images * ceil_div(s.oh, b.rows) * ceil_div(s.ow, b.cols);
+  return images * along(s.h, s.stride_h, b.rows) * along(s.w, s.stride_w, b.cols);
+}
+
+// Chooses the blocks of a pass.
 Work split(ConvArgs& args, DType dtype, bool adjoint) {
   const ConvShape& s = args.s;
   if (is_depthwise(s)) {
@@ -153,13 +184,20 @@ Work split(ConvArgs& args, DType dtype, bool adjoint) {
     const int64_t items = ceil_div(s.c, kPanel) * s.n * (adjoint ? s.h * s.stride_w : s.oh);
     return {items, 40 + mac_ns(dtype, 1.5 * macs) / static_cast<double>(items), flops(s)};
   }
-  const int64_t blocks = s.groups * ceil_div((adjoint ? s.c : s.o) / s.groups, kPanel);
+  const int64_t panels = ceil_div((adjoint ? s.c : s.o) / s.groups, kPanel);
   const double total = pass_ns(s, dtype, adjoint);
-  for (args.strip = kStripPixels;; args.strip /= 2) {
-    const int64_t items = blocks * count_strips(s, adjoint, args.strip);
+  args.panels = panels;
+  for (int64_t pixels = kBlockPixels;;) {
+    args.block = choose_block(s, dtype, adjoint, pixels);
+    const int64_t items = s.groups * ceil_div(panels, args.panels) * count_blocks(s, adjoint, args.block);
     const double item_ns = total / static_cast<double>(items);
-    if (args.strip <= 12 || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 4)))
+    const bool least = args.panels == 1 && pixels / 2 < kLeastBlockPixels;
+    if (least || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 8)))
       return {items, item_ns, flops(s)};
+    if (args.panels > 1)
+      args.panels = ceil_div(args.panels, 2);
+    else
+      pixels /= 2;
   }
 }
 
@@ -194,6 +232,39 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool adjoint, const
 }
 
 bool is_f32(const Tensor& t) { return t.dtype() == DType::kFloat32; }
+
+// Chooses the splits of a gradient of the weights, and for dense ones the blocks.
+Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
+  const ConvShape& s = args.s;
+  const int64_t pixels = s.n * s.oh * s.ow, rows = s.kh * s.kw * (s.c / s.groups);
+  const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(s.o * rows + 32 * rows));
+  const auto wanted = std::max(kBusyItems, static_cast<int64_t>(std::min(total / kLongestSplitNs, kMostSplits)));
+  const int64_t most = std::max<int64_t>(1, pixels / kLeastSplitPixels);
+  if (is_depthwise(s)) {
+    // A split's panels come one after the other, and should find its pixels in L2.
+    const int64_t panels = ceil_div(s.c, kPanel), nbytes = static_cast<int64_t>(x.nbytes() + g.nbytes());
+    const int64_t cached = panels > 1 ? std::min<int64_t>(nbytes / kSplitBytes, 256) : 0;
+    args.splits = std::min(std::max(ceil_div(wanted, panels), cached), most);
+    return {panels * args.splits, total / static_cast<double>(panels * args.splits), flops(s)};
+  }
+  args.block = choose_block(s, x.dtype(), false, kBlockPixels);
+  args.rows = even_part(rows, std::max(kLeastGradRows, ceil_div(rows, wanted)));
+  const int64_t parts = s.groups * ceil_div(rows, args.rows);
+  args.splits = std::max<int64_t>(1, std::min({ceil_div(wanted, parts), most, count_blocks(s, false, args.block)}));
+  return {parts * args.splits, total / static_cast<double>(parts * args.splits), flops(s)};
+}
+
+// What is left to do with its splits.
+SumSplitsArgs sum_of(const ConvGradWeightArgs& args, DType dtype) {
+  const ConvShape& s = args.s;
+  SumSplitsArgs sum;
+  sum.splits = args.splits;
+  sum.batch = is_depthwise(s) ? 1 : s.groups;
+  sum.rows = s.kh * s.kw * (is_depthwise(s) ? 1 : s.c / s.groups);
+  sum.cols = s.o / sum.batch;
+  sum.pitch = is_depthwise(s) ? s.c : packed_columns(dtype, sum.cols);
+  return sum;
+}
 
 // ---- several outputs per channel --------------------------------------------------------------------------------
 
@@ -258,32 +329,19 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const ConvShape& s = args.s;
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape);
   if (dw.size() == 0) return dw;
-  const int64_t pixels = s.n * s.oh * s.ow, k = s.kh * s.kw * (s.c / s.groups);
-  const int64_t panels = is_depthwise(s) ? ceil_div(s.c, kPanel) : s.groups * ceil_div(k, kPanel);
-  const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(dw.size() + 32 * k));
-  const auto short_items = static_cast<int64_t>(std::min(total / kLongestSplitNs, kMostSplits));
-  // A depthwise split's panels come one after the other, and should find its pixels in L2.
-  const int64_t nbytes = (source.size() + g.size()) * (is_f32(x) ? 4 : 8);
-  const int64_t cached = is_depthwise(s) && panels > 1 ? std::min<int64_t>(nbytes / kSplitBytes, 256) : 0;
-  const int64_t wanted = std::max(ceil_div(std::max(kBusyItems, short_items), panels), cached);
-  args.splits = std::max<int64_t>(1, std::min(wanted, pixels / kLeastSplitPixels));
-  const Tensor parts = args.splits == 1 ? dw : Tensor::empty(x.dtype(), {args.splits, dw.size()});
-  const int64_t items = panels * args.splits;
-  const auto depthwise =
-      is_f32(x) ? &KernelTable::depthwise2d_grad_weight_f32 : &KernelTable::depthwise2d_grad_weight_f64;
-  const auto dense = is_f32(x) ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64;
+  const Work work = split(args, source, g);
+  const SumSplitsArgs sum = sum_of(args, x.dtype());
+  const Tensor parts = Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch});
+  const bool f32 = is_f32(x);
+  const auto depthwise = f32 ? &KernelTable::depthwise2d_grad_weight_f32 : &KernelTable::depthwise2d_grad_weight_f64;
+  const auto dense = f32 ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64;
   launch(
-      "conv2d_grad_weight", is_depthwise(s) ? depthwise : dense, args,
-      {items, total / static_cast<double>(items), flops(s)},
+      "conv2d_grad_weight", is_depthwise(s) ? depthwise : dense, args, work,
       {read(&ConvGradWeightArgs::x, source), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
-  if (args.splits > 1) {
-    SumSplitsArgs sum;
-    sum.size = dw.size();
-    sum.splits = args.splits;
-    launch("conv2d_grad_weight", is_f32(x) ? &KernelTable::sum_splits_f32 : &KernelTable::sum_splits_f64, sum,
-           {ceil_div(sum.size, kElementBlock), 0.2 * static_cast<double>(kElementBlock * sum.splits)},
-           {read(&SumSplitsArgs::parts, parts), write(&SumSplitsArgs::sum, dw)});
-  }
+  const double panel_ns = 0.2 * static_cast<double>(std::min(sum.cols, kPanel) * sum.rows * (sum.splits + 1));
+  launch("conv2d_grad_weight", f32 ? &KernelTable::sum_splits_f32 : &KernelTable::sum_splits_f64, sum,
+         {sum.batch * ceil_div(sum.cols, kPanel), panel_ns},
+         {read(&SumSplitsArgs::parts, parts), write(&SumSplitsArgs::sum, dw)});
   return dw;
 }
 

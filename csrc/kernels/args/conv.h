@@ -14,33 +14,43 @@ struct ConvShape {
   int64_t groups;
 };
 
-// y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g] in panels. Also its adjoint, dx from g: then x is
-// g, y is dx, `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed. Items:
-// (group, panel, strip of `strip` pixels); in the adjoint for each phase (pixel coordinates modulo the strides).
-// Depthwise kernels (groups = C = O): w is packed as B[KH·KW, C], items are (image, panel, row), `strip` is unused.
+// Result pixels that a work item takes, at most, along each axis.
+struct ConvBlock {
+  int64_t images, rows, cols;
+};
+
+// y = epilogue(conv(x, w)); w packed per group as B[KH·KW·C/g, O/g]. Also its adjoint, dx from g: then x is g, y is dx,
+// `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed. Items: (images, row
+// block, column block, group, `panels` panels of 64 columns), the last ones fastest; in the adjoint for each phase
+// (pixel coordinates modulo the strides). Depthwise kernels (groups = C = O): w is packed as B[KH·KW, C], items are
+// (image, panel, row), `block` and `panels` are unused.
 struct ConvArgs : Epilogue {
   const void* x = nullptr;
   const void* w = nullptr;
   void* y = nullptr;
   ConvShape s{};
-  int64_t strip = 0;
+  ConvBlock block{};
+  int64_t panels = 1;
 };
 
-// dw[split] (splits, O, KH·KW·C/g): each the sum over one range of the output pixels. Item = (split, group, panel of 64
-// columns); depthwise (split, panel of 64 channels).
+// dw[split][group] (KH·KW·C/g, pitch): each the sum over a share of the blocks of output pixels, transposed, rows
+// padded to whole groups of packed columns. Item = (split, group, `rows` rows of dw). Depthwise (KH·KW, C), not padded;
+// item = (split, panel of 64 channels), `block` and `rows` are unused.
 struct ConvGradWeightArgs {
   const void* x = nullptr;
   const void* g = nullptr;
   void* dw = nullptr;
   ConvShape s{};
-  int64_t splits = 1;
+  ConvBlock block{};
+  int64_t splits = 1, rows = 0;
 };
 
-// sum[i] = parts[0][i] + parts[1][i] + …, in this order; item = block of kElementBlock elements.
+// sum[batch][j][i] = parts[0][batch][i][j] + parts[1][batch][i][j] + …, in this order, for i < rows and j < cols; rows
+// of parts are `pitch` apart. Item = (batch, panel of 64 columns).
 struct SumSplitsArgs {
   const void* parts = nullptr;
   void* sum = nullptr;
-  int64_t splits = 1, size = 0;
+  int64_t splits = 1, batch = 1, rows = 0, cols = 0, pitch = 0;
 };
 
 }  // namespace quernel
