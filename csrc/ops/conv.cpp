@@ -16,7 +16,8 @@ constexpr int64_t kBlockPixels = 192;  // so many that their weights' way into L
 constexpr int64_t kLeastBlockPixels = 24;
 constexpr int64_t kBlockBytes = 192 << 10;    // of source pixels: they stay in L2 while all weights pass …
 constexpr int64_t kMostBlockBytes = 1 << 20;  // … unless the weights are so many that it is they who cost
-constexpr double kItemNs = 60e3;
+constexpr int64_t kFewPixels = 96;            // fewer only to keep all threads busy
+constexpr double kItemNs = 150e3;
 constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
 constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
 constexpr int64_t kLeastGradRows = 192;     // of dW in an item, which copies its pixels for them
@@ -191,9 +192,10 @@ Work split(ConvArgs& args, DType dtype, bool adjoint) {
     args.block = choose_block(s, dtype, adjoint, pixels);
     const int64_t items = s.groups * ceil_div(panels, args.panels) * count_blocks(s, adjoint, args.block);
     const double item_ns = total / static_cast<double>(items);
-    const bool least = args.panels == 1 && pixels / 2 < kLeastBlockPixels;
-    if (least || (item_ns <= kItemNs && (items >= kBusyItems || item_ns <= kItemNs / 8)))
-      return {items, item_ns, flops(s)};
+    const bool shortest = args.panels == 1 && pixels / 2 < kLeastBlockPixels;
+    const bool quick = item_ns <= kItemNs || (args.panels == 1 && pixels <= kFewPixels);
+    const bool busy = items >= kBusyItems || item_ns <= kItemNs / 8;
+    if (shortest || (quick && busy)) return {items, item_ns, flops(s)};
     if (args.panels > 1)
       args.panels = ceil_div(args.panels, 2);
     else
