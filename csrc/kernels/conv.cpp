@@ -25,7 +25,8 @@ namespace {
 // often.
 constexpr int64_t kBlockBytes = kTileCols == 16 ? 40 << 10 : 384 << 10;
 
-constexpr int64_t kShortRun = 24;  // elements
+constexpr int64_t kShortRun = 24;   // elements
+constexpr int64_t kFewLines = 256;  // of B, that stay in L1
 
 // Source and result of a pass: (x, y) forward, (g, dx) backward.
 struct Sides {
@@ -81,7 +82,11 @@ class Pass {
   using T = typename V::Scalar;
 
   Pass(const ConvArgs& args, bool adjoint, const Ctx& ctx)
-      : args_(args), shape_(args.s), adjoint_(adjoint), side_(sides(args.s, adjoint)) {
+      : args_(args),
+        shape_(args.s),
+        adjoint_(adjoint),
+        finishing_(args.bias || args.residual || args.pre || args.activation != Activation::kNone),
+        side_(sides(args.s, adjoint)) {
     carve<V>(args, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
     source_.set(static_cast<const T*>(args.x), side_.source_channels, side_.depth, side_.depth, scratch_.source);
   }
@@ -185,28 +190,32 @@ class Pass {
   }
 
   void run_stretch(int64_t col, int cols, int64_t begin, int64_t end) {
-    const int64_t tiles = ceil_div(pixels_, kTileRows), group = shape_.kh * shape_.kw * side_.depth * kPackWidth<T>;
+    const int64_t group = shape_.kh * shape_.kw * side_.depth * kPackWidth<T>;
     const T* b =
         static_cast<const T*>(args_.w) + (group_ * ceil_div(side_.cols, kPackWidth<T>) + col / kPackWidth<T>)*group;
-    const int64_t count = cut(begin, end), length = (end - begin) * kPackWidth<T>;
+    const int64_t count = cut(begin, end), first = group_ * side_.cols + col;
+    // Rows are dealt out evenly.
+    const int64_t tiles = ceil_div(pixels_, kTileRows), least_rows = pixels_ / tiles, longer = pixels_ % tiles;
+    // The next stretch comes into L2 meanwhile, else its first tile would wait for all of it.
+    const int64_t lines = end - begin < kFewLines ? 0 : ceil_div(end - begin, tiles);
     const T* next = b + end * kPackWidth<T>;
+    const T* const* a = scratch_.a;
+    T* const* to = scratch_.c;
     for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t from = pixels_ * tile / tiles, to = pixels_ * (tile + 1) / tiles;
-      const int rows = static_cast<int>(to - from);
+      const int rows = static_cast<int>(least_rows + (tile < longer ? 1 : 0));
       T* c[kTileRows];
-      for (int i = 0; i < rows; ++i) c[i] = scratch_.c[from + i] + col;
-      // The next stretch comes into L2 meanwhile, else its first tile would wait for all of it.
-      for (int64_t i = length * tile / tiles; i < length * (tile + 1) / tiles; i += kPackWidth<T>)
-        __builtin_prefetch(next + i, 0, 2);
-      multiply_tile(Tile<T>{scratch_.a + from, b, c, scratch_.stretch, count, single_, 1, kPackWidth<T>, group, rows,
-                            cols, begin > 0});
-      if (end == depth_) finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, group_ * side_.cols + col});
+      for (int i = 0; i < rows; ++i) c[i] = to[i] + col;
+      for (int64_t i = 0; i < lines; ++i, next += kPackWidth<T>) __builtin_prefetch(next, 0, 2);
+      multiply_tile(Tile<T>{a, b, c, scratch_.stretch, count, single_, 1, kPackWidth<T>, group, rows, cols, begin > 0});
+      if (finishing_ && end == depth_) finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, first});
+      a += rows;
+      to += rows;
     }
   }
 
   const ConvArgs& args_;
   const ConvShape& shape_;
-  const bool adjoint_;
+  const bool adjoint_, finishing_;  // finishing: there is an epilogue
   const Sides side_;
   Scratch<T> scratch_;
   SourceBlock<V> source_;
