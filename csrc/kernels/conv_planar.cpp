@@ -164,10 +164,13 @@ class Planar {
       for (int64_t x = begin; x < end; x += V::kWidth) {
         const int high = static_cast<int>(least(end - x, V::kWidth));
         V square[V::kWidth];
+#pragma GCC unroll 16
         for (int i = 0; i < V::kWidth; ++i)
           square[i] = i < high ? V::load(row + (x + i) * step * channels + c, wide) : V::zero();
         transpose(square);
-        for (int i = 0; i < wide; ++i) square[i].store(to + (c + i) * pitch + x, high);
+#pragma GCC unroll 16
+        for (int i = 0; i < V::kWidth; ++i)
+          if (i < wide) square[i].store(to + (c + i) * pitch + x, high);
       }
     }
   }
@@ -229,19 +232,23 @@ class Planar {
   // A row of pixels, `stride` apart. Where they are neighbours whole vectors are stored, and what is too much of one is
   // overwritten by the next.
   void store_row(const T* sums, T* out, int64_t pixels, int64_t stride) const {
+    const int64_t whole = stride == cols_ && cols_ <= V::kWidth ? pixels - ceil_div(V::kWidth, cols_) : -1;
     for (int64_t x = 0; x < pixels; x += V::kWidth) {
-      const int high = static_cast<int>(least(pixels - x, V::kWidth));
+      const int64_t high = pixels - x;
       for (int first = 0; first < cols_; first += V::kWidth) {
         const int wide = static_cast<int>(least(cols_ - first, V::kWidth));
         V square[V::kWidth];
+        // Unrolled by order: what is indexed would lie in memory.
+#pragma GCC unroll 16
         for (int i = 0; i < V::kWidth; ++i)
           square[i] = i < wide ? V::load(sums + (first + i) * pixels_ + x) : V::zero();
         transpose(square);
-        for (int i = 0; i < high; ++i) {
-          T* to = out + (x + i) * stride + first;
-          if (stride == cols_ && cols_ <= V::kWidth && (pixels - x - i) * stride >= V::kWidth)
+        T* to = out + x * stride + first;
+#pragma GCC unroll 16
+        for (int i = 0; i < V::kWidth; ++i, to += stride) {
+          if (x + i <= whole)
             square[i].store(to);
-          else
+          else if (i < high)
             square[i].store(to, wide);
         }
       }
