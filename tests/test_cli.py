@@ -39,6 +39,15 @@ def test_info_says_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
         assert any(line.split() == [kernel, level] for line in out.splitlines())
 
 
+def test_info_of_a_model_says_what_it_needs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", folder / "net.safetensors", "--input-shape", "2") == 0
+    lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["parameters"].strip() == "82"
+    assert lines["weights"].split() == ["0.3", "KiB"]
+    assert float(lines["packed"].split()[0]) > 0
+    assert lines["batch 64"].split()[:2] == ["4.0", "KiB"]  # one hidden layer of 16
+
+
 def test_train_eval_predict_and_compress(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, out = folder / "net.safetensors", folder / "trained.safetensors"
     assert run("train", net, folder / "data.npz", "--out", out, "--epochs", 15, "--batch-size", 16) == 0

@@ -21,12 +21,14 @@ inline Tensor or_none(const Optional& t) { return t.value_or(Tensor()); }
 // NumPy in and out; defined in register_tensor.cpp.
 Tensor from_numpy(const py::array& array, bool copy);
 py::array to_numpy(const Tensor& t, bool writable);
+const py::dtype& numpy_dtype(DType dtype);
 
 void register_errors(py::module_& m);
 void register_tensor(py::module_& m);
 void register_runtime(py::module_& m);
 void register_probe(py::module_& m);
 void register_plan(py::module_& m);
+void register_replay(py::module_& m);
 void register_profile(py::module_& m);
 void register_elementwise(py::module_& m);
 void register_layout(py::module_& m);

@@ -1,6 +1,10 @@
 // The native module: one register_F per op family.
 #include "bindings/bindings.h"
 
+namespace quernel {
+void register_op(py::module_& m);
+}
+
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Quernel's native engine. Use the documented Python layer; this module checks little.";
   quernel::register_errors(m);
@@ -8,6 +12,8 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_runtime(m);
   quernel::register_probe(m);
   quernel::register_plan(m);
+  quernel::register_replay(m);
+  quernel::register_op(m);
   quernel::register_profile(m);
   quernel::register_elementwise(m);
   quernel::register_layout(m);

@@ -40,6 +40,7 @@ void register_plan(py::module_& m) {
       .def_property_readonly("nbytes", &ArenaPool::nbytes);
   py::class_<Transaction>(m, "Transaction", "Makes a step that runs op by op happen whole or not at all.")
       .def(py::init<>())
+      .def("open", &Transaction::open)
       .def("rollback", &Transaction::rollback)
       .def("close", &Transaction::close);
   py::class_<Recorder>(m, "Recorder", "Records the ops of this thread from its making to finish() or stop().")

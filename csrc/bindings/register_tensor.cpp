@@ -11,18 +11,12 @@
 namespace quernel {
 namespace {
 
-// NumPy's type objects, looked up once each: making one from its name costs a microsecond.
-const py::dtype& numpy_dtype(DType dtype) {
+// One text per dtype, for ever: comparing and hashing them again costs Python nothing.
+py::str dtype_text(DType dtype) {
   static std::array<PyObject*, 8> known{};
-  PyObject*& object = known[static_cast<size_t>(dtype)];
-  if (!object) {
-    // ml_dtypes' bfloat16 is imported only when such a tensor meets NumPy.
-    object = (dtype == DType::kBFloat16 ? py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"))
-                                        : py::dtype(name(dtype)))
-                 .release()
-                 .ptr();
-  }
-  return *reinterpret_cast<const py::dtype*>(&object);
+  PyObject*& text = known[static_cast<size_t>(dtype)];
+  if (!text) text = PyUnicode_InternFromString(name(dtype));
+  return py::reinterpret_borrow<py::str>(text);
 }
 
 DType to_dtype(const py::dtype& dtype) {
@@ -57,6 +51,20 @@ void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
 }
 
 }  // namespace
+
+// NumPy's type objects, looked up once each: making one from its name costs a microsecond.
+const py::dtype& numpy_dtype(DType dtype) {
+  static std::array<PyObject*, 8> known{};
+  PyObject*& object = known[static_cast<size_t>(dtype)];
+  if (!object) {
+    // ml_dtypes' bfloat16 is imported only when such a tensor meets NumPy.
+    object = (dtype == DType::kBFloat16 ? py::dtype::from_args(py::module_::import("ml_dtypes").attr("bfloat16"))
+                                        : py::dtype(name(dtype)))
+                 .release()
+                 .ptr();
+  }
+  return *reinterpret_cast<const py::dtype*>(&object);
+}
 
 // A view of the tensor's memory that keeps the storage alive.
 py::array to_numpy(const Tensor& t, bool writable) {
@@ -99,7 +107,7 @@ Tensor from_numpy(const py::array& given, bool copy) {
 void register_tensor(py::module_& m) {
   py::class_<Tensor>(m, "Tensor", "A contiguous tensor: dtype, shape and a place in a storage.")
       .def_property_readonly("shape", [](const Tensor& t) { return shape_tuple(t.shape()); })
-      .def_property_readonly("dtype", [](const Tensor& t) { return name(t.dtype()); })
+      .def_property_readonly("dtype", [](const Tensor& t) { return dtype_text(t.dtype()); })
       .def_property_readonly("ndim", &Tensor::rank)
       .def_property_readonly("size", &Tensor::size)
       .def_property_readonly("nbytes", &Tensor::nbytes)

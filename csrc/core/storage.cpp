@@ -11,7 +11,7 @@ std::atomic<int64_t> live{0};
 std::atomic<uint64_t> next{0};
 }  // namespace
 
-Storage::Storage(std::byte* data, size_t nbytes, bool readonly, std::function<void()> release)
+Storage::Storage(Key, std::byte* data, size_t nbytes, bool readonly, std::function<void()> release)
     : data_(data),
       nbytes_(nbytes),
       readonly_(readonly),
@@ -31,12 +31,12 @@ Storage::~Storage() {
 
 std::shared_ptr<Storage> Storage::allocate(size_t nbytes) {
   auto* data = static_cast<std::byte*>(cpu_allocator().allocate(nbytes));
-  return std::shared_ptr<Storage>(new Storage(data, nbytes, false, {}));
+  return std::make_shared<Storage>(Key{}, data, nbytes, false, nullptr);
 }
 
 std::shared_ptr<Storage> Storage::borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release) {
   if (!release) release = [] {};
-  return std::shared_ptr<Storage>(new Storage(static_cast<std::byte*>(data), nbytes, readonly, std::move(release)));
+  return std::make_shared<Storage>(Key{}, static_cast<std::byte*>(data), nbytes, readonly, std::move(release));
 }
 
 uint64_t Storage::next_id() { return next.load(std::memory_order_relaxed); }

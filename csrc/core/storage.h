@@ -9,11 +9,14 @@
 namespace quernel {
 
 class Storage {
+  struct Key {};  // only allocate() and borrow() make one
+
  public:
   static std::shared_ptr<Storage> allocate(size_t nbytes);  // contents undefined
   // Memory owned by someone else; `release` runs when the last view is gone.
   static std::shared_ptr<Storage> borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release);
 
+  Storage(Key, std::byte* data, size_t nbytes, bool readonly, std::function<void()> release);
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   ~Storage();
@@ -34,17 +37,19 @@ class Storage {
   uint64_t departures() const { return departures_.load(std::memory_order_relaxed); }
   void note_departure() { departures_.fetch_add(1, std::memory_order_relaxed); }
 
+  // Writes by tensors that were made on this storage; kept here because a counter of its own would be an allocation.
+  std::atomic<uint64_t>& writes() { return writes_; }
+
   static int64_t live_count();  // storages alive now, for leak tests
 
  private:
-  Storage(std::byte* data, size_t nbytes, bool readonly, std::function<void()> release);
-
   std::byte* data_;
   size_t nbytes_;
   bool readonly_;
   bool from_host_ = false;
   uint64_t id_;
   std::atomic<uint64_t> departures_{0};
+  std::atomic<uint64_t> writes_{0};
   std::function<void()> release_;  // empty: the allocator's own block
 };
 

@@ -8,8 +8,13 @@
 namespace quernel {
 
 Tensor::Tensor(std::shared_ptr<Storage> storage, int64_t offset_bytes, DType dtype, const Shape& shape)
-    : impl_(std::make_shared<Impl>(Impl{
-          std::move(storage), offset_bytes, dtype, shape, std::make_shared<std::atomic<uint64_t>>(0), nullptr, {}})) {}
+    : impl_(std::make_shared<Impl>()) {
+  impl_->version = VersionCounter(storage, &storage->writes());
+  impl_->storage = std::move(storage);
+  impl_->offset = offset_bytes;
+  impl_->dtype = dtype;
+  impl_->shape = shape;
+}
 
 Tensor Tensor::empty(DType dtype, const Shape& shape) {
   return Tensor(Storage::allocate(static_cast<size_t>(shape.volume()) * itemsize(dtype)), 0, dtype, shape);

@@ -61,8 +61,8 @@ class Tensor {
  private:
   struct Impl {
     std::shared_ptr<Storage> storage;
-    int64_t offset;
-    DType dtype;
+    int64_t offset = 0;
+    DType dtype = DType::kFloat32;
     Shape shape;
     VersionCounter version;
     VersionCounter segment;  // of the segment that this tensor was rehomed into, if any

@@ -37,7 +37,7 @@ int64_t ArenaPool::nbytes() const {
 }
 
 Plan::Plan(const Recorder& recorder, const std::vector<Tensor>& outputs)
-    : epoch_(isa_epoch()), written_(recorder.written_) {
+    : epoch_(isa_epoch()), work_ns_(recorder.program_.work_ns()), written_(recorder.written_) {
   const Program& program = recorder.program_;
   for (const Tensor& t : recorder.arguments_) arguments_.push_back({t.dtype(), t.shape(), false});
   for (const Tensor& t : outputs) outputs_.push_back({t.dtype(), t.shape(), false});
@@ -112,22 +112,30 @@ bool Plan::stale() const {
          });
 }
 
-bool Plan::shares_memory(const std::vector<Tensor>& arguments) const {
+bool Plan::shares_memory(std::span<std::byte* const> arguments) const {
+  const auto bytes = [&](size_t i) { return Bytes{arguments[i], arguments[i] + arguments_[i].nbytes()}; };
   for (size_t i = 0; i < arguments.size(); ++i) {
-    const Bytes range{arguments[i].data(), arguments[i].data() + arguments[i].nbytes()};
-    const auto touches = [&](const Bytes& other) { return range.overlaps(other); };
+    const auto touches = [range = bytes(i)](const Bytes& other) { return range.overlaps(other); };
     if (std::any_of(external_writes_.begin(), external_writes_.end(), touches)) return true;
     if (!arguments_[i].written) continue;
     if (std::any_of(external_reads_.begin(), external_reads_.end(), touches)) return true;
     for (size_t j = 0; j < arguments.size(); ++j) {
-      if (j != i && touches({arguments[j].data(), arguments[j].data() + arguments[j].nbytes()})) return true;
+      if (j != i && touches(bytes(j))) return true;
     }
   }
   return false;
 }
 
 bool Plan::valid(const std::vector<Tensor>& arguments) const {
-  if (stale() || arguments.size() != arguments_.size() || shares_memory(arguments)) return false;
+  if (arguments.size() != arguments_.size()) return false;
+  std::vector<std::byte*> memory;
+  memory.reserve(arguments.size());
+  for (const Tensor& t : arguments) memory.push_back(t.data());
+  return valid_at(memory);
+}
+
+bool Plan::valid_at(std::span<std::byte* const> arguments) const {
+  if (stale() || shares_memory(arguments)) return false;
   return std::all_of(grads_.begin(), grads_.end(),
                      [](const GradGuard& g) { return !g.guarded || g.param.grad_slot().has_grad == g.initial; });
 }
@@ -146,14 +154,14 @@ void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
   }
 }
 
-void Plan::run(const std::vector<std::byte*>& bases) const {
+void Plan::run(const std::byte* const* bases) const {
   alignas(64) std::byte args[kMaxArgsSize];
   Profile* profile = Profile::current();
   for (size_t i = 0; i < steps_.size(); ++i) {
     const CompiledStep& step = steps_[i];
     std::memcpy(args, args_.data() + step.args, step.args_size);
     for (size_t p = step.patches; p < step.patches_end; ++p) {
-      const void* address = bases[static_cast<size_t>(patches_[p].base)] + patches_[p].offset;
+      const void* address = bases[patches_[p].base] + patches_[p].offset;
       std::memcpy(args + patches_[p].field, &address, sizeof(address));
     }
     if (profile) profile->set_label(step.label);
@@ -162,17 +170,13 @@ void Plan::run(const std::vector<std::byte*>& bases) const {
   if (profile) profile->set_label("");
 }
 
-void Plan::commit(const std::vector<Tensor>& arguments) const {
+void Plan::commit() const {
   for (const auto& version : written_) version->fetch_add(1, std::memory_order_relaxed);
-  for (size_t i = 0; i < arguments.size(); ++i) {
-    if (arguments_[i].written) arguments[i].bump_version();
-  }
   for (const GradGuard& g : grads_) g.param.grad_slot().has_grad = g.final;
   for (const auto& [state, total] : streams_) reinterpret_cast<uint64_t*>(state.data())[1] += total;
 }
 
-std::vector<Tensor> Plan::replay(const std::vector<Tensor>& arguments, ArenaPool& arenas) const {
-  check_arguments(arguments);
+void Plan::replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const {
   // Returns the arena and lets the workers park, also when a step throws.
   struct Scope {
     ArenaPool& arenas;
@@ -182,20 +186,28 @@ std::vector<Tensor> Plan::replay(const std::vector<Tensor>& arguments, ArenaPool
       arenas.release(std::move(arena));
     }
   };
-  std::vector<Tensor> outputs;
-  std::vector<std::byte*> bases;
-  bases.reserve(1 + arguments.size() + outputs_.size());
   auto arena = arenas.acquire(arena_nbytes_);
   ThreadPool::instance().enter();
-  Scope scope{arenas, std::move(arena)};
-  bases.push_back(scope.arena->data());
+  const Scope scope{arenas, std::move(arena)};
+  bases[0] = scope.arena->data();
+  run(bases.data());
+  commit();
+}
+
+std::vector<Tensor> Plan::replay(const std::vector<Tensor>& arguments, ArenaPool& arenas) const {
+  check_arguments(arguments);
+  std::vector<Tensor> outputs;
+  std::vector<std::byte*> bases{nullptr};
+  bases.reserve(1 + arguments.size() + outputs_.size());
   for (const Tensor& t : arguments) bases.push_back(t.data());
   for (const TensorSpec& spec : outputs_) {
     outputs.push_back(Tensor::empty(spec.dtype, spec.shape));
     bases.push_back(outputs.back().data());
   }
-  run(bases);
-  commit(arguments);
+  replay_into(bases, arenas);
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    if (arguments_[i].written) arguments[i].bump_version();
+  }
   return outputs;
 }
 

@@ -7,6 +7,7 @@
 #pragma once
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,7 +43,24 @@ class Plan {
   // `arguments` must have the recorded dtypes and shapes.
   std::vector<Tensor> replay(const std::vector<Tensor>& arguments, ArenaPool& arenas) const;
 
+  // What an argument or a result was recorded as.
+  struct TensorSpec {
+    DType dtype;
+    Shape shape;
+    bool written;  // an argument, in place
+
+    size_t nbytes() const { return static_cast<size_t>(shape.volume()) * itemsize(dtype); }
+  };
+  const std::vector<TensorSpec>& arguments() const { return arguments_; }
+  const std::vector<TensorSpec>& outputs() const { return outputs_; }
+
+  // valid() and replay() for callers that have memory of the recorded sizes in hand. `bases` holds a place for the
+  // arena's address, then those of the arguments, of which none may be written, and of the results.
+  bool valid_at(std::span<std::byte* const> arguments) const;
+  void replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const;
+
   int64_t arena_nbytes() const { return arena_nbytes_; }
+  double work_ns() const { return work_ns_; }   // estimated, on one thread
   std::vector<std::string> step_names() const;  // "op:kernel" in order, after fusion
 
  private:
@@ -58,11 +76,6 @@ class Plan {
     Work work;
     size_t args, args_size;
     size_t patches, patches_end;
-  };
-  struct TensorSpec {
-    DType dtype;
-    Shape shape;
-    bool written;
   };
   struct GradGuard {
     Tensor param;
@@ -83,10 +96,10 @@ class Plan {
   void compile(const Program& program, const std::vector<int64_t>& offsets);
   void keep(const std::shared_ptr<Storage>& storage);
   static void merge(std::vector<Bytes>& ranges);
-  bool shares_memory(const std::vector<Tensor>& arguments) const;
+  bool shares_memory(std::span<std::byte* const> arguments) const;
   void check_arguments(const std::vector<Tensor>& arguments) const;
-  void run(const std::vector<std::byte*>& bases) const;
-  void commit(const std::vector<Tensor>& arguments) const;
+  void run(const std::byte* const* bases) const;
+  void commit() const;
 
   uint64_t epoch_;
   std::vector<CompiledStep> steps_;
@@ -94,6 +107,7 @@ class Plan {
   std::vector<Patch> patches_;
   size_t first_visible_write_ = 0;  // step index
   int64_t arena_nbytes_ = 0;
+  double work_ns_;
   std::vector<TensorSpec> arguments_, outputs_;
   std::vector<External> externals_;
   std::vector<Bytes> external_reads_, external_writes_;  // disjoint, in order

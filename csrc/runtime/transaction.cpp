@@ -8,15 +8,19 @@ namespace {
 thread_local Transaction* open_transaction = nullptr;
 }
 
-Transaction::Transaction() : outermost_(open_transaction == nullptr), first_storage_(Storage::next_id()) {
-  if (outermost_) open_transaction = this;
+void Transaction::open() {
+  if (open_transaction != nullptr) return;
+  first_storage_ = Storage::next_id();
+  outermost_ = true;
+  open_transaction = this;
 }
 
-Transaction::~Transaction() { close(); }
-
 void Transaction::close() {
-  if (outermost_) open_transaction = nullptr;
+  if (!outermost_) return;
+  open_transaction = nullptr;
   outermost_ = false;
+  saved_.clear();
+  flags_.clear();
 }
 
 Transaction* Transaction::current() { return open_transaction; }

@@ -10,8 +10,8 @@ namespace quernel {
 
 class Transaction {
  public:
-  Transaction();   // opens; nests by doing nothing
-  ~Transaction();  // closes, keeping what was written
+  Transaction() = default;
+  ~Transaction() { close(); }
   Transaction(const Transaction&) = delete;
   Transaction& operator=(const Transaction&) = delete;
 
@@ -21,7 +21,8 @@ class Transaction {
   void save(const Tensor& tensor);               // the same without that exception
   void before_grad_change(const Tensor& param);  // remembers has_grad
   void rollback();
-  void close();  // before destruction, for callers without scopes
+  void open();   // nests by doing nothing; may be opened again once closed
+  void close();  // keeps what was written
 
  private:
   struct Saved {
@@ -32,8 +33,8 @@ class Transaction {
     Tensor tensor;
     bool has_grad;
   };
-  bool outermost_;  // and open
-  uint64_t first_storage_;
+  bool outermost_ = false;  // and open
+  uint64_t first_storage_ = 0;
   std::vector<Saved> saved_;
   std::vector<SavedFlag> flags_;
 };

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,16 +27,9 @@ Hook = Callable[[Tensor], Tensor | None]
 _creation = itertools.count()
 
 
-class _Mode(threading.local):
-    enabled = True
-
-
-_mode = _Mode()
-
-
 def is_grad_enabled() -> bool:
     """Whether ops on this thread note down how to compute gradients."""
-    return _mode.enabled
+    return recording.local.thread.grad_enabled
 
 
 @contextmanager
@@ -51,11 +43,12 @@ def no_grad() -> Iterator[None]:
         >>> y.requires_grad
         False
     """
-    before, _mode.enabled = _mode.enabled, False
+    thread = recording.local.thread
+    before, thread.grad_enabled = thread.grad_enabled, False
     try:
         yield
     finally:
-        _mode.enabled = before
+        thread.grad_enabled = before
 
 
 class Node:
@@ -106,9 +99,10 @@ class Node:
 
 def needs_grad(*inputs: object) -> bool:
     """Whether the result of an op on these inputs needs a gradient."""
-    if not _mode.enabled:
+    thread = recording.local.thread
+    if not thread.grad_enabled:
         return False
-    if recording.current() is not None:
+    if thread.current is not None:
         _guard(inputs)
     for x in inputs:  # noqa: SIM110 - any() takes twice as long
         if isinstance(x, Tensor) and x._requires_grad:

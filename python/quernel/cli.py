@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from quernel.graph.trace import Input
     from quernel.nn.module import Module
 
 _NPZ = "data file: .npz with arrays x (samples first) and y (labels)"
@@ -47,7 +48,13 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     info = command(
-        "info", _info, "show what the engine uses on this machine: instruction sets, threads, CUDA"
+        "info",
+        _info,
+        "show what the engine uses on this machine (instruction sets, threads, CUDA), or a model's memory",
+    )
+    info.add_argument("model", type=Path, nargs="?", help="model file: show what it needs when frozen")
+    info.add_argument(
+        "--input-shape", type=_shape, help="one sample, such as 28,28,1 (if the file does not tell)"
     )
     info.add_argument("--kernels", action="store_true", help="also list which level serves each kernel")
 
@@ -142,6 +149,9 @@ def _info(args: argparse.Namespace) -> None:
 
     import quernel as qn
 
+    if args.model is not None:
+        _model_info(args.model, args.input_shape)
+        return
     qn.show_config()
     versions = []
     for name in ("numpy", "safetensors", "ml_dtypes", "tqdm", "matplotlib", "scikit-learn"):
@@ -158,6 +168,34 @@ def _info(args: argparse.Namespace) -> None:
         width = max(map(len, coverage))
         for kernel, level in coverage.items():
             print(f"  {kernel:<{width}}  {level}")
+
+
+def _model_info(path: Path, input_shape: tuple[int, ...] | None) -> None:
+    net = _load(path)
+    _sample_inputs(net, path, input_shape)  # says how to tell the shape
+    frozen = net.freeze(max_batch=64, input_shape=input_shape)
+    memory = {batch: frozen.memory(batch) for batch in (1, 16, 64)}
+    rows = {
+        "parameters": f"{net.summary(input_shape, show=False).parameters:,}",
+        "weights": _kib(memory[1].weights),
+        "packed": _kib(frozen.packed_nbytes) + " (for the kernels, shared by all batch sizes)",
+        **{f"batch {n}": _kib(m.arena) + " of intermediate results" for n, m in memory.items()},
+    }
+    for name, text in rows.items():
+        print(f"{name + ':':<12}{text}")
+
+
+def _kib(nbytes: int) -> str:
+    return f"{nbytes / 1024:,.1f} KiB"
+
+
+def _sample_inputs(net: Module, path: Path, input_shape: tuple[int, ...] | None) -> Sequence[Input]:
+    from quernel.graph.trace import inputs_of
+
+    inputs = inputs_of(net, input_shape)
+    if inputs is None:
+        raise ValueError(f"{path}: does not tell the shape of a sample; pass --input-shape, such as 28,28,1")
+    return inputs
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -184,7 +222,6 @@ def _summary(args: argparse.Namespace) -> None:
 
 def _profile(args: argparse.Namespace) -> None:
     import quernel as qn
-    from quernel.graph.trace import inputs_of
 
     for out in (args.trace, args.plot):
         if out is not None:
@@ -194,11 +231,7 @@ def _profile(args: argparse.Namespace) -> None:
     if args.threads is not None:
         qn.runtime.set_num_threads(args.threads)
     net = _load(args.model)
-    inputs = inputs_of(net, args.input_shape)
-    if inputs is None:
-        raise ValueError(
-            f"{args.model}: does not tell the shape of a sample; pass --input-shape, such as 28,28,1"
-        )
+    inputs = _sample_inputs(net, args.model, args.input_shape)
     rng = np.random.default_rng(0)
     samples = [
         rng.standard_normal((args.batch_size, *i.shape)).astype(i.dtype)

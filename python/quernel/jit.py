@@ -23,7 +23,7 @@ from quernel import _core, recording
 from quernel.autograd import is_grad_enabled, no_grad
 from quernel.errors import ArgumentError, StateError
 from quernel.ops.op import current_tracer
-from quernel.signature import PLAIN, SEQUENCES, Call, Variables
+from quernel.signature import PLAIN, SEQUENCES, Call, Variable, Variables
 from quernel.tensor import Tensor
 
 P = ParamSpec("P")
@@ -49,13 +49,16 @@ class _Plan:
     output: Any  # structure of the result, `_Slot`s for tensors
     epoch: int  # of recording.epoch(), when the guards were last seen to hold
 
-    def holds(self, arguments: list[_core.Tensor]) -> bool:
+    def guards_hold(self) -> bool:
         now = recording.epoch()
         if self.epoch != now:
             if not all(guard.holds() for guard in self.guards):
                 return False
             self.epoch = now
-        return self.native.valid(arguments)
+        return True
+
+    def result(self, outputs: list[_core.Tensor]) -> Any:
+        return _rebuild(self.output, [Tensor(t) for t in outputs])
 
 
 @dataclass
@@ -64,6 +67,16 @@ class _Signature:
     warm: bool = False
     attempts: int = 0
     plans: list[_Plan] = field(default_factory=list)
+
+
+@dataclass
+class _Latest:
+    """The plan of the latest replay, for which the next call need not be taken apart if its arguments are alike."""
+
+    plan: _Plan
+    native: _core.Replayer
+    grad_enabled: bool
+    variables: list[Variable]
 
 
 @dataclass(frozen=True)
@@ -82,33 +95,58 @@ class Jitted(Generic[P, R]):
         self._arenas = _core.ArenaPool()
         self._logged: set[str] = set()
         self._variables = Variables(fn)
+        self._latest: _Latest | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if _inside.jitted or current_tracer() is not None:  # a part of the call around it
             return self._fn(*args, **kwargs)
+        latest = self._latest
+        if latest is not None and not kwargs:
+            outputs = self._again(latest, args)
+            if outputs is not None:
+                again: R = latest.plan.result(outputs)
+                return again
         call = Call()
         args_, kwargs_ = call.take(args), call.take(kwargs)
         call.key.append(is_grad_enabled())
-        self._variables.add_to(call)
+        variables = self._variables.add_to(call)
         with self._lock:
             if call.obstacle:
                 self._tell(call.obstacle)
                 return self._eager(args_, kwargs_)
             signature = self._signature(tuple(call.key), call.kept)
             for plan in signature.plans:
-                if plan.holds(call.tensors):
+                if plan.guards_hold() and plan.native.valid(call.tensors):
                     try:
                         outputs = plan.native.replay(call.tensors, self._arenas)
                     except (
                         ArgumentError
                     ):  # data refused, nothing happened: `fn` may know what to do, or raises
                         return self._eager(args_, kwargs_)
-                    result: R = _rebuild(plan.output, [Tensor(t) for t in outputs])
+                    if not kwargs:
+                        self._note(plan, args, variables)
+                    result: R = plan.result(outputs)
                     return result
             if not signature.warm or signature.attempts >= _MAX_ATTEMPTS:
                 signature.warm = True
                 return self._eager(args_, kwargs_)
             return self._record(signature, call.tensors, args_, kwargs_)
+
+    def _again(self, latest: _Latest, args: tuple[Any, ...]) -> list[_core.Tensor] | None:
+        """Replays the latest plan if it serves these arguments too; else the call must be taken apart."""
+        if latest.grad_enabled is not is_grad_enabled() or not all(v.unchanged() for v in latest.variables):
+            return None
+        with self._lock:
+            if not latest.plan.guards_hold():
+                return None
+            try:
+                return latest.native.run(args)
+            except ArgumentError:  # data refused, nothing happened
+                return None
+
+    def _note(self, plan: _Plan, args: tuple[Any, ...], variables: list[Variable]) -> None:
+        native = _core.Replayer.make(plan.native, self._arenas, args, Tensor)
+        self._latest = None if native is None else _Latest(plan, native, is_grad_enabled(), variables)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """A jitted method: bound like a function, with plans of its own for each object."""
@@ -247,11 +285,12 @@ def jit(fn: Callable[P, R] | None = None) -> Jitted[P, R] | Callable[[Callable[P
 
 
 class FrozenMemory:
-    """What the plans of one frozen model share: its packed weights and temporary memory."""
+    """What the plans of one frozen model share: its packed weights and temporary memory; and the short way to them."""
 
     def __init__(self) -> None:
         self.constants = _core.DerivedCache()
         self.arenas = _core.ArenaPool()
+        self.runner = _core.ArrayRunner(self.arenas)
 
 
 class FrozenPlan:

@@ -58,24 +58,36 @@ class Recording:
         self.native.abandon(reason)
 
 
-class _State(threading.local):
-    current: Recording | None = None
-    undo: list[Callable[[], None]] | None = None  # while a step may still be rolled back
+class _Thread:
+    """What a thread has open, and whether its ops note down how to compute gradients."""
+
+    __slots__ = ("current", "grad_enabled", "transaction", "undo")
+
+    def __init__(self) -> None:
+        self.grad_enabled = True
+        self.current: Recording | None = None
+        self.transaction = _core.Transaction()  # opened and closed over and over: making one takes longer
+        self.undo: list[Callable[[], None]] | None = None  # while a step may still be rolled back
 
 
-_state = _State()
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.thread = _Thread()  # found once, its attributes cost next to nothing
+
+
+local = _Local()
 _changes = itertools.count(1)
 _epoch = 0
 
 
 def current() -> Recording | None:
     """The recording of this thread, or None."""
-    return _state.current
+    return local.thread.current
 
 
 def enter(recording: Recording | None) -> None:
     """Makes `recording` this thread's current one (`None`: no more)."""
-    _state.current = recording
+    local.thread.current = recording
 
 
 def epoch() -> int:
@@ -85,7 +97,7 @@ def epoch() -> int:
 
 def guard(owner: Any, name: str, value: Any) -> None:
     """Notes that `owner.name` was read and steered the call."""
-    recording = _state.current
+    recording = local.thread.current
     if recording is not None:
         key = (id(owner), name)
         noted = recording.guards.get(key)
@@ -95,7 +107,7 @@ def guard(owner: Any, name: str, value: Any) -> None:
 
 def host_read(what: str) -> None:
     """Notes that the numbers in a tensor are looked at on the host."""
-    recording = _state.current
+    recording = local.thread.current
     if recording is not None:
         recording.abandon(f"{what} reads values on the host")
 
@@ -104,7 +116,7 @@ def host_write(what: str) -> None:
     """Notes a change of state that guards may refer to, once it is made."""
     global _epoch
     _epoch = next(_changes)
-    recording = _state.current
+    recording = local.thread.current
     if recording is not None:
         recording.abandon(f"{what} changes host state")
 
@@ -115,13 +127,13 @@ def on_rollback(undo: Callable[[], None]) -> None:
     The native transaction restores the contents of tensors that existed before; this is for host state (an optimizer's
     new segment, an attribute). Outside a transaction nothing is ever rolled back, and `undo` is forgotten.
     """
-    if _state.undo is not None:
-        _state.undo.append(undo)
+    if local.thread.undo is not None:
+        local.thread.undo.append(undo)
 
 
 def in_transaction() -> bool:
     """Whether a transaction is open on this thread."""
-    return _state.undo is not None
+    return local.thread.undo is not None
 
 
 class transaction:
@@ -130,29 +142,29 @@ class transaction:
     Inside an open transaction another one does nothing: only what leaves the outermost one is undone.
     """
 
-    __slots__ = ("_native",)
+    __slots__ = ("_thread",)
 
-    _native: _core.Transaction | None
+    _thread: _Thread | None  # None inside another one
 
     def __enter__(self) -> None:
-        if _state.undo is None:
-            self._native = _core.Transaction()
-            _state.undo = []
-        else:
-            self._native = None
+        thread = local.thread
+        self._thread = thread if thread.undo is None else None
+        if self._thread is not None:
+            thread.transaction.open()
+            thread.undo = []
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
-        native = self._native
-        if native is None:
+        thread = self._thread
+        if thread is None:
             return
         try:
             if kind is not None:
-                native.rollback()
-                for undo in reversed(_state.undo or ()):
+                thread.transaction.rollback()
+                for undo in reversed(thread.undo or ()):
                     undo()
         finally:
-            _state.undo = None
-            native.close()
+            thread.undo = None
+            thread.transaction.close()
 
 
 def is_ours(filename: str) -> bool:

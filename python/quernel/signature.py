@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -77,6 +77,19 @@ class Call:
         return (id(value), *[(name, self.constant(item)) for name, item in plain.items()])
 
 
+class Variable(NamedTuple):
+    """A variable as a call found it."""
+
+    read: Callable[[], Any]
+    value: Any
+    constant: Any  # what stands for the value in the key; None if that is just its identity
+
+    def unchanged(self) -> bool:
+        """Whether the very object is still there, and no plain value in it has changed."""
+        value = self.read()
+        return value is self.value and (self.constant is None or Call().constant(value) == self.constant)
+
+
 class Variables:
     """Variables that a function reads from its closure, its defaults and its module.
 
@@ -97,14 +110,20 @@ class Variables:
             None  # looked for at the first call, when names are bound
         )
 
-    def add_to(self, call: Call) -> None:
+    def add_to(self, call: Call) -> list[Variable]:
+        """Adds them to the call's key; returns what was found."""
         if self._read is None:
             self._read = []
             for value in self._bound:
                 self._watch(functools.partial(_same, value), value, set())
             self._follow(self._fn, set())
+        found = []
         for read in self._read:
-            call.key.append(call.constant(read()))
+            value = read()
+            constant = call.constant(value)
+            call.key.append(constant)
+            found.append(Variable(read, value, None if _stays(value) else constant))
+        return found
 
     def _follow(self, fn: Any, seen: set[int]) -> None:
         if not isinstance(fn, FunctionType) or id(fn) in seen:
@@ -144,6 +163,11 @@ class Variables:
     def _reads(self) -> list[Callable[[], Any]]:
         assert self._read is not None
         return self._read
+
+
+def _stays(value: Any) -> bool:
+    """Whether an object means the same as long as it is the same."""
+    return not (type(value) in (tuple, list, dict) or _is_users(value))
 
 
 def _is_users(value: Any) -> bool:

@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,14 @@ from quernel.tensor import Tensor
 Array = npt.NDArray[Any]
 
 _MAX_EXACT = 32  # plans kept for a model whose batches cannot be padded
+
+
+class Memory(NamedTuple):
+    """Bytes that a frozen model holds."""
+
+    weights: int  # its copy, from which plans for further batch sizes are recorded and which is pickled
+    packed: int  # as the kernels read them, where that is another layout
+    arena: int  # intermediate results of one call
 
 
 class Frozen:
@@ -56,7 +64,6 @@ class Frozen:
         self._max_batch = max_batch
         self._lock = threading.Lock()
         self._graph: Graph | None = None
-        self._dtype: np.dtype[Any] | None = None
         self._pending = source if isinstance(source, Module) else None
         self._reset()
         if isinstance(source, Graph):
@@ -66,17 +73,13 @@ class Frozen:
         graph = optimize(keep_dense(graph, self._max_batch))
         graph = replace(graph, weights={k: tensor(w.detach().numpy()) for k, w in graph.weights.items()})
         self._padded = independent_rows(graph)
-        if len(graph.inputs) == 1 and isinstance(graph.outputs, Ref):
-            self._dtype = np.dtype(next(iter(graph.inputs.values())).dtype)
         self._reset()
         self._graph, self._pending = graph, None
 
     def _reset(self) -> None:
         self._plans: dict[int, FrozenPlan] = {}
-        self._ready: dict[
-            tuple[int, ...], FrozenPlan
-        ] = {}  # the short way: one array in, one out, no padding
         self._memory = FrozenMemory()
+        self._run_ready = self._memory.runner.run  # the short way: one array in, one out, no padding
 
     @property
     def graph(self) -> Graph:
@@ -112,6 +115,16 @@ class Frozen:
         """Bytes of temporary memory of one call at the largest batch size so far."""
         return self._memory.arenas.nbytes
 
+    def memory(self, batch: int = 1) -> Memory:
+        """What a call at this batch size needs, beside the arrays that go in and come out.
+
+        Raises:
+            StateError: the shapes of its inputs are not known before the first call.
+        """
+        weights = sum(w.numpy().nbytes for w in self.graph.weights.values())
+        plan = self._plan(bucket(batch, self._max_batch) if self._padded else batch)
+        return Memory(weights, self.packed_nbytes, plan.native.arena_nbytes)
+
     def __call__(self, *inputs: npt.ArrayLike) -> Any:
         """The model's output for a batch of any size.
 
@@ -125,11 +138,10 @@ class Frozen:
             ShapeError: a shape does not fit; the message says which one would.
             DTypeError: an array does not hold numbers.
         """
-        x = inputs[0] if len(inputs) == 1 else None
-        if type(x) is np.ndarray and x.dtype is self._dtype and x.flags.c_contiguous:
-            ready = self._ready.get(x.shape)
-            if ready is not None and not ready.native.stale():
-                return ready.replay([x])[0]
+        if len(inputs) == 1:
+            y = self._run_ready(inputs[0])
+            if y is not None:
+                return y
         graph = self._graph or self._graph_for(inputs)
         if len(inputs) != len(graph.inputs):
             names = ", ".join(graph.inputs)
@@ -173,11 +185,11 @@ class Frozen:
             if plan is None:
                 if not self._padded and len(self._plans) >= _MAX_EXACT:
                     self._plans.pop(next(iter(self._plans)))
-                    self._ready.clear()
+                    self._memory.runner.clear()
                 plan = self._record(size)
                 self._plans[size] = plan
-                if self._dtype is not None:
-                    self._ready[next(iter(self.graph.inputs.values())).at(size)] = plan
+                if len(self.graph.inputs) == 1 and isinstance(self.graph.outputs, Ref):
+                    self._memory.runner.add(plan.native)
             return plan
 
     def _record(self, size: int) -> FrozenPlan:

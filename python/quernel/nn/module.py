@@ -69,13 +69,13 @@ class Module(Verbs, Hookable):
         raise NotImplementedError(f"[module] {type(self).__name__} defines no forward(self, x)")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if recording.in_transaction():
+        if recording.in_transaction():  # inside another module's call
             return self._call(args, kwargs)
         with recording.transaction():  # a call that fails leaves statistics and sizes as they were
             return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if recording.current() is not None:
+        if recording.local.thread.current is not None:
             recording.guard(self, "_structure", self._structure)
         args = tuple([self._as_input(arg) for arg in args])
         if kwargs:
@@ -109,11 +109,10 @@ class Module(Verbs, Hookable):
                 return value
             value = self._as_array(value)
             value = ops.as_tensor(value)
-        dtype = value.dtype
-        if dtype == "bool" or (dtype not in FLOATING and self._has_integers()):
+        dtype, wanted = value.dtype, self.dtype
+        if dtype in (wanted, "bool") or (dtype not in FLOATING and self._has_integers()):
             return value
-        wanted = self._input_dtype()
-        return value if wanted is None or wanted == dtype else value.astype(wanted)
+        return value.astype(wanted) if wanted in FLOATING else value
 
     def _as_array(self, value: Any) -> Any:
         """An array of a dtype that tensors have: narrow floats as the parameters' dtype, integers in a wider one."""

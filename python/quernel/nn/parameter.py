@@ -48,7 +48,8 @@ class Parameter(Tensor):
     @property
     def dtype(self) -> str:
         """Element type, as NumPy names it."""
-        return self._future_dtype if self.is_unsized else self._t.dtype
+        native: Any = self._t  # every call of a module looks here
+        return self._future_dtype if native is None else native.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:

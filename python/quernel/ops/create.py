@@ -79,9 +79,13 @@ def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
         return Tensor(_core.full((), data, scalar_dtype(data) if dtype is None else dtype_name(dtype)))
     if type(data) is int and dtype is None and -(2**63) <= data < 2**63:
         return Tensor(_long(data))
-    array = _array(data, dtype)
     recording.host_read("array constant")
-    return Tensor(_core.from_numpy(array, False))
+    if type(data) is np.ndarray and dtype is None:
+        try:
+            return Tensor(_core.from_numpy(data, False))
+        except DTypeError:
+            pass  # below, with what to do about it
+    return Tensor(_core.from_numpy(_array(data, dtype), False))
 
 
 def _long(value: int) -> _core.Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_on_tape
-from quernel.errors import ShapeError
+from quernel.errors import QuernelError, ShapeError
 from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
@@ -64,24 +64,25 @@ def matmul(x: TensorLike, other: TensorLike) -> Tensor:
         tensor([[11.]], dtype=float32)
     """
     a, b = as_tensor(x), as_tensor(other)
-    out_shape = _matmul_rule(a, b).shape
-    sa, sb = a._t.shape, b._t.shape
-    ta = a._t if len(sa) > 1 else a._t.reshape((1, *sa))
-    tb = b._t if len(sb) > 1 else b._t.reshape((*sb, 1))
-    sma, smb = ta.shape, tb.shape
-    product = _core.matmul(ta, tb)
-    smy = product.shape
-    out = product.reshape(out_shape)
+    ta, tb = a._t, b._t
+    try:
+        out = _core.matmul(ta, tb)
+    except (QuernelError, TypeError):  # the latter of a parameter without a size
+        _matmul_rule(a, b)  # says it in Python's names
+        raise
     if not needs_grad(a, b):
         return Tensor(out)
+    sa, sb = ta.shape, tb.shape
 
     def backward(g: Tensor, ta: Tensor | None, tb: Tensor | None) -> Gradients:
-        gm = g._t.reshape(smy)
+        # Vectors as the matrices that they stood for.
+        sma, smb = sa if len(sa) > 1 else (1, *sa), sb if len(sb) > 1 else (*sb, 1)
+        gm = g._t.reshape((*broadcast_shapes("matmul", sma[:-2], smb[:-2]), sma[-2], smb[-1]))
         ga = gb = None
         if tb is not None:
-            ga = unbroadcast(Tensor(_core.matmul(gm, tb._t, transpose_b=True)), sma).reshape(sa)
+            ga = unbroadcast(Tensor(_core.matmul(gm, tb._t.reshape(smb), transpose_b=True)), sma).reshape(sa)
         if ta is not None:
-            gb = unbroadcast(Tensor(_core.matmul(ta._t, gm, transpose_a=True)), smb).reshape(sb)
+            gb = unbroadcast(Tensor(_core.matmul(ta._t.reshape(sma), gm, transpose_a=True)), smb).reshape(sb)
         return ga, gb
 
     return put_on_tape(
@@ -136,29 +137,33 @@ def linear(
     a, w = as_tensor(x), as_tensor(weight)
     b = None if bias is None else as_tensor(bias)
     r = None if residual is None else as_tensor(residual)
-    shape = _linear_rule(a, w, b, activation, r).shape
     ta, tw = a._t, w._t
-    rows, features = math.prod(shape[:-1]), tw.shape[1]
-    flat = ta.reshape((rows, features))
-    tr = None if r is None else r._t.reshape((rows, shape[-1]))
+    tb, tr = None if b is None else b._t, None if r is None else r._t
     taped = needs_grad(a, w, b, r)
-    y, pre = _core.linear(
-        flat, tw, None if b is None else b._t, tr, activation or "none", taped and needs_input(activation)
-    )
-    out = y.reshape(shape)
+    try:
+        y, pre = _core.linear(ta, tw, tb, tr, activation or "none", taped and needs_input(activation))
+    except (QuernelError, TypeError):  # the latter of an activation that is no text
+        _linear_rule(a, w, b, activation, r)  # says it in Python's names
+        raise
     if not taped:
-        return Tensor(out)
+        return Tensor(y)
     want_a, want_w, want_b, want_r = (t is not None and bool(t._requires_grad) for t in (a, w, b, r))
-    x_shape, y_shape = ta.shape, y.shape
+    x_shape, shape = ta.shape, y.shape
 
-    def backward(g: Tensor, flat: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
-        gz = activation_gradient(activation, z, g._t.reshape(y_shape))
+    def backward(g: Tensor, x: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
+        gz = activation_gradient(activation, z, g._t)
+        rows = gz.reshape((math.prod(shape[:-1]), shape[-1]))
         return (
-            None if w is None else Tensor(_core.matmul(gz, w._t).reshape(x_shape)),
-            None if flat is None else Tensor(_core.matmul(gz, flat._t, transpose_a=True)),
-            Tensor(_core.sum(gz, [0])) if want_b else None,
-            Tensor(gz.reshape(shape)) if want_r else None,
+            None if w is None else Tensor(_core.matmul(rows, w._t).reshape(x_shape)),
+            None if x is None else Tensor(_grad_weight(rows, x._t)),
+            Tensor(_core.sum(rows, [0])) if want_b else None,
+            Tensor(gz) if want_r else None,
         )
 
-    saved = (flat if want_w else None, tw if want_a else None, saved_for(activation, y, pre))
-    return put_on_tape(out, (a, w, b, r), backward, saved)
+    saved = (ta if want_w else None, tw if want_a else None, saved_for(activation, y, pre))
+    return put_on_tape(y, (a, w, b, r), backward, saved)
+
+
+def _grad_weight(rows: _core.Tensor, x: _core.Tensor) -> _core.Tensor:
+    flat = x.reshape((rows.shape[0], x.shape[-1]))
+    return _core.matmul(rows, flat, transpose_a=True)

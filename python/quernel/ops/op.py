@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
+from quernel import _core
 from quernel.errors import ArgumentError, DTypeError
 
 P = ParamSpec("P")
@@ -85,7 +85,7 @@ def numpy_names(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        for theirs, ours in _NUMPY_NAMES.items():
+        for theirs, ours in _NUMPY_NAMES.items() if kwargs else ():
             if theirs in kwargs:
                 if ours in kwargs:
                     raise ArgumentError(f"[{function.__name__}] {theirs} is another name of {ours}; give one")
@@ -103,22 +103,8 @@ class NotTensorLike(DTypeError):
         self.reason = reason
 
 
-class _State(threading.local):
-    tracer: Tracer | None = None
-
-
-_state = _State()
-
-
-def current_tracer() -> Tracer | None:
-    """The tracer of this thread, or None while ops compute."""
-    return _state.tracer
-
-
-def set_tracer(tracer: Tracer | None) -> Tracer | None:
-    """Sends this thread's op calls to ``tracer`` (None: computes again); returns the tracer before."""
-    before, _state.tracer = _state.tracer, tracer
-    return before
+current_tracer: Callable[[], Tracer | None] = _core.current_tracer
+set_tracer: Callable[[Tracer | None], Tracer | None] = _core.set_tracer
 
 
 def op(shape: Callable[..., Specs], name: str = "") -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -134,17 +120,14 @@ def op(shape: Callable[..., Specs], name: str = "") -> Callable[[Callable[P, R]]
         known_as = name or function.__name__
         entry = OPS[known_as] = Op(known_as, function, shape)
 
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            tracer = _state.tracer
-            try:
-                if tracer is None:
-                    return function(*args, **kwargs)
-                result: R = tracer.call(entry, entry.bind(args, kwargs))
-                return result
-            except NotTensorLike as error:
-                raise DTypeError(f"[{entry.name}] {error.reason}") from None
+        def traced(tracer: Tracer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return tracer.call(entry, entry.bind(args, kwargs))
 
+        def refused(error: NotTensorLike) -> NoReturn:
+            raise DTypeError(f"[{entry.name}] {error.reason}") from None
+
+        call = _core.op_call(function, traced, refused, NotTensorLike)
+        functools.update_wrapper(call, function)
         return numpy_names(call) if "dim" in function.__annotations__ else call
 
     return register
