@@ -51,7 +51,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(params=_QUANT_ISAS)
 def quant_isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Like `isa`, and the AMX kernels on emulated tiles: for int8."""
+    """Like `isa`, and the AMX kernels on emulated tiles: for int8 and bfloat16."""
     yield from _at_level(request.param)
 
 

@@ -203,7 +203,7 @@ class Planar {
 
   void store(int64_t n, Span rows, Span cols, int64_t group) {
     const int64_t channels = adjoint_ ? s_.c : s_.o;
-    const bool plain = !args_.residual && !args_.pre;
+    const bool plain = !args_.residual && !args_.gate && !args_.pre;
     if (plain) add_bias(group);
     for (int64_t r = 0; r < rows.size; ++r) {
       const int64_t y = y_.first + (rows.first + r) * y_.stride, x = x_.first + cols.first * x_.stride;

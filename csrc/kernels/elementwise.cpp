@@ -6,11 +6,13 @@
 // elementwise_binary.cpp.
 #include "kernels/args/elementwise.h"
 
+#include <cstddef>
 #include <cstring>
 #include <type_traits>
 
 #include "kernels/elementwise_float.h"
 #include "kernels/isa.h"
+#include "kernels/simd/bf16.h"
 #include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -141,6 +143,19 @@ void cast_block(const From* x, To* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
 }
 
+// Through float, whatever the other dtype: as ml_dtypes and PyTorch convert.
+template <class From>
+void narrow_block(const From* x, uint16_t* y, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = to_bf16(static_cast<float>(x[i]));
+}
+
+template <class To>
+void widen_block(const uint16_t* x, To* y, int64_t n) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(from_bf16(x[i]));
+}
+
 // bool is stored as uint8_t, but only 0 and 1.
 template <class From>
 void bool_block(const From* x, uint8_t* y, int64_t n) {
@@ -148,18 +163,33 @@ void bool_block(const From* x, uint8_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] != 0;
 }
 
+void cast_bf16(const CastArgs& a, Range e) {
+  const int64_t n = e.end - e.begin;
+  const uint16_t* x = static_cast<const uint16_t*>(a.x) + e.begin;
+  if (a.to == DType::kBool) {
+    uint8_t* y = static_cast<uint8_t*>(a.y) + e.begin;
+    for (int64_t i = 0; i < n; ++i) y[i] = from_bf16(x[i]) != 0;
+  } else {
+    visit(a.to, [&]<class To>(To) { widen_block(x, static_cast<To*>(a.y) + e.begin, n); });
+  }
+}
+
 }  // namespace
 
 Status unary(const UnaryArgs& a, Range r, const Ctx&) {
   const Range e = elements(r, a.size);
+  if (a.op == UnaryOp::kCopy) {
+    const int64_t item = static_cast<int64_t>(itemsize(a.dtype)), from = e.begin * item;
+    std::memcpy(static_cast<std::byte*>(a.y) + from, static_cast<const std::byte*>(a.x) + from,
+                static_cast<size_t>((e.end - e.begin) * item));
+    return {};
+  }
   visit(a.dtype, [&]<class T>(T) {
     const int64_t n = e.end - e.begin;
     const T* x = static_cast<const T*>(a.x) + e.begin;
     T* y = static_cast<T*>(a.y) + e.begin;
     if (a.op >= UnaryOp::kFloor) {
       if constexpr (std::is_floating_point_v<T>) unary_floating(a.op, x, y, n, a.params);  // ops/ refuses integers
-    } else if (a.op == UnaryOp::kCopy) {
-      std::memcpy(y, x, static_cast<size_t>(n) * sizeof(T));
     } else if (a.op == UnaryOp::kLogicalNot) {
       unary_map<T>(a.op)(x, static_cast<uint8_t*>(a.y) + e.begin, n);
     } else {
@@ -179,10 +209,18 @@ Status clip(const ClipArgs& a, Range r, const Ctx&) {
 
 Status cast(const CastArgs& a, Range r, const Ctx&) {
   const Range e = elements(r, a.size);
+  if (a.from == DType::kBFloat16) {
+    cast_bf16(a, e);
+    return {};
+  }
   visit(a.from, [&]<class From>(From) {
     const From* x = static_cast<const From*>(a.x) + e.begin;
     if (a.to == DType::kBool) {
       bool_block(x, static_cast<uint8_t*>(a.y) + e.begin, e.end - e.begin);
+      return;
+    }
+    if (a.to == DType::kBFloat16) {
+      narrow_block(x, static_cast<uint16_t*>(a.y) + e.begin, e.end - e.begin);
       return;
     }
     visit(a.to, [&]<class To>(To) { cast_block(x, static_cast<To*>(a.y) + e.begin, e.end - e.begin); });

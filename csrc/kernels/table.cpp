@@ -6,6 +6,8 @@ namespace quernel::QUERNEL_ISA {
 // matmul
 Fn<GemmArgs> gemm_f32, gemm_f64;
 Fn<PackArgs> pack_f32, pack_f64;
+Fn<Bf16GemmArgs> gemm_bf16;
+Fn<Bf16PackArgs> pack_bf16;
 
 // conv
 Fn<ConvArgs> conv2d_f32, conv2d_f64;
@@ -132,6 +134,8 @@ extern constinit const Level level{
             .gemm_f64 = entry<gemm_f64>,
             .pack_f32 = entry<pack_f32>,
             .pack_f64 = entry<pack_f64>,
+            .gemm_bf16 = entry<gemm_bf16>,
+            .pack_bf16 = entry<pack_bf16>,
             // conv
             .conv2d_f32 = entry_with<conv2d_f32, conv2d_f32_scratch>,
             .conv2d_f64 = entry_with<conv2d_f64, conv2d_f64_scratch>,

@@ -1,6 +1,7 @@
 // The index of the engine: one pointer per kernel. Every ISA level (and CUDA) fills a KernelTable; a null entry falls
 // to the next lower CPU level (runtime/dispatch.h) and raises on CUDA.
 #pragma once
+#include "kernels/args/bf16.h"
 #include "kernels/args/conv.h"
 #include "kernels/args/elementwise.h"
 #include "kernels/args/embedding.h"
@@ -36,6 +37,8 @@ struct KernelTable {
   // matmul
   Kernel<GemmArgs> gemm_f32, gemm_f64;
   Kernel<PackArgs> pack_f32, pack_f64;
+  Kernel<Bf16GemmArgs> gemm_bf16;
+  Kernel<Bf16PackArgs> pack_bf16;
   // conv
   Kernel<ConvArgs> conv2d_f32, conv2d_f64;
   Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;

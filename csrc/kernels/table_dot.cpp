@@ -4,6 +4,7 @@
 
 namespace quernel::QUERNEL_ISA {
 
+Fn<Bf16GemmArgs> gemm_bf16;
 Fn<QGemmArgs> gemm_u8s8;
 Fn<QConvArgs> conv2d_u8s8;
 ScratchFn<QConvArgs> conv2d_u8s8_scratch;
@@ -15,6 +16,7 @@ extern constinit const Level level{
     .emulated = kEmulatedTiles,
     .table =
         {
+            .gemm_bf16 = entry<gemm_bf16>,
             .gemm_u8s8 = entry<gemm_u8s8>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
             .sparse_u8s8 = entry<sparse_u8s8>,

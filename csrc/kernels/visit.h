@@ -11,7 +11,7 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// Calls f(T{}) with the C++ type of the dtype; bool is uint8_t. bfloat16 has no kernels yet: ops/ refuses it.
+// Calls f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take bfloat16 see to it first.
 template <class F>
 inline void visit(DType dtype, F f) {
   switch (dtype) {

@@ -176,7 +176,7 @@ void launch_binary(const char* op, BinaryOp kind, const Value& a, const Value& b
 }  // namespace
 
 Tensor unary(const char* op, UnaryOp kind, const Tensor& x, const Params& params) {
-  check_supported(op, x.dtype());
+  if (kind != UnaryOp::kCopy) check_supported(op, x.dtype());
   check<DTypeError>(!wants_floating(kind) || is_floating(x.dtype()), op, "expects a floating-point tensor, x is ",
                     name(x.dtype()), "; cast it first");
   const bool logical = kind == UnaryOp::kLogicalNot || kind == UnaryOp::kCopy;
@@ -240,8 +240,6 @@ Tensor clip(const Tensor& x, double lo, double hi) {
 
 Tensor cast(const Tensor& x, DType dtype) {
   if (dtype == x.dtype()) return copy(x);
-  check_supported("cast", x.dtype());
-  check_supported("cast", dtype);
   const Tensor y = Tensor::empty(dtype, x.shape());
   CastArgs args;
   args.from = x.dtype();
@@ -275,7 +273,6 @@ void copy_into(const Tensor& dst, const Tensor& src) {
   check<ShapeError>(dst.shape() == src.shape(), "copy", "cannot copy ", src.shape(), " into ", dst.shape());
   check<DTypeError>(dst.dtype() == src.dtype(), "copy", "cannot copy ", name(src.dtype()), " into ", name(dst.dtype()),
                     "; cast it first");
-  check_supported("copy", src.dtype());
   launch_unary("copy", UnaryOp::kCopy, src, dst);
 }
 

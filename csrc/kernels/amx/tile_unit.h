@@ -3,6 +3,7 @@
 //                           (on workers of our pool), otherwise the destructor restores what the thread had
 //   zero<T>, load<T>(rows, stride), store<T>(rows, stride)    always all 16 rows of 64 bytes, stride in bytes
 //   dot_u8s8<C, A, B>       C (16 x 16 int32) += A (16 rows x 64 u8) · B (16 k-groups x 16 columns x 4 s8)
+//   dot_bf16<C, A, B>       C (16 x 16 float) += A (16 rows x 32 bfloat16) · B (16 pairs of k x 16 columns x 2)
 // At the amx level the bodies are instructions. At amx_emulated they are plain C++, so that everything built on tiles
 // is tested on machines without them; that level is never chosen unless asked for by name.
 #pragma once

@@ -18,7 +18,7 @@ _CONV_TRANSPOSE = (
 )
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "Linear": ("in_features", "out_features", "bias"),
+    "Linear": ("in_features", "out_features", "bias", "precision"),
     "Conv1d": _CONV,
     "Conv2d": _CONV,
     "ConvTranspose1d": _CONV_TRANSPOSE,
@@ -81,6 +81,7 @@ _PRESENCE = {
     "affine": "weight",
     "elementwise_affine": "weight",
 }  # arguments that say whether a parameter exists
+_LATER = ("precision",)  # arguments that older files lack; None stands for their absence
 _NOT_INFERRED = ("SparseLinear",)  # whose parameters do not tell
 
 
@@ -154,7 +155,8 @@ def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
             children[str(key)] = _build(child, f"{path}.{key}".lstrip("."), made)
         module = nn.Sequential(children) if name == "Sequential" else nn.Residual(**children)
     elif name in _ARGUMENTS:
-        args = {key: _read(data["args"][key]) for key in _ARGUMENTS[name]}
+        given = dict.fromkeys(_LATER) | data["args"]
+        args = {key: _read(given[key]) for key in _ARGUMENTS[name]}
         if name not in _NOT_INFERRED:
             args.update({key: None for key in _SIZES if key in args})
         module = getattr(nn, name)(**args)

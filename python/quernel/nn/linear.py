@@ -23,6 +23,8 @@ class Linear(SizedByInput):
         in_features: size of the last axis of x; None takes it from the first input.
         out_features: size of the last axis of y.
         bias: whether to add one.
+        precision: "bf16" multiplies in bfloat16 with float32 sums, see `ops.linear`; None in the dtype of the weight.
+            `compile` sets it.
 
     Shapes:
         x (..., in_features), weight (out_features, in_features), bias (out_features) -> y (..., out_features).
@@ -34,11 +36,18 @@ class Linear(SizedByInput):
 
     _size_name = "in_features"
 
-    def __init__(self, in_features: int | None, out_features: int, bias: bool = True) -> None:
+    def __init__(
+        self,
+        in_features: int | None,
+        out_features: int,
+        bias: bool = True,
+        precision: str | None = None,
+    ) -> None:
         self.in_features = positive("linear", "in_features", in_features) if in_features is not None else None
         self.out_features = positive("linear", "out_features", out_features)
         self.weight = Parameter()
         self.bias = Parameter() if bias else None
+        self.precision = precision
         self._size(in_features)
 
     def _build(self, channels: int) -> None:
@@ -51,10 +60,12 @@ class Linear(SizedByInput):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer."""
-        return ops.linear(x, self.weight, self.bias)
+        return ops.linear(x, self.weight, self.bias, precision=self.precision)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}" + (", bias=False" if self.bias is None else "")
+        bias = ", bias=False" if self.bias is None else ""
+        precision = f", precision={self.precision!r}" if self.precision else ""
+        return f"{self.in_features}, {self.out_features}{bias}{precision}"
 
 
 class Identity(Module):

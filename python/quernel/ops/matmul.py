@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_on_tape
-from quernel.errors import QuernelError, ShapeError
+from quernel.errors import ArgumentError, DTypeError, QuernelError, ShapeError, UnsupportedError
 from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
@@ -23,6 +23,8 @@ from quernel.ops.shapes import (
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quernel.ops.create import TensorLike
 
 
@@ -90,8 +92,23 @@ def matmul(x: TensorLike, other: TensorLike) -> Tensor:
     )
 
 
+def check_precision(op: str, precision: str | None, dtype: str) -> None:
+    """Raises unless operands of this dtype can be multiplied in this precision."""
+    if precision not in (None, "bf16"):
+        raise ArgumentError(f"[{op}] precision is 'bf16' or None, got {precision!r}")
+    if precision == "bf16" and dtype not in ("float32", "bfloat16"):
+        raise DTypeError(
+            f"[{op}] precision 'bf16' takes float32 or bfloat16, x is {dtype}; cast it, or leave it at None"
+        )
+
+
 def _linear_rule(
-    x: Any, weight: Any, bias: Any = None, activation: str | None = None, residual: Any = None
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    activation: str | None = None,
+    residual: Any = None,
+    precision: str | None = None,
 ) -> Spec:
     check_activation("linear", activation)
     a, w = spec_of(x), spec_of(weight)
@@ -105,6 +122,7 @@ def _linear_rule(
         )
     shape = (*a.shape[:-1], w.shape[0])
     check_addends("linear", a.dtype, shape, bias, residual)
+    check_precision("linear", precision, a.dtype)
     return Spec(shape, a.dtype)
 
 
@@ -115,6 +133,7 @@ def linear(
     bias: TensorLike | None = None,
     activation: str | None = None,
     residual: TensorLike | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Returns ``activation(x @ weight.T + bias + residual)``, all in one pass over the output.
 
@@ -125,10 +144,14 @@ def linear(
         activation: "relu", "relu6", "hardswish", "gelu", "silu", "tanh", "sigmoid" or None. Fused or
             applied afterwards, the bits are the same.
         residual: Of the output's shape, (..., out_features).
+        precision: "bf16" rounds the operands of this product, and of the two of its backward pass, to bfloat16; sums,
+            results and gradients stay float32. None multiplies in the dtype of the operands. Operands that are
+            bfloat16 themselves are multiplied likewise, their result is rounded to bfloat16; they have no gradients.
 
     Raises:
         ShapeError: Feature counts or shapes do not fit.
-        DTypeError: The dtypes differ, or are not floating.
+        DTypeError: The dtypes differ, or are not floating, or not those that `precision` takes.
+        UnsupportedError: A bfloat16 tensor wants a gradient.
 
     Example:
         >>> qn.ops.linear(qn.ones((1, 3)), qn.ones((2, 3)), qn.tensor([0.0, -5.0]), activation="relu")
@@ -140,22 +163,31 @@ def linear(
     ta, tw = a._t, w._t
     tb, tr = None if b is None else b._t, None if r is None else r._t
     taped = needs_grad(a, w, b, r)
+    in_bf16 = precision == "bf16" or ta.dtype == "bfloat16"
+    if precision is not None:
+        check_precision("linear", precision, a.dtype)
+    if taped and ta.dtype == "bfloat16":
+        raise UnsupportedError(
+            "[linear] bfloat16 tensors have no gradients; train float32 ones with precision='bf16'"
+        )
+    multiply = _core.linear_bf16 if in_bf16 else _core.linear
     try:
-        y, pre = _core.linear(ta, tw, tb, tr, activation or "none", taped and needs_input(activation))
+        y, pre = multiply(ta, tw, tb, tr, activation or "none", taped and needs_input(activation))
     except (QuernelError, TypeError):  # the latter of an activation that is no text
-        _linear_rule(a, w, b, activation, r)  # says it in Python's names
+        _linear_rule(a, w, b, activation, r, precision)  # says it in Python's names
         raise
     if not taped:
         return Tensor(y)
     want_a, want_w, want_b, want_r = (t is not None and bool(t._requires_grad) for t in (a, w, b, r))
     x_shape, shape = ta.shape, y.shape
+    product = _core.matmul_bf16 if in_bf16 else _core.matmul
 
     def backward(g: Tensor, x: Tensor | None, w: Tensor | None, z: Tensor | None) -> Gradients:
         gz = activation_gradient(activation, z, g._t)
         rows = gz.reshape((math.prod(shape[:-1]), shape[-1]))
         return (
-            None if w is None else Tensor(_core.matmul(rows, w._t).reshape(x_shape)),
-            None if x is None else Tensor(_grad_weight(rows, x._t)),
+            None if w is None else Tensor(product(rows, w._t).reshape(x_shape)),
+            None if x is None else Tensor(_grad_weight(product, rows, x._t)),
             Tensor(_core.sum(rows, [0])) if want_b else None,
             Tensor(gz) if want_r else None,
         )
@@ -164,6 +196,5 @@ def linear(
     return put_on_tape(y, (a, w, b, r), backward, saved)
 
 
-def _grad_weight(rows: _core.Tensor, x: _core.Tensor) -> _core.Tensor:
-    flat = x.reshape((rows.shape[0], x.shape[-1]))
-    return _core.matmul(rows, flat, transpose_a=True)
+def _grad_weight(product: Callable[..., _core.Tensor], rows: _core.Tensor, x: _core.Tensor) -> _core.Tensor:
+    return product(rows, x.reshape((rows.shape[0], x.shape[-1])), transpose_a=True)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from quernel.errors import ArgumentError
+from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.optim import OPTIMIZERS, Optimizer
 from quernel.runtime import check_device
@@ -13,7 +14,9 @@ from quernel.suggest import suggestion
 from quernel.training.objective import Recipe, check_metrics, check_weights, resolved
 from quernel.training.trainer import Clipping, Trainer
 
-_PRECISIONS = {"fp32": "float32", "fp64": "float64"}
+# The dtype of the parameters, and the precision of the layers that have a choice.
+_PRECISIONS = {"fp32": ("float32", None), "fp64": ("float64", None), "bf16": ("float32", "bf16")}
+_CHOOSING = (Linear,)
 
 
 def compile(
@@ -34,10 +37,15 @@ def compile(
     check_device(device)
     if precision not in _PRECISIONS:
         raise ArgumentError(f"[compile] unknown precision {precision!r}{suggestion(precision, _PRECISIONS)}")
-    have, wanted = net.dtype, _PRECISIONS[precision]
+    have, (wanted, products) = net.dtype, _PRECISIONS[precision]
     if have is not None and have != wanted:
         raise ArgumentError(
             f"[compile] the parameters are {have}, precision {precision!r} wants {wanted}; call net.to({wanted!r})"
+        )
+    layers = [module for module in net.modules() if isinstance(module, _CHOOSING)]
+    if products is not None and not layers:
+        raise ArgumentError(
+            f"[compile] precision {precision!r} concerns nn.Linear, and the model has none; use 'fp32'"
         )
     check_metrics(metrics)
     check_metrics(weighted_metrics)
@@ -45,6 +53,9 @@ def compile(
     recipe = Recipe(resolved(loss), loss_weights, metrics, weighted_metrics)
     clipping = Clipping(_limit("clip_norm", clip_norm), _limit("clip_value", clip_value))
     chosen = _optimizer(net, optimizer)
+    for layer in layers:
+        if layer.precision != products:
+            layer.precision = products
     net._session["trainer"] = Trainer(net, chosen, recipe, clipping, run_eagerly)
 
 

@@ -1,0 +1,38 @@
+// Products of bfloat16 with sums in fp32.
+#pragma once
+#include "kernels/args/epilogue.h"
+
+namespace quernel {
+
+// Operands are rounded and laid out by pack_bf16, K padded with zeros to whole blocks: A as rows [M][K], B as groups of
+// 16 columns [N/16][K/2][16][2], the last one padded with zeros. A block of a group is one AMX tile.
+inline constexpr int64_t kBf16Block = 32;
+inline constexpr int64_t kBf16Group = 16;
+
+// What a work item covers.
+inline constexpr int64_t kBf16Strip = 32;
+inline constexpr int64_t kBf16Columns = 64;
+
+// C[M, N] = epilogue(A · B); item = (64 columns, strip of 32 rows), strips fastest. `dtype` is that of C, bias,
+// residual and pre. bfloat16 is rounded wherever separate ops would round: after the bias, the residual and the
+// activation.
+struct Bf16GemmArgs : Epilogue {
+  const void* a = nullptr;
+  const void* b = nullptr;
+  void* c = nullptr;
+  DType dtype{};
+  int64_t m = 0, n = 0, k = 0;  // k: padded
+};
+
+// A matrix of `rows` x k with any strides, float32 or bfloat16, as rows of A or as columns of B (then `rows` are N);
+// item = 16 of them.
+struct Bf16PackArgs {
+  const void* src = nullptr;
+  void* dst = nullptr;
+  DType dtype{};
+  bool as_columns = false;
+  int64_t rows = 0, k = 0;
+  int64_t src_row = 0, src_k = 0;
+};
+
+}  // namespace quernel

@@ -1,0 +1,97 @@
+// bfloat16 matrix products. A work item is a strip of 32 rows times 64 columns; consecutive items walk down the rows,
+// so that B stays in L2. A dot object leaves the strip's sums in an L1 buffer, 32 x 64 floats: tiles can store nowhere
+// else, and one epilogue serves every level. Through that buffer fp32 output costs a copy, K / 2 times cheaper than the
+// product.
+#include "kernels/args/bf16.h"
+#include "kernels/epilogue.h"
+#include "kernels/simd/bf16.h"
+
+#if defined(__AMX_BF16__) || defined(QUERNEL_AMX_EMULATED)
+#include "kernels/amx/strip_dot_bf16.h"
+#else
+#include "kernels/simd/strip_dot_bf16.h"
+#endif
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+#if defined(__AMX_BF16__) || defined(QUERNEL_AMX_EMULATED)
+using StripDot = Bf16TileDot;
+#else
+using StripDot = Bf16RegisterDot;
+#endif
+
+// Part of the output: `rows` x `cols` from (row, column) on.
+struct Place {
+  int64_t row, column;
+  int rows, cols;
+};
+
+void finish_float(const Bf16GemmArgs& g, const Place& at, const float* acc) {
+  float* base = static_cast<float*>(g.c);
+  float* c[kBf16Strip];
+  for (int r = 0; r < at.rows; ++r) {
+    c[r] = base + (at.row + r) * g.n + at.column;
+    __builtin_memcpy(c[r], acc + r * kBf16Columns, static_cast<size_t>(at.cols) * sizeof(float));
+  }
+  finish(Finish<float>{&g, base, c, at.rows, at.cols, at.column});
+}
+
+inline float rounded(float x) { return from_bf16(to_bf16(x)); }
+
+// x = round(x + y)
+inline void add_rounded(float* x, const uint16_t* y, int n) {
+  for (int j = 0; j < n; ++j) x[j] = rounded(x[j] + from_bf16(y[j]));
+}
+
+inline void narrow(const float* x, uint16_t* y, int n) {
+  for (int j = 0; j < n; ++j) y[j] = to_bf16(x[j]);
+}
+
+void finish_bf16(const Bf16GemmArgs& g, const Place& at, float* acc) {
+  const auto place = [&](const void* p, int r) {
+    return static_cast<const uint16_t*>(p) + (at.row + r) * g.n + at.column;
+  };
+  float* rows[kBf16Strip];
+  for (int r = 0; r < at.rows; ++r) {
+    float* x = rows[r] = acc + r * kBf16Columns;
+    if (g.bias) {
+      add_rounded(x, static_cast<const uint16_t*>(g.bias) + at.column, at.cols);
+    } else {
+      for (int j = 0; j < at.cols; ++j) x[j] = rounded(x[j]);
+    }
+    if (g.residual) add_rounded(x, place(g.residual, r), at.cols);
+    if (g.pre) narrow(x, const_cast<uint16_t*>(place(g.pre, r)), at.cols);
+  }
+  Epilogue activation;
+  activation.activation = g.activation;
+  finish(Finish<float>{&activation, acc, rows, at.rows, at.cols, 0});
+  for (int r = 0; r < at.rows; ++r) narrow(rows[r], const_cast<uint16_t*>(place(g.c, r)), at.cols);
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int least(int64_t a, int64_t b) { return static_cast<int>(a < b ? a : b); }
+
+}  // namespace
+
+Status gemm_bf16(const Bf16GemmArgs& g, Range range, const Ctx& ctx) {
+  alignas(64) float acc[kBf16Strip * kBf16Columns];
+  StripDot dot(ctx);
+  const int64_t strips = ceil_div(g.m, kBf16Strip);
+  for (int64_t item = range.begin; item < range.end; ++item) {
+    Place at;
+    at.row = item % strips * kBf16Strip;
+    at.column = item / strips * kBf16Columns;
+    at.rows = least(g.m - at.row, kBf16Strip);
+    at.cols = least(g.n - at.column, kBf16Columns);
+    dot(static_cast<const uint16_t*>(g.a) + at.row * g.k, g.k, at.rows,
+        static_cast<const uint16_t*>(g.b) + at.column * g.k, g.k, static_cast<int>(ceil_div(at.cols, kBf16Group)), acc);
+    if (g.dtype == DType::kFloat32)
+      finish_float(g, at, acc);
+    else
+      finish_bf16(g, at, acc);
+  }
+  return {};
+}
+
+}  // namespace quernel::QUERNEL_ISA

@@ -1,0 +1,103 @@
+#include "ops/bf16.h"
+
+#include "core/error.h"
+#include "runtime/derived.h"
+
+namespace quernel::ops {
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t padded_depth(int64_t k) { return ceil_div(k, kBf16Block) * kBf16Block; }
+
+// A matrix of `rows` x k elements of t; `along_k` if k is contiguous, else the rows are.
+struct Matrix {
+  const Tensor& t;
+  int64_t rows, k;
+  bool along_k;
+};
+
+Tensor packed(const Matrix& m, bool as_columns) {
+  const int64_t rows = as_columns ? ceil_div(m.rows, kBf16Group) * kBf16Group : m.rows;
+  const Tensor dst = Tensor::empty(DType::kBFloat16, {rows, padded_depth(m.k)});
+  if (dst.size() == 0) return dst;
+  Bf16PackArgs args;
+  args.dtype = m.t.dtype();
+  args.as_columns = as_columns;
+  args.rows = m.rows;
+  args.k = m.k;
+  args.src_row = m.along_k ? m.k : 1;
+  args.src_k = m.along_k ? 1 : m.rows;
+  launch("pack", &KernelTable::pack_bf16, args,
+         {ceil_div(m.rows, kBf16Group), 0.1 * static_cast<double>(kBf16Group * padded_depth(m.k))},
+         {read(&Bf16PackArgs::src, m.t), write(&Bf16PackArgs::dst, dst)});
+  return dst;
+}
+
+Tensor rows_of(const Matrix& a) {
+  const bool ready = a.t.dtype() == DType::kBFloat16 && a.along_k && a.k == padded_depth(a.k);
+  return ready ? a.t : packed(a, false);
+}
+
+Tensor columns_of(const Matrix& b) {
+  return derived(b.t, b.along_k ? "bf16_columns" : "bf16_rows", [&] { return packed(b, true); });
+}
+
+void multiply(const char* op, const Matrix& a, const Matrix& b, const Tensor& c, const EpilogueSpec& epilogue,
+              const Tensor& pre) {
+  if (c.size() == 0) return;
+  Bf16GemmArgs g;
+  g.dtype = c.dtype();
+  g.m = a.rows;
+  g.n = b.rows;
+  g.k = padded_depth(a.k);
+  g.activation = epilogue.activation;
+  const int64_t items = ceil_div(g.m, kBf16Strip) * ceil_div(g.n, kBf16Columns);
+  const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
+  constexpr double kMacsPerNs = 50;  // of AVX-512 without tiles
+  launch(op, &KernelTable::gemm_bf16, g,
+         {items, macs / kMacsPerNs / static_cast<double>(items), 2.0 * static_cast<double>(c.size() * a.k)},
+         {read(&Bf16GemmArgs::a, rows_of(a)), read(&Bf16GemmArgs::b, columns_of(b)),
+          read<Bf16GemmArgs>(&Bf16GemmArgs::bias, epilogue.bias),
+          read<Bf16GemmArgs>(&Bf16GemmArgs::residual, epilogue.residual), write<Bf16GemmArgs>(&Bf16GemmArgs::pre, pre),
+          write(&Bf16GemmArgs::c, c)});
+}
+
+void check_operand(const char* op, const char* what, const Tensor& t) {
+  check<DTypeError>(t.dtype() == DType::kFloat32 || t.dtype() == DType::kBFloat16, op, what,
+                    " must be float32 or bfloat16 for a product in bfloat16, is ", name(t.dtype()), "; cast it");
+}
+
+}  // namespace
+
+OutputAndPre linear_bf16(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
+  check_operand("linear", "x", x);
+  check<DTypeError>(weight.dtype() == x.dtype(), "linear", "x is ", name(x.dtype()), ", weight is ",
+                    name(weight.dtype()), "; cast one of them");
+  check<ShapeError>(weight.rank() == 2, "linear", "weight must be (out, in), got ", weight.shape());
+  check<ShapeError>(x.rank() > 0 && x.shape()[-1] == weight.dim(1), "linear", "weight expects ", weight.dim(1),
+                    " input features, x has ", x.rank() > 0 ? x.shape()[-1] : 0, " (x: ", x.shape(),
+                    ", weight: ", weight.shape(), ")");
+  const Shape shape = x.shape().with(x.rank() - 1, weight.dim(0));
+  check_epilogue("linear", epilogue, x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();
+  const int64_t m = y.size() == 0 ? 0 : y.size() / weight.dim(0);
+  multiply("linear", {x, m, weight.dim(1), true}, {weight, weight.dim(0), weight.dim(1), true}, y, epilogue, pre);
+  return {y, pre};
+}
+
+Tensor matmul_bf16(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b) {
+  check_operand("matmul", "a", a);
+  check_operand("matmul", "b", b);
+  check<ShapeError>(a.rank() == 2 && b.rank() == 2, "matmul", "products in bfloat16 take matrices, got a ", a.shape(),
+                    " and b ", b.shape());
+  const int64_t m = a.dim(transpose_a ? 1 : 0), k = a.dim(transpose_a ? 0 : 1), n = b.dim(transpose_b ? 0 : 1);
+  check<ShapeError>(b.dim(transpose_b ? 1 : 0) == k, "matmul", "a has ", k, " columns, b has ",
+                    b.dim(transpose_b ? 1 : 0), " rows (a: ", a.shape(), transpose_a ? " transposed" : "",
+                    ", b: ", b.shape(), transpose_b ? " transposed" : "", ")");
+  const Tensor c = Tensor::empty(DType::kFloat32, {m, n});
+  multiply("matmul", {a, m, k, !transpose_a}, {b, n, k, transpose_b}, c, {}, {});
+  return c;
+}
+
+}  // namespace quernel::ops
