@@ -86,7 +86,8 @@ def _busy_seconds() -> float:
 
 def _block(call: Callable[[], object], repeats: int, settle: float) -> float:
     time.sleep(settle)
-    call()  # wakes the threads
+    if repeats > 1:
+        call()  # wakes the threads, which a long call does not notice
     start = time.perf_counter()
     for _ in range(repeats):
         call()
@@ -95,8 +96,10 @@ def _block(call: Callable[[], object], repeats: int, settle: float) -> float:
 
 def _repeats(call: Callable[[], object], settle: float) -> int:
     """How often a call fits into a block; warms it up on the way."""
-    for _ in range(3):
-        call()
+    call()
+    if _block(call, 1, settle) > BLOCK_SECONDS:
+        return 1
+    call()
     return max(1, min(20_000, int(BLOCK_SECONDS / max(_block(call, 5, settle), 1e-7))))
 
 

@@ -1,7 +1,8 @@
 """Linear layers with sparse weights: y = x Wᵀ, weights frozen, beside the dense layer and CSR of SciPy and torch.
 
-`dense` is quernel's own dense layer with packed weights. SciPy and torch get x in the layout they like best,
-transposed outside the timing. `sparsity` sweeps over densities.
+quernel runs what `freeze` would make of the layer, which below break-even is the dense one. `dense` is that with packed
+weights. SciPy and torch get x in the layout they like best, transposed outside the timing. `sparsity` sweeps over
+densities.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from bench import peers
 from bench.goals import Goal
 from bench.harness import Case
 from quernel import sparse
+from quernel.graph.sparse import break_even
 from quernel.jit import FrozenMemory, record_frozen
 
 SIZES = (256, 512, 1024, 2048)
@@ -37,9 +39,9 @@ def cases(_threads: int, quick: bool) -> Iterator[Case]:
 
 
 def contenders(
-    size: int, batch: int, block: tuple[int, int] | None, density: float, with_others: bool = True
+    size: int, batch: int, block: tuple[int, int] | None, density: float, sweep: bool = False
 ) -> dict[str, Call]:
-    """One layer, all ways."""
+    """One layer, all ways; in a sweep sparse at any density, and beside the dense one alone."""
     rng = np.random.default_rng(size)
     x = rng.standard_normal((batch, size), dtype=np.float32)
     height = 1 if block is None else 16
@@ -47,11 +49,11 @@ def contenders(
     dense = np.where(mask, rng.standard_normal((size, size), dtype=np.float32), np.float32(0))
     weight = sparse.csr(dense) if block is None else sparse.block(dense, block)
     full = qn.tensor(dense)
-    calls: dict[str, Call] = {
-        "quernel": _frozen(x, lambda t: qn.ops.sparse_linear(t, weight)),
-        "dense": _frozen(x, lambda t: qn.ops.linear(t, full)),
-    }
-    if with_others:
+    dense_call = _frozen(x, lambda t: qn.ops.linear(t, full))
+    kept_dense = not sweep and weight.density >= break_even(weight, batch)
+    sparse_call = _frozen(x, lambda t: qn.ops.sparse_linear(t, weight))
+    calls: dict[str, Call] = {"quernel": dense_call if kept_dense else sparse_call, "dense": dense_call}
+    if not sweep:
         turned = np.ascontiguousarray(x.T)
         if peers.find("scipy"):
             theirs = sparse.csr(dense).to_scipy()

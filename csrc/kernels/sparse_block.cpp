@@ -2,9 +2,9 @@
 // its list; each step loads 16 weights and multiplies them with one element from each of several rows of x. Every
 // output is one chain of FMAs over its list, whatever the tile: the dense kernel's chain with terms left out.
 //
-// AVX-512 takes eight rows at a time, so that a step's weights and index serve eight FMAs. One row alone would be a
-// single chain per panel: then four panels advance together, in steps until the shortest list ends, and so on with the
-// rest. A strip of 16 rows of x stays near while all panels pass: x is the operand that is read at random.
+// AVX-512 takes eight rows at a time, AVX2 six, so that a step's weights and index serve as many FMAs. One row alone
+// would be a single chain per panel: then four panels advance together, in steps until the shortest list ends, and so on
+// with the rest. A strip of 24 rows of x stays near while all panels pass: x is the operand that is read at random.
 #include "kernels/args/sparse.h"
 #include "kernels/epilogue.h"
 #include "kernels/simd/vec.h"
@@ -23,7 +23,7 @@ template <class V>
 constexpr int kVecs = kLanes / V::kWidth;
 template <class V>
 constexpr int kTileRows = sizeof(V) == 64   ? 8
-                          : sizeof(V) == 32 ? (kVecs<V> <= 2 ? 4 : 2)
+                          : sizeof(V) == 32 ? (kVecs<V> <= 2 ? 6 : 2)
                                             : (kVecs<V> <= 4 ? 2 : 1);
 template <class V>
 constexpr int kTogether = sizeof(V) == 64 || kVecs<V> <= 2 ? 4

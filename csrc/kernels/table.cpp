@@ -115,6 +115,7 @@ Fn<QLookupArgs> qlookup;
 
 // sparse
 Fn<SparseArgs> sparse_rows;
+Fn<SparseLanesArgs> sparse_lanes;
 Fn<SpreadArgs> sparse_spread;
 Fn<SparsePanelArgs> sparse_panels, sparse_panel_rows;
 Fn<SparseGradArgs> sparse_grad, sparse_panel_grad;
@@ -235,6 +236,7 @@ extern constinit const Level level{
             .qlookup = entry<qlookup>,
             // sparse
             .sparse_rows = entry<sparse_rows>,
+            .sparse_lanes = entry<sparse_lanes>,
             .sparse_spread = entry<sparse_spread>,
             .sparse_panels = entry<sparse_panels>,
             .sparse_panel_rows = entry<sparse_panel_rows>,

@@ -117,6 +117,7 @@ struct KernelTable {
   Kernel<QLookupArgs> qlookup;
   // sparse
   Kernel<SparseArgs> sparse_rows;
+  Kernel<SparseLanesArgs> sparse_lanes;
   Kernel<SpreadArgs> sparse_spread;
   Kernel<SparsePanelArgs> sparse_panels, sparse_panel_rows;
   Kernel<SparseGradArgs> sparse_grad, sparse_panel_grad;

@@ -1,8 +1,11 @@
 #include "ops/sparse.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
+#include <numeric>
 #include <optional>
+#include <sstream>
 #include <vector>
 
 #include "core/error.h"
@@ -72,6 +75,93 @@ void launch_rows(const char* op, const SparseArgs& args, const Sparse& a, const 
        read(&SparseArgs::source, a.source), read(&SparseArgs::x, x), read<SparseArgs>(&SparseArgs::bias, epilogue.bias),
        read<SparseArgs>(&SparseArgs::residual, epilogue.residual), write<SparseArgs>(&SparseArgs::pre, pre),
        write(&SparseArgs::y, y)});
+}
+
+// The layout for one x (kernels/args/sparse.h). What it takes to make pays only if it is kept.
+struct Lanes {
+  Tensor panels, values, indices;
+};
+
+Tensor lane_panels(const Sparse& a) {
+  const auto* indptr = reinterpret_cast<const int32_t*>(a.indptr.data());
+  const int64_t count = ceil_div(a.rows, kSparseRows);
+  const Tensor made = Tensor::empty(DType::kInt32, {count, static_cast<int64_t>(sizeof(LanePanel) / sizeof(int32_t))});
+  auto* panels = reinterpret_cast<LanePanel*>(made.data());
+  int32_t step = 0;
+  for (int64_t window = 0; window < a.rows; window += kLaneWindow) {
+    const auto length = [&](int32_t place) {
+      const int64_t row = window + place;
+      return row < a.rows ? indptr[row + 1] - indptr[row] : 0;
+    };
+    const int64_t padded = std::min(kLaneWindow, count * kSparseRows - window);
+    std::vector<int32_t> order(static_cast<size_t>(padded));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int32_t i, int32_t j) { return length(i) > length(j); });
+    for (int64_t i = 0; i < padded; ++i) {
+      LanePanel& panel = panels[(window + i) / kSparseRows];
+      const int32_t place = order[static_cast<size_t>(i)];
+      if (i % kSparseRows == 0) {
+        panel.first = step;
+        step += length(place);
+      }
+      panel.length[i % kSparseRows] = length(place);
+      panel.place[i % kSparseRows] = place;
+    }
+  }
+  made.storage()->mark_from_host();
+  return made;
+}
+
+// Entries of CSR, values or indices, in lanes; zeros where a row has ended.
+Tensor in_lanes(const Sparse& a, const Tensor& panels_of, const Tensor& entries) {
+  const auto* indptr = reinterpret_cast<const int32_t*>(a.indptr.data());
+  const auto* panels = reinterpret_cast<const LanePanel*>(panels_of.data());
+  const int64_t count = panels_of.dim(0), size = static_cast<int64_t>(itemsize(entries.dtype()));
+  const LanePanel& last = panels[count - 1];
+  const Tensor made = Tensor::empty(entries.dtype(), {last.first + last.length[0], kSparseRows});
+  std::memset(made.data(), 0, made.nbytes());
+  for (int64_t p = 0; p < count; ++p) {
+    for (int64_t lane = 0; lane < kSparseRows; ++lane) {
+      const int64_t window = p * kSparseRows / kLaneWindow * kLaneWindow;
+      for (int64_t t = 0; t < panels[p].length[lane]; ++t)
+        std::memcpy(made.data() + ((panels[p].first + t) * kSparseRows + lane) * size,
+                    entries.data() + (indptr[window + panels[p].place[lane]] + t) * size, static_cast<size_t>(size));
+    }
+  }
+  made.storage()->mark_from_host();
+  return made;
+}
+
+// The lanes of a matrix that never changes, as a frozen model's.
+std::optional<Lanes> kept_lanes(const Sparse& a) {
+  const Recorder* recorder = Recorder::current();
+  if (!recorder || !recorder->constants() || a.source.defined() || !recorder->is_constant(a.indptr) ||
+      !recorder->is_constant(a.indices) || !recorder->is_constant(a.values))
+    return std::nullopt;
+  const Tensor panels = derived(a.indptr, "sparse_lanes", [&] { return lane_panels(a); });
+  // Matrices may share values, but not with other places.
+  std::ostringstream kind;
+  kind << "sparse_lanes " << panels.identity();
+  const auto lanes = [&](const Tensor& entries) {
+    return derived(entries, kind.str().c_str(), [&] { return in_lanes(a, panels, entries); });
+  };
+  return Lanes{panels, lanes(a.values), lanes(a.indices)};
+}
+
+void launch_lanes(const char* op, const Sparse& a, const Lanes& lanes, const Tensor& x, const Tensor& y,
+                  const EpilogueSpec& epilogue, const Tensor& pre) {
+  SparseLanesArgs args;
+  args.activation = epilogue.activation;
+  args.dtype = x.dtype();
+  args.rows = a.rows;
+  const int64_t items = ceil_div(a.rows, kLaneWindow);
+  const double ns = entries_ns(a.indices.size(), 1, args.dtype) + 100.0 * static_cast<double>(items);
+  launch(op, &KernelTable::sparse_lanes, args, {items, ns / static_cast<double>(items)},
+         {read(&SparseLanesArgs::values, lanes.values), read(&SparseLanesArgs::indices, lanes.indices),
+          read(&SparseLanesArgs::panels, lanes.panels), read(&SparseLanesArgs::x, x),
+          read<SparseLanesArgs>(&SparseLanesArgs::bias, epilogue.bias),
+          read<SparseLanesArgs>(&SparseLanesArgs::residual, epilogue.residual),
+          write<SparseLanesArgs>(&SparseLanesArgs::pre, pre), write(&SparseLanesArgs::y, y)});
 }
 
 SparsePanelArgs panel_args(const Sparse& a, DType dtype, int64_t n, Activation activation) {
@@ -214,6 +304,10 @@ OutputAndPre sparse_linear(const Tensor& x, const Sparse& a, const EpilogueSpec&
     const int64_t items = ceil_div(m, kStripRows) * ceil_div(ceil_div(a.rows, kSparseRows), kPanelGroup);
     launch_panels(op, &KernelTable::sparse_panels, panel_args(a, x.dtype(), m, epilogue.activation), items, a, x, y,
                   epilogue, pre);
+    return {y, pre};
+  }
+  if (const auto lanes = m == 1 ? kept_lanes(a) : std::nullopt) {
+    launch_lanes(op, a, *lanes, x, y, epilogue, pre);
     return {y, pre};
   }
   SparseArgs args = rows_args(a, x.dtype(), m);

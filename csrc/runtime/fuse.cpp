@@ -109,6 +109,10 @@ std::optional<EpilogueView> epilogue_of(Step& step) {
     auto& args = step.as<SparseArgs>();
     return EpilogueView{&args, epilogue_fields<SparseArgs>(&SparseArgs::y), args.transposed ? args.rows : args.n};
   }
+  if (step.is(&KernelTable::sparse_lanes)) {
+    auto& args = step.as<SparseLanesArgs>();
+    return EpilogueView{&args, epilogue_fields<SparseLanesArgs>(&SparseLanesArgs::y), args.rows};
+  }
   if (step.is(&KernelTable::sparse_panels)) {
     auto& args = step.as<SparsePanelArgs>();
     return EpilogueView{&args, epilogue_fields<SparsePanelArgs>(&SparsePanelArgs::y), args.rows};

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import quernel as qn
 from quernel import _core
+from quernel.jit import FrozenMemory, record_frozen
 from tests import reference
 from tests.checks import Array, N, T, check_contraction, check_equal, check_exact
 from tests.strategies import lay_out, near, seeds
@@ -220,6 +223,78 @@ def test_nan_and_infinity_arrive_where_a_value_meets_them(depth: int | None, n: 
         check_equal(np.isnan(y), np.isnan(expected))
         check_equal(np.isinf(y), np.isinf(expected))
     assert np.isfinite(expected).any() and not np.isfinite(expected).all()
+
+
+# ---- one row of x, the matrix kept: the layout in lanes -----------------------------------------------------------
+
+
+def frozen(a: Matrix, bias: Array | None, activation: str | None) -> Callable[[Array], Array]:
+    """`linear` as a plan whose matrix is a constant."""
+    values, indices, indptr = (qn.tensor(part) for part in (a.values, a.indices, a.indptr))
+    weight, b, memory = (
+        (values, indices, indptr, a.dense.shape),
+        None if bias is None else qn.tensor(bias),
+        FrozenMemory(),
+    )
+
+    def layer(x: qn.Tensor) -> list[qn.Tensor]:
+        return [qn.ops.sparse_linear(x, weight, b, activation=activation)]
+
+    example = np.zeros((1, a.dense.shape[1]), a.dense.dtype)
+    plan = record_frozen(layer, [example], memory.constants, memory.arenas)
+    return lambda x: np.asarray(plan.replay([x])[0])
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@settings(max_examples=30)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES), activation=st.sampled_from([None, "gelu"]))
+def test_a_kept_matrix_has_the_same_bits_at_one_row(
+    dtype: str, activation: str | None, data: st.DataObject
+) -> None:
+    """Rows around whole windows of 128 and panels of 16, of any lengths; x ends at an unreadable page."""
+    rng = np.random.default_rng(data.draw(seeds))
+    rows, cols = data.draw(near(193, 1)), data.draw(near(140, 1))
+    dense = rng.standard_normal((rows, cols)).astype(dtype)
+    a = make(rng, (rows, cols), data.draw(st.sampled_from(DENSITIES)), None, dense)
+    bias = data.draw(st.sampled_from([None, rng.standard_normal(rows).astype(dtype)]))
+    x = lay_out(rng.standard_normal((1, cols)).astype(dtype), "guard_end")
+    b = None if bias is None else T(bias)
+    expected, _ = _core.sparse_linear(T(x), *a.native, None, b, None, activation or "none")
+    check_equal(frozen(a, bias, activation)(x), N(expected))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_that_has_ended_meets_no_infinity(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    dense = np.tril(rng.standard_normal((150, 150))).astype(dtype)
+    a = make(rng, dense.shape, 1.0, None, dense)
+    stored = np.tril(np.ones(dense.shape, bool))
+    kept = stored.reshape(-1)
+    a.values, a.indices, a.stored = a.values[kept], a.indices[kept], stored
+    a.indptr = np.concatenate([[0], np.cumsum(stored.sum(1))]).astype(np.int32)
+    for at, value in ((0, math.inf), (140, math.nan), (75, -math.inf)):
+        x = np.ones((1, 150), dtype)
+        x[0, at] = value
+        y = frozen(a, None, None)(x)
+        check_equal(y, linear(x, a))
+        check_equal(np.isfinite(y[0]), ~stored[:, at])
+
+
+def test_matrices_that_share_values_keep_their_places() -> None:
+    memory, x = FrozenMemory(), np.arange(1, 5, dtype="f4")[None]
+    values, indptr = qn.tensor(np.array([1, 1], "f4")), qn.tensor(np.array([0, 1, 2], "i4"))
+    other_ptr = qn.tensor(np.array([0, 2, 2], "i4"))
+    for places, ptr, expected in (
+        ([0, 1], indptr, [1, 2]),
+        ([2, 3], indptr, [3, 4]),
+        ([2, 3], other_ptr, [7, 0]),
+    ):
+        weight = (values, qn.tensor(np.array(places, "i4")), ptr, (2, 4))
+        plan = record_frozen(
+            lambda t, w=weight: [qn.ops.sparse_linear(t, w)], [x], memory.constants, memory.arenas
+        )
+        check_equal(np.asarray(plan.replay([x])[0]), np.array([expected], "f4"))
 
 
 @pytest.mark.parametrize("depth", FORMATS)

@@ -29,6 +29,26 @@ struct SparseArgs : Epilogue {
   int64_t ldx = 0, lanes = 0, panel_stride = 0;
 };
 
+// CSR with 16 rows side by side, for one x: values and indices are (steps, 16), entry `step` of the panel's rows. Rows
+// are sorted by length within a window of kLaneWindow, an item.
+inline constexpr int64_t kLaneWindow = 128;
+struct LanePanel {
+  int32_t first;                // step of its first entries
+  int32_t length[kSparseRows];  // entries of each lane, descending
+  int32_t place[kSparseRows];   // each lane's row, from the window's first on
+};
+
+// y (rows) = epilogue(A x), x (cols); `panels` are LanePanels.
+struct SparseLanesArgs : Epilogue {
+  const void* values = nullptr;
+  const void* indices = nullptr;
+  const void* panels = nullptr;
+  const void* x = nullptr;
+  void* y = nullptr;
+  DType dtype{};
+  int64_t rows = 0;
+};
+
 // x (m, k) into panels [m/lanes][k][lanes], padded with zeros; item = (panel, kSpreadRows of k).
 inline constexpr int64_t kSpreadRows = 128;
 struct SpreadArgs {
@@ -41,7 +61,7 @@ struct SpreadArgs {
 // Blocked A. `sparse_panels`: y (n, rows) = epilogue(x A^T), x (n, cols); item = (strip of kStripRows rows of x,
 // kPanelGroup panels), panels fastest. `sparse_panel_rows`: y (rows, n) = epilogue(A x), x (cols, n); item = panel.
 inline constexpr int64_t kPanelGroup = 4;
-inline constexpr int64_t kStripRows = 16;
+inline constexpr int64_t kStripRows = 24;
 struct SparsePanelArgs : Epilogue {
   const void* values = nullptr;
   const void* indices = nullptr;
