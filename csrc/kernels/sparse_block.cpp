@@ -3,8 +3,8 @@
 // output is one chain of FMAs over its list, whatever the tile: the dense kernel's chain with terms left out.
 //
 // AVX-512 takes eight rows at a time, AVX2 six, so that a step's weights and index serve as many FMAs. One row alone
-// would be a single chain per panel: then four panels advance together, in steps until the shortest list ends, and so on
-// with the rest. A strip of 24 rows of x stays near while all panels pass: x is the operand that is read at random.
+// would be a single chain per panel: then four panels advance together, in steps until the shortest list ends, and so
+// on with the rest. A strip of 24 rows of x stays near while all panels pass: x is the operand that is read at random.
 #include "kernels/args/sparse.h"
 #include "kernels/epilogue.h"
 #include "kernels/simd/vec.h"
@@ -176,28 +176,25 @@ void multiply_item(const SparsePanelArgs& a, int64_t strip, int64_t group) {
   using T = typename V::Scalar;
   constexpr int kRows = kTileRows<V>;
   const int64_t panels = ceil_div(a.rows, kSparseRows), end = least(panels, (group + 1) * kPanelGroup);
-  const int64_t row = strip * kStripRows, rows = least(kStripRows, a.n - row);
+  const int64_t row = strip * kStripRows, rows = least(kStripRows, a.n - row), tiles = ceil_div(rows, kRows);
   const T* x = static_cast<const T*>(a.x) + row * a.cols;
   T* y = static_cast<T*>(a.y) + row * a.rows;
-  for (int64_t panel = group * kPanelGroup; panel < end;) {
-    if (rows == 1) {
-      const int count = static_cast<int>(least(kTogether<V>, end - panel));
-      multiply_row<V, kDepth>(a, x, panel, count, y);
-      panel += count;
-      continue;
-    }
-    const Steps<T> steps = steps_of<T>(a, a.values, panel);
-    const int64_t first = panel * kSparseRows, tiles = ceil_div(rows, kRows);
-    const int columns = static_cast<int>(least(kSparseRows, a.rows - first));
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int64_t from = rows * tile / tiles;
-      const int here = static_cast<int>(rows * (tile + 1) / tiles - from);
+  if (rows == 1) {
+    for (int64_t panel = group * kPanelGroup; panel < end; panel += kTogether<V>)
+      multiply_row<V, kDepth>(a, x, panel, static_cast<int>(least(kTogether<V>, end - panel)), y);
+    return;
+  }
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t from = rows * tile / tiles;
+    const int here = static_cast<int>(rows * (tile + 1) / tiles - from);
+    for (int64_t panel = group * kPanelGroup; panel < end; ++panel) {
+      const int64_t first = panel * kSparseRows;
+      const int columns = static_cast<int>(least(kSparseRows, a.rows - first));
       T* out[kRows];
       for (int i = 0; i < here; ++i) out[i] = y + (from + i) * a.rows + first;
-      multiply_tile<V, kRows, kDepth>(here, x + from * a.cols, a.cols, steps, out, columns);
+      multiply_tile<V, kRows, kDepth>(here, x + from * a.cols, a.cols, steps_of<T>(a, a.values, panel), out, columns);
       finish(Finish<T>{&a, static_cast<T*>(a.y), out, here, columns, first});
     }
-    ++panel;
   }
 }
 
