@@ -1,5 +1,6 @@
 #include "bindings/bindings.h"
 #include "ops/sparse.h"
+#include "runtime/profile.h"
 
 namespace quernel {
 namespace {
@@ -28,7 +29,7 @@ void register_sparse(py::module_& m) {
   m.def(
       "check_sparse",
       [](const std::string& op, const Tensor& values, const Tensor& indices, const Tensor& indptr, Extents shape) {
-        ops::check_sparse(op.c_str(), sparse(values, indices, indptr, shape));
+        ops::check_sparse(interned(op), sparse(values, indices, indptr, shape));  // a plan keeps the name
       },
       py::arg("op"), py::arg("values"), py::arg("indices"), py::arg("indptr"), py::arg("shape"), Unlocked());
   m.def(

@@ -85,7 +85,7 @@ class Pass {
       : args_(args),
         shape_(args.s),
         adjoint_(adjoint),
-        finishing_(args.bias || args.residual || args.pre || args.activation != Activation::kNone),
+        finishing_(args.bias || args.residual || args.gate || args.pre || args.activation != Activation::kNone),
         side_(sides(args.s, adjoint)) {
     carve<V>(args, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
     source_.set(static_cast<const T*>(args.x), side_.source_channels, side_.depth, side_.depth, scratch_.source);

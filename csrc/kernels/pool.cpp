@@ -222,13 +222,14 @@ void max_grad_disjoint(const PoolArgs& a, int64_t n, int64_t h) {
     const bool inside = ow >= inner.begin && ow < inner.end;
     const Span taps = inside ? Span{0, a.kw} : columns.taps(ow);
     T* to = dx + (columns.origin(ow) + taps.begin) * channels;
-    for_channels<V>(channels, inside && ow < whole, [&](int64_t c, int lanes, int k) {
-      const V incoming = get<V>(g + c, k), index = get_index(indices + c, k, V{}), zero = V::zero();
-      const auto mine = first_lanes<V>(lanes);  // the lanes behind become 0, and later what they are
-      V tap = V::set(first + static_cast<T>(taps.begin));
-      for (int64_t j = 0; j < taps.size(); ++j, tap = tap + V::set(1))
-        put(zero + select((index == tap) & mine, incoming, zero), to + j * channels + c, k);
-    });
+    V tap = V::set(first + static_cast<T>(taps.begin));
+    for (int64_t j = 0; j < taps.size(); ++j, to += channels, tap = tap + V::set(1)) {
+      for_channels<V>(channels, inside && ow < whole, [&](int64_t c, int lanes, int k) {
+        const V incoming = get<V>(g + c, k), index = get_index(indices + c, k, V{});
+        const auto mine = first_lanes<V>(lanes);  // the lanes behind become 0, and later what they are
+        put(select((index == tap) & mine, incoming, V::zero()), to + c, k);
+      });
+    }
   }
 }
 
