@@ -10,32 +10,50 @@ import quernel as qn
 from bench import peers
 from bench.goals import Goal
 from bench.harness import Case
+from quernel import _core
 from quernel.jit import FrozenMemory, record_frozen
 
 SHAPES = (
-    [(n, n, n) for n in (16, 32, 64, 128, 256, 512, 1024)]
-    + [(1, 256, 256), (1, 1024, 1024), (6, 512, 512), (32, 784, 256), (128, 10, 400)]
-    + [(4096, 64, 64), (64, 4096, 64), (64, 64, 4096)]
+    [(n, n, n) for n in (16, 32, 64, 100, 128, 256, 512, 1024, 2048)]
+    + [(1, 256, 256), (1, 1024, 1024), (4, 256, 784), (6, 512, 512), (16, 512, 256), (32, 784, 256)]
+    + [(37, 129, 77), (128, 10, 400), (512, 17, 128), (333, 65, 3)]
+    + [(4096, 64, 64), (64, 4096, 64), (64, 64, 4096), (128, 512, 2048), (2048, 128, 512)]
 )
-GOALS = {"": Goal({1: 1.05, 2: 1.15}, floor=0.95)}
+BY_COLUMNS = [(256, 784, k) for k in (1, 8, 32, 128)]
+GOALS = {
+    "": Goal({1: 1.05, 2: 1.15}, floor=0.95),
+    "columns": Goal({1: 1.05, 2: 1.15}, floor=0.95),
+}
 
 
 def cases(_threads: int, quick: bool) -> Iterator[Case]:
-    """C[M, N] = A[M, K] B[K, N] for each (M, N, K) of SHAPES."""
+    """C[M, N] = A[M, K] B[K, N] for each (M, N, K); then with A stored by columns, as in the gradient of a weight."""
+    for m, n, k in SHAPES[3:13] if quick else SHAPES:
+        yield _case(m, n, k, by_columns=False)
+    for m, n, k in BY_COLUMNS[2:] if quick else BY_COLUMNS:
+        yield _case(m, n, k, by_columns=True)
+
+
+def _case(m: int, n: int, k: int, by_columns: bool) -> Case:
     torch = peers.find("torch")
     rng = np.random.default_rng(0)
-    for m, n, k in SHAPES[:6] if quick else SHAPES:
-        a, b = rng.standard_normal((m, k), dtype=np.float32), rng.standard_normal((k, n), dtype=np.float32)
-        x, w = qn.tensor(a), qn.tensor(b)
-        contenders: dict[str, Callable[[], object]] = {
-            "quernel": lambda x=x, w=w: qn.ops.matmul(x, w),
-            "quernel packed": _packed(a, w),
-            "numpy": lambda a=a, b=b: a @ b,
-        }
-        if torch:
-            ta, tb = torch.from_numpy(a), torch.from_numpy(b)
-            contenders["torch"] = lambda ta=ta, tb=tb: ta @ tb
-        yield Case(f"{m}x{n}x{k}", contenders, 2.0 * m * n * k, 4.0 * (m * k + k * n + m * n))
+    stored = rng.standard_normal((k, m) if by_columns else (m, k), dtype=np.float32)
+    a, b = stored.T if by_columns else stored, rng.standard_normal((k, n), dtype=np.float32)
+    x, w = qn.tensor(stored), qn.tensor(b)
+    contenders: dict[str, Callable[[], object]] = {"numpy": lambda: a @ b}
+    if by_columns:
+        contenders["quernel"] = lambda: _core.matmul(x._t, w._t, True)
+    else:
+        contenders["quernel"] = lambda: qn.ops.matmul(x, w)
+        contenders["quernel packed"] = _packed(stored, w)
+    if torch:
+        ta, tb = torch.from_numpy(stored), torch.from_numpy(b)
+        left = ta.T if by_columns else ta
+        contenders["torch"] = lambda: left @ tb
+    name, group = f"{m}x{n}x{k}", ""
+    if by_columns:
+        name, group = f"{name} by columns", "columns"
+    return Case(name, contenders, 2.0 * m * n * k, 4.0 * (m * k + k * n + m * n), group)
 
 
 def _packed(a: np.ndarray, w: qn.Tensor) -> Callable[[], object]:
