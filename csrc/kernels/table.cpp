@@ -5,6 +5,7 @@ namespace quernel::QUERNEL_ISA {
 
 // matmul
 Fn<GemmArgs> gemm_f32, gemm_f64;
+ScratchFn<GemmArgs> gemm_f32_scratch, gemm_f64_scratch;
 Fn<PackArgs> pack_f32, pack_f64;
 Fn<Bf16GemmArgs> gemm_bf16;
 Fn<Bf16PackArgs> pack_bf16;
@@ -131,8 +132,8 @@ extern constinit const Level level{
     .table =
         {
             // matmul
-            .gemm_f32 = entry<gemm_f32>,
-            .gemm_f64 = entry<gemm_f64>,
+            .gemm_f32 = entry_with<gemm_f32, gemm_f32_scratch>,
+            .gemm_f64 = entry_with<gemm_f64, gemm_f64_scratch>,
             .pack_f32 = entry<pack_f32>,
             .pack_f64 = entry<pack_f64>,
             .gemm_bf16 = entry<gemm_bf16>,

@@ -10,10 +10,15 @@
 namespace quernel::ops {
 namespace {
 
-// Plain rows of B are as fast as panels while B fits beside A in L2, and packing must be earned by enough rows.
-constexpr int64_t kInPlaceBytes = 512 * 1024;
-constexpr int64_t kInPlaceRows = 64;
+// Plain rows of B are as fast as packed ones while B fits beside A in L2, and packing must be earned by enough rows.
+constexpr int64_t kInPlaceBytes = 256 * 1024;
+constexpr int64_t kInPlaceRows = 40;
+constexpr int64_t kFarRowBytes = 4096;  // rows of B so long that each begins another page
+constexpr int64_t kInPlaceFarRows = 24;
+constexpr int64_t kPackInItems = 64;  // at most so many rows; more than one strip would pack every panel again
+constexpr int64_t kPackRows = 6;      // packing costs as much as so many rows of the product
 constexpr int64_t kStripRows = 48;
+constexpr int64_t kLeastStripRows = 12;  // whole register tiles at every level
 constexpr double kItemNs = 30e3;
 constexpr int64_t kBusyItems = 8;  // enough for any balance on few cores
 
@@ -21,12 +26,15 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Rows an item takes: many, to reuse B, unless items would be few or long.
 int64_t strip_rows(const GemmArgs& g, int64_t batch, DType dtype) {
+  if (g.pack) return g.m;
   int64_t strip = kStripRows;
   const int64_t panels = batch * ceil_div(g.n, kPanel);
   const auto item_ns = [&] { return mac_ns(dtype, static_cast<double>(strip * std::min(g.n, kPanel) * g.k)); };
-  while (strip > 12 && (item_ns() > kItemNs || (panels * ceil_div(g.m, strip) < kBusyItems && item_ns() > kItemNs / 4)))
+  while (strip > kLeastStripRows &&
+         (item_ns() > kItemNs || (panels * ceil_div(g.m, strip) < kBusyItems && item_ns() > kItemNs / 4)))
     strip /= 2;
-  return strip;
+  const int64_t even = ceil_div(g.m, ceil_div(g.m, strip));
+  return std::min(strip, ceil_div(even, kLeastStripRows) * kLeastStripRows);
 }
 
 void launch_gemm(const char* op, GemmArgs g, const Tensor& a, const Tensor& b, const Tensor& c,
@@ -36,7 +44,8 @@ void launch_gemm(const char* op, GemmArgs g, const Tensor& a, const Tensor& b, c
   g.activation = epilogue.activation;
   g.strip = strip_rows(g, batch, c.dtype());
   const int64_t items = batch * ceil_div(g.n, kPanel) * ceil_div(g.m, g.strip);
-  const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
+  const int64_t rows = batch * (g.m + (g.pack ? kPackRows : 0));
+  const double macs = static_cast<double>(rows * g.n) * static_cast<double>(g.k + 8);
   launch(op, c.dtype() == DType::kFloat32 ? &KernelTable::gemm_f32 : &KernelTable::gemm_f64, g,
          {items, mac_ns(c.dtype(), macs / static_cast<double>(items)), 2.0 * static_cast<double>(c.size() * g.k)},
          {read(&GemmArgs::a, a), read(&GemmArgs::b, b), read<GemmArgs>(&GemmArgs::bias, epilogue.bias),
@@ -88,6 +97,31 @@ void set_batch(GemmArgs& g, const Matrices& a, const Matrices& b, const Shape& f
     }
   }
   g.batch_rank = rank;
+}
+
+// Chooses how items read B, of which there are `count` matrices, stored (n, k) if `transposed`; `rows` rows of A meet
+// each. Returns what they read: B, or B packed.
+Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed, int64_t rows) {
+  const auto size = static_cast<int64_t>(itemsize(b.dtype()));
+  const int64_t width = kPackBytes / size;
+  const bool kept = keeps_derived(b);
+  const bool narrow = g.n <= kPanel && rows <= kPackInItems;
+  const bool few = rows <= (g.n * size < kFarRowBytes ? kInPlaceRows : kInPlaceFarRows);
+  if (!kept && !transposed && (few || narrow || g.k * g.n * size <= kInPlaceBytes)) {
+    g.b_row = g.n;
+    g.group = width;
+    return b;
+  }
+  const bool spread = g.n > 3 * kPanel || mac_ns(b.dtype(), static_cast<double>(rows * g.n * g.k)) < kItemNs;
+  if (!kept && rows == g.m && rows <= kPackInItems && spread) {
+    g.pack = true;
+    g.b_row = transposed ? 1 : g.n;
+    g.b_col = transposed ? g.k : 1;
+    return b;
+  }
+  g.b_row = width;
+  g.group = width * g.k;
+  return pack_matrix(b, count, g.k, g.n, transposed);
 }
 
 // The product's shape: the batch, then rows unless a was 1-D, columns unless b was.
@@ -150,14 +184,9 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   // One matrix b for a stack of plain a: the stack is one tall matrix.
   const bool tall = mb.count() == 1 && ma.count() == batch.volume() && !ma.transposed;
   if (tall) g.m *= ma.count();
-  const bool in_place = !mb.transposed && (g.k * g.n * static_cast<int64_t>(itemsize(b.dtype())) <= kInPlaceBytes ||
-                                           g.m * batch.volume() < kInPlaceRows * mb.count());
-  const Tensor rows = in_place ? b : pack_matrix(b, mb.count(), g.k, g.n, mb.transposed);
-  const int64_t width = kPackBytes / static_cast<int64_t>(itemsize(b.dtype()));
-  g.ldb = in_place ? g.n : width;
-  g.group = in_place ? width : g.k * width;
-  if (!tall) set_batch(g, ma, mb, batch, g.k * (in_place ? g.n : packed_columns(b.dtype(), g.n)));
-  launch_gemm("matmul", g, a, rows, c, {}, {});
+  const Tensor right = place_right(g, b, mb.count(), mb.transposed, c.size() / g.n / mb.count());
+  if (!tall) set_batch(g, ma, mb, batch, right.size() / mb.count());
+  launch_gemm("matmul", g, a, right, c, {}, {});
   return c;
 }
 
@@ -177,9 +206,8 @@ OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& e
   g.k = weight.dim(1);
   g.m = y.size() / g.n;
   g.a_row = g.k;
-  g.ldb = kPackBytes / static_cast<int64_t>(itemsize(x.dtype()));
-  g.group = g.k * g.ldb;
-  launch_gemm("linear", g, x, pack_matrix(weight, 1, g.k, g.n, true), y, epilogue, pre);
+  const Tensor right = place_right(g, weight, 1, true, g.m);
+  launch_gemm("linear", g, x, right, y, epilogue, pre);
   return {y, pre};
 }
 

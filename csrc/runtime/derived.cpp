@@ -26,9 +26,14 @@ int64_t DerivedCache::nbytes() const {
   return total;
 }
 
+bool keeps_derived(const Tensor& source) {
+  const Recorder* recorder = Recorder::current();
+  return recorder && recorder->constants() && recorder->is_constant(source);
+}
+
 Tensor derived(const Tensor& source, const char* kind, const std::function<Tensor()>& make) {
+  if (!keeps_derived(source)) return make();
   Recorder* recorder = Recorder::current();
-  if (!recorder || !recorder->constants() || !recorder->is_constant(source)) return make();
   Tensor result;
   {
     Recorder::Pause pause;

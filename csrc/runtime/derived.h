@@ -27,6 +27,10 @@ class DerivedCache {
   std::map<std::tuple<const void*, uint64_t, std::string>, Entry> entries_;
 };
 
+// Whether tensors derived from `source` are made once and kept: it is a constant of a frozen model being recorded.
+bool keeps_derived(const Tensor& source);
+
+// The tensor that `make` derives from `source`; kept ones are keyed by `kind`.
 Tensor derived(const Tensor& source, const char* kind, const std::function<Tensor()>& make);
 
 }  // namespace quernel

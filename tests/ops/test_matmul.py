@@ -38,6 +38,10 @@ def magnitude(a: Any, b: Any, *addends: Any) -> Any:
 @example(None, (7, 65, 2500), "float32", False, False)  # several blocks of K
 @example(None, (13, 70, 2500), "float32", True, True)
 @example(None, (100, 300, 600), "float32", False, False)  # B packed though plain
+@example(None, (50, 300, 600), "float32", False, False)  # each item packs its panel, block by block
+@example(None, (30, 1100, 300), "float32", False, False)
+@example(None, (64, 200, 300), "float64", True, True)
+@example(None, (1, 200, 600), "float32", False, True)
 @example(None, (100, 300, 600), "float64", True, False)
 def test_integers_multiply_exactly(
     data: st.DataObject | None, size: tuple[int, int, int], dtype: str, ta: bool, tb: bool
@@ -112,6 +116,8 @@ def test_nan_and_infinity_arrive(data: st.DataObject, size: tuple[int, int, int]
 @pytest.mark.usefixtures("isa", "threads")
 @given(st.data(), sizes, st.sampled_from(DTYPES))
 @example(None, (101, 300, 1300), "float32")
+@example(None, (50, 300, 1300), "float32")
+@example(None, (50, 300, 600), "float64")
 def test_bits_depend_on_nothing_but_k_and_n(
     data: st.DataObject | None, size: tuple[int, int, int], dtype: str
 ) -> None:
