@@ -146,8 +146,11 @@ void cast_block(const From* x, To* y, int64_t n) {
 // Through float, whatever the other dtype: as ml_dtypes and PyTorch convert.
 template <class From>
 void narrow_block(const From* x, uint16_t* y, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) y[i] = to_bf16(static_cast<float>(x[i]));
+  if constexpr (std::is_same_v<From, float>) {
+    narrow(x, y, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = to_bf16(static_cast<float>(x[i]));
+  }
 }
 
 template <class To>

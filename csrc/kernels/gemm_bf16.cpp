@@ -5,6 +5,7 @@
 #include "kernels/args/bf16.h"
 #include "kernels/epilogue.h"
 #include "kernels/simd/bf16.h"
+#include "kernels/visit.h"
 
 #if defined(__AMX_BF16__) || defined(QUERNEL_AMX_EMULATED)
 #include "kernels/amx/strip_dot_bf16.h"
@@ -37,15 +38,12 @@ void finish_float(const Bf16GemmArgs& g, const Place& at, const float* acc) {
   finish(Finish<float>{&g, base, c, at.rows, at.cols, at.column});
 }
 
-inline float rounded(float x) { return from_bf16(to_bf16(x)); }
-
-// x = round(x + y)
-inline void add_rounded(float* x, const uint16_t* y, int n) {
-  for (int j = 0; j < n; ++j) x[j] = rounded(x[j] + from_bf16(y[j]));
+inline void round_row(float* x, int n) {
+  for_lanes<VecF32>(n, [&](int64_t j, int lanes) { put(even(to_bf16(get<VecF32>(x + j, lanes))), x + j, lanes); });
 }
 
-inline void narrow(const float* x, uint16_t* y, int n) {
-  for (int j = 0; j < n; ++j) y[j] = to_bf16(x[j]);
+inline void add_row(float* x, const uint16_t* y, int n) {
+  for (int j = 0; j < n; ++j) x[j] += from_bf16(y[j]);
 }
 
 void finish_bf16(const Bf16GemmArgs& g, const Place& at, float* acc) {
@@ -55,12 +53,12 @@ void finish_bf16(const Bf16GemmArgs& g, const Place& at, float* acc) {
   float* rows[kBf16Strip];
   for (int r = 0; r < at.rows; ++r) {
     float* x = rows[r] = acc + r * kBf16Columns;
-    if (g.bias) {
-      add_rounded(x, static_cast<const uint16_t*>(g.bias) + at.column, at.cols);
-    } else {
-      for (int j = 0; j < at.cols; ++j) x[j] = rounded(x[j]);
+    if (g.bias) add_row(x, static_cast<const uint16_t*>(g.bias) + at.column, at.cols);
+    round_row(x, at.cols);
+    if (g.residual) {
+      add_row(x, place(g.residual, r), at.cols);
+      round_row(x, at.cols);
     }
-    if (g.residual) add_rounded(x, place(g.residual, r), at.cols);
     if (g.pre) narrow(x, const_cast<uint16_t*>(place(g.pre, r)), at.cols);
   }
   Epilogue activation;
