@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 from statistics import median
 
+# Not getrusage(): its peak counts what the process was forked from.
 _PROBE = """
-import resource, time
+import time
 t = time.perf_counter()
 import {module}
-print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+t = time.perf_counter() - t
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(t, int(status["VmHWM"].split()[0]) / 1024)
 """
 MODULES = ("numpy", "quernel", "onnxruntime", "torch")
 
@@ -18,20 +23,24 @@ MODULES = ("numpy", "quernel", "onnxruntime", "torch")
 def run(_threads: int, quick: bool) -> tuple[str, dict[str, dict[str, float]]]:
     """Imports each module in processes of its own, in turn; returns a table and the figures (ms, MiB)."""
     seen: dict[str, list[tuple[float, float]]] = {module: [] for module in MODULES}
-    for _ in range(3 if quick else 15):
-        for module in list(seen):
-            probe = subprocess.run(
-                [sys.executable, "-c", _PROBE.format(module=module)],
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if probe.returncode:
-                print(f"{module} left out: not installed")
-                del seen[module]
-                continue
-            seconds, memory = map(float, probe.stdout.split())
-            seen[module].append((seconds, memory))
+    with tempfile.TemporaryDirectory() as folder:
+        # With bytecode at hand, as after an installation; a checkout may have none.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": folder, "PYTHONDONTWRITEBYTECODE": ""}
+        for lap in range(-1, 3 if quick else 15):  # the first one writes the bytecode
+            for module in list(seen):
+                probe = subprocess.run(
+                    [sys.executable, "-c", _PROBE.format(module=module)],
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    env=environment,
+                )
+                if probe.returncode:
+                    print(f"{module} left out: not installed")
+                    del seen[module]
+                elif lap >= 0:
+                    seconds, memory = map(float, probe.stdout.split())
+                    seen[module].append((seconds, memory))
     figures = {
         module: {"ms": median(s for s, _ in laps) * 1e3, "MiB": median(m for _, m in laps)}
         for module, laps in seen.items()

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import losses, nn, ops, optim
+from quernel import losses, models, nn, ops, optim
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -251,3 +251,8 @@ def test_memory_is_the_weights_and_the_two_largest_results(batch: int) -> None:
     assert memory.arena == 4 * batch * (128 + 64)
     assert memory.weights == sum(p.numpy().nbytes for p in net.parameters())
     assert memory.packed == frozen.packed_nbytes
+
+
+def test_memory_of_a_convolutional_net_holds_no_places_of_maxima() -> None:
+    memory = models.lenet5().freeze(max_batch=2, input_shape=(28, 28, 1)).memory(2)
+    assert memory.arena == 4 * 2 * (28 * 28 * 6 + 14 * 14 * 6)

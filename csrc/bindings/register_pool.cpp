@@ -5,17 +5,22 @@ namespace quernel {
 namespace {
 
 using Pair = std::array<int64_t, 2>;
+using Largest = std::pair<Tensor, Optional>;
+
+Largest with_taps(const std::pair<Tensor, Tensor>& result) {
+  return {result.first, result.second.defined() ? Optional(result.second) : std::nullopt};
+}
 
 }  // namespace
 
 void register_pool(py::module_& m) {
   m.def(
       "max_pool2d",
-      [](const Tensor& x, Pair kernel, Pair stride, Pair padding, Pair dilation, bool ceil_mode) {
-        return ops::max_pool2d(x, {kernel, stride, padding, dilation, ceil_mode});
+      [](const Tensor& x, Pair kernel, Pair stride, Pair padding, Pair dilation, bool ceil_mode, bool want_taps) {
+        return with_taps(ops::max_pool2d(x, {kernel, stride, padding, dilation, ceil_mode}, want_taps));
       },
       py::arg("x"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"), py::arg("dilation") = Pair{1, 1},
-      py::arg("ceil_mode") = false, Unlocked(), "(y, int32 taps).");
+      py::arg("ceil_mode") = false, py::arg("want_taps") = true, Unlocked(), "(y, int32 taps or None).");
   m.def(
       "max_pool2d_grad",
       [](const Tensor& g, const Tensor& index, const std::vector<int64_t>& x_shape, Pair kernel, Pair stride,
@@ -39,8 +44,12 @@ void register_pool(py::module_& m) {
       },
       py::arg("g"), py::arg("x_shape"), py::arg("kernel_size"), py::arg("stride"), py::arg("padding"),
       py::arg("ceil_mode"), py::arg("count_include_pad"), Unlocked());
-  m.def("adaptive_max_pool2d", &ops::adaptive_max_pool2d, py::arg("x"), py::arg("output_size"), Unlocked(),
-        "(y, int32 taps).");
+  m.def(
+      "adaptive_max_pool2d",
+      [](const Tensor& x, Pair output, bool want_taps) {
+        return with_taps(ops::adaptive_max_pool2d(x, output, want_taps));
+      },
+      py::arg("x"), py::arg("output_size"), py::arg("want_taps") = true, Unlocked(), "(y, int32 taps or None).");
   m.def(
       "adaptive_max_pool2d_grad",
       [](const Tensor& g, const Tensor& index, const std::vector<int64_t>& x_shape) {

@@ -89,9 +89,9 @@ void check_gradient(const char* op, const Tensor& g, const PoolArgs& args) {
                     output_shape(args));
 }
 
-std::pair<Tensor, Tensor> largest(const char* op, const Tensor& x, const PoolArgs& args) {
+std::pair<Tensor, Tensor> largest(const char* op, const Tensor& x, const PoolArgs& args, bool want_taps) {
   const Tensor y = Tensor::empty(x.dtype(), output_shape(args));
-  const Tensor index = Tensor::empty(DType::kInt32, y.shape());
+  const Tensor index = want_taps ? Tensor::empty(DType::kInt32, y.shape()) : Tensor();
   launch(op, &KernelTable::max_pool2d, args, forward_work(args),
          {read(&PoolArgs::x, x), write(&PoolArgs::y, y), write(&PoolArgs::index_out, index)});
   return {y, index};
@@ -109,16 +109,16 @@ Tensor largest_grad(const char* op, const Tensor& g, const Tensor& index, const 
 
 }  // namespace
 
-std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolWindow& window) {
-  return largest("max_pool2d", x, geometry("max_pool2d", x.shape(), x.dtype(), window));
+std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolWindow& window, bool want_taps) {
+  return largest("max_pool2d", x, geometry("max_pool2d", x.shape(), x.dtype(), window), want_taps);
 }
 
 Tensor max_pool2d_grad(const Tensor& g, const Tensor& index, const Shape& x_shape, const PoolWindow& window) {
   return largest_grad("max_pool2d_grad", g, index, geometry("max_pool2d", x_shape, g.dtype(), window));
 }
 
-std::pair<Tensor, Tensor> adaptive_max_pool2d(const Tensor& x, PoolSize output) {
-  return largest("adaptive_max_pool2d", x, adaptive("adaptive_max_pool2d", x.shape(), x.dtype(), output));
+std::pair<Tensor, Tensor> adaptive_max_pool2d(const Tensor& x, PoolSize output, bool want_taps) {
+  return largest("adaptive_max_pool2d", x, adaptive("adaptive_max_pool2d", x.shape(), x.dtype(), output), want_taps);
 }
 
 Tensor adaptive_max_pool2d_grad(const Tensor& g, const Tensor& index, const Shape& x_shape) {

@@ -13,8 +13,9 @@ struct PoolWindow {
   bool ceil_mode = false;                    // windows that begin inside the image may reach over its end
 };
 
-// The largest element of each window and, as int32, the tap (row * kernel width + column) it came from.
-std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolWindow& window);
+// The largest element of each window and, as int32, the tap (row * kernel width + column) it came from; without
+// `want_taps`, which only gradients need, that stays undefined.
+std::pair<Tensor, Tensor> max_pool2d(const Tensor& x, const PoolWindow& window, bool want_taps);
 Tensor max_pool2d_grad(const Tensor& g, const Tensor& index, const Shape& x_shape, const PoolWindow& window);
 
 Tensor avg_pool2d(const Tensor& x, const PoolWindow& window, bool count_include_pad);
@@ -22,7 +23,7 @@ Tensor avg_pool2d_grad(const Tensor& g, const Shape& x_shape, const PoolWindow& 
 
 // Output (N, height, width, C) for any size: window i of n covers [floor(i size / n), ceil((i + 1) size / n)).
 using PoolSize = std::array<int64_t, 2>;
-std::pair<Tensor, Tensor> adaptive_max_pool2d(const Tensor& x, PoolSize output);
+std::pair<Tensor, Tensor> adaptive_max_pool2d(const Tensor& x, PoolSize output, bool want_taps);
 Tensor adaptive_max_pool2d_grad(const Tensor& g, const Tensor& index, const Shape& x_shape);
 Tensor adaptive_avg_pool2d(const Tensor& x, PoolSize output);
 Tensor adaptive_avg_pool2d_grad(const Tensor& g, const Shape& x_shape);

@@ -10,12 +10,10 @@ while it is unchanged. Whichever way a call runs, it happens whole or not at all
 from __future__ import annotations
 
 import functools
-import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, overload
 
 import numpy as np
 
@@ -29,25 +27,17 @@ from quernel.tensor import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_log = logging.getLogger("quernel.jit")
 _MAX_SIGNATURES = 64
 _MAX_PLANS = 8  # per signature
 _MAX_ATTEMPTS = 3
 
 
-class _Inside(threading.local):
-    jitted = False
-
-
-_inside = _Inside()
-
-
-@dataclass
 class _Plan:
-    native: _core.Plan
-    guards: list[recording.Guard]
-    output: Any  # structure of the result, `_Slot`s for tensors
-    epoch: int  # of recording.epoch(), when the guards were last seen to hold
+    def __init__(self, native: _core.Plan, guards: list[recording.Guard], output: Any) -> None:
+        self.native = native
+        self.guards = guards
+        self.output = output  # structure of the result, `_Slot`s for tensors
+        self.epoch = recording.epoch()  # when the guards were last seen to hold
 
     def guards_hold(self) -> bool:
         now = recording.epoch()
@@ -58,19 +48,18 @@ class _Plan:
         return True
 
     def result(self, outputs: list[_core.Tensor]) -> Any:
-        return _rebuild(self.output, [Tensor(t) for t in outputs])
+        return _rebuild(self.output, list(map(Tensor, outputs)))
 
 
-@dataclass
 class _Signature:
-    kept: Any  # objects whose identity is part of the key
-    warm: bool = False
-    attempts: int = 0
-    plans: list[_Plan] = field(default_factory=list)
+    def __init__(self, kept: Any) -> None:
+        self.kept = kept  # objects whose identity is part of the key
+        self.warm = False
+        self.attempts = 0
+        self.plans: list[_Plan] = []
 
 
-@dataclass
-class _Latest:
+class _Latest(NamedTuple):
     """The plan of the latest replay, for which the next call need not be taken apart if its arguments are alike."""
 
     plan: _Plan
@@ -79,9 +68,9 @@ class _Latest:
     variables: list[Variable]
 
 
-@dataclass(frozen=True)
 class _Slot:
-    index: int
+    def __init__(self, index: int) -> None:
+        self.index = index
 
 
 class Jitted(Generic[P, R]):
@@ -98,10 +87,11 @@ class Jitted(Generic[P, R]):
         self._latest: _Latest | None = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if _inside.jitted or current_tracer() is not None:  # a part of the call around it
+        thread = recording.local.thread
+        if thread.jitted or current_tracer() is not None:  # a part of the call around it
             return self._fn(*args, **kwargs)
         latest = self._latest
-        if latest is not None and not kwargs:
+        if latest is not None and latest.grad_enabled is thread.grad_enabled and not kwargs:
             outputs = self._again(latest, args)
             if outputs is not None:
                 again: R = latest.plan.result(outputs)
@@ -134,8 +124,9 @@ class Jitted(Generic[P, R]):
 
     def _again(self, latest: _Latest, args: tuple[Any, ...]) -> list[_core.Tensor] | None:
         """Replays the latest plan if it serves these arguments too; else the call must be taken apart."""
-        if latest.grad_enabled is not is_grad_enabled() or not all(v.unchanged() for v in latest.variables):
-            return None
+        for variable in latest.variables:
+            if not variable.unchanged():
+                return None
         with self._lock:
             if not latest.plan.guards_hold():
                 return None
@@ -177,12 +168,13 @@ class Jitted(Generic[P, R]):
     def _run(self, args: Any, kwargs: Any) -> tuple[Any, list[_core.Tensor]]:
         """Calls the function; what it did is undone if it raises."""
         natives: list[_core.Tensor] = []
-        _inside.jitted = True
+        thread = recording.local.thread
+        thread.jitted = True
         try:
             with recording.transaction():
                 return _flatten(self._fn(*args, **kwargs), natives), natives
         finally:
-            _inside.jitted = False
+            thread.jitted = False
 
     def _record(self, signature: _Signature, arguments: list[_core.Tensor], args: Any, kwargs: Any) -> R:
         signature.attempts += 1
@@ -200,7 +192,7 @@ class Jitted(Generic[P, R]):
         else:
             guards = [guard for guard in current.guards.values() if guard.owner() is not None]
             live = [other for other in signature.plans if not other.native.stale()]
-            signature.plans = [_Plan(plan, guards, output, recording.epoch()), *live][:_MAX_PLANS]
+            signature.plans = [_Plan(plan, guards, output), *live][:_MAX_PLANS]
             signature.attempts = 0
         result: R = _rebuild(output, [Tensor(t) for t in natives])
         return result
@@ -210,7 +202,9 @@ class Jitted(Generic[P, R]):
         message = f"[jit] {name} runs eagerly: {reason}"
         if message not in self._logged:
             self._logged.add(message)
-            _log.warning(message)
+            import logging  # not at every start of a program
+
+            logging.getLogger("quernel.jit").warning(message)
 
     def plans(self) -> list[_core.Plan]:
         """The plans recorded so far, most recently used signature last."""

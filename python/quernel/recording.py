@@ -17,7 +17,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from quernel import _core
@@ -25,15 +24,16 @@ from quernel import _core
 _PACKAGE = __file__.removesuffix("recording.py")  # without pathlib, which takes milliseconds to import
 
 
-@dataclass(frozen=True)
 class Guard:
     """`owner.name` had `value` when it was read."""
 
-    owner: weakref.ref[
-        Any
-    ]  # a temporary tensor must not be kept alive; without owner there is nothing to guard
-    name: str
-    value: Any
+    __slots__ = ("name", "owner", "value")
+
+    def __init__(self, owner: Any, name: str, value: Any) -> None:
+        # A temporary tensor must not be kept alive; without owner there is nothing to guard.
+        self.owner: weakref.ref[Any] = weakref.ref(owner)
+        self.name = name
+        self.value = value
 
     def holds(self) -> bool:
         """Whether it still has."""
@@ -41,14 +41,14 @@ class Guard:
         return owner is None or getattr(owner, self.name) == self.value
 
 
-@dataclass
 class Recording:
     """A recording in progress on this thread."""
 
-    native: _core.Recorder
-    guards: dict[tuple[int, str], Guard] = field(default_factory=dict)
-    line: str = ""  # the user's line that made it impossible
-    may_succeed_later: bool = False  # the reason may go away, so that this attempt does not count
+    def __init__(self, native: _core.Recorder) -> None:
+        self.native = native
+        self.guards: dict[tuple[int, str], Guard] = {}
+        self.line = ""  # the user's line that made it impossible
+        self.may_succeed_later = False  # the reason may go away, so that this attempt does not count
 
     def abandon(self, reason: str, may_succeed_later: bool = False) -> None:
         """Gives up recording; the call goes on eagerly."""
@@ -61,10 +61,11 @@ class Recording:
 class _Thread:
     """What a thread has open, and whether its ops note down how to compute gradients."""
 
-    __slots__ = ("current", "grad_enabled", "transaction", "undo")
+    __slots__ = ("current", "grad_enabled", "jitted", "transaction", "undo")
 
     def __init__(self) -> None:
         self.grad_enabled = True
+        self.jitted = False  # inside the function of a jitted call
         self.current: Recording | None = None
         self.transaction = _core.Transaction()  # opened and closed over and over: making one takes longer
         self.undo: list[Callable[[], None]] | None = None  # while a step may still be rolled back
@@ -102,7 +103,7 @@ def guard(owner: Any, name: str, value: Any) -> None:
         key = (id(owner), name)
         noted = recording.guards.get(key)
         if noted is None or noted.owner() is None:  # a dead owner's id may have gone to this one
-            recording.guards[key] = Guard(weakref.ref(owner), name, value)
+            recording.guards[key] = Guard(owner, name, value)
 
 
 def host_read(what: str) -> None:

@@ -52,6 +52,9 @@ def test_max_pool(case: Any, dtype: str, seed: int) -> None:
     y, index = _core.max_pool2d(T(x), *window, *more)
     want, want_index = reference.max_pool2d(x, *window, *more)
     check_equal(N(y), want)
+    alone, none = _core.max_pool2d(T(x), *window, *more, want_taps=False)
+    check_equal(N(alone), want)
+    assert none is None
     check_equal(N(index), want_index)
     g = images(want.shape, dtype, seed + 1)
     dx = _core.max_pool2d_grad(T(g), index, shape, *window, *more)
@@ -101,6 +104,9 @@ def test_adaptive_pools(case: Any, dtype: str, seed: int) -> None:
     y, index = _core.adaptive_max_pool2d(T(x), output)
     want, pixel = reference.adaptive_max_pool2d(x, output)
     check_equal(N(y), want)
+    alone, none = _core.adaptive_max_pool2d(T(x), output, want_taps=False)
+    check_equal(N(alone), want)
+    assert none is None
     dx = N(_core.adaptive_max_pool2d_grad(T(g), index, shape))
     check_exact(dx, reference.adaptive_max_pool2d_grad(g, pixel, shape))
 

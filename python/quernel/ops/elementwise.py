@@ -16,7 +16,7 @@ from quernel.ops.compare import eq, ge, gt, le, logical_and, lt
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import FLOATING
 from quernel.ops.op import Spec, op
-from quernel.ops.operands import Operand, cast, promoted, raw, unbroadcast, wanted
+from quernel.ops.operands import Operand, cast, computed, promoted, raw, unbroadcast, wanted
 from quernel.ops.shapes import (
     arithmetic,
     broadcast_shapes,
@@ -39,8 +39,7 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
         >>> qn.ops.add(qn.tensor([1, 2]), 0.5)
         tensor([1.5, 2.5], dtype=float32)
     """
-    a, b = promoted(x, other)
-    out = _core.add(raw(a), raw(b))
+    out, a, b = computed(_core.add, x, other)
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = wanted(a), wanted(b)
@@ -54,8 +53,7 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
 @op(shape=arithmetic("sub"))
 def sub(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x - other``."""
-    a, b = promoted(x, other)
-    out = _core.sub(raw(a), raw(b))
+    out, a, b = computed(_core.sub, x, other)
     if not needs_grad(a, b):
         return Tensor(out)
     sa, sb = wanted(a), wanted(b)
@@ -69,11 +67,10 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
 @op(shape=arithmetic("mul"))
 def mul(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x * other``, element by element."""
-    a, b = promoted(x, other)
-    ta, tb = raw(a), raw(b)
-    out = _core.mul(ta, tb)
+    out, a, b = computed(_core.mul, x, other)
     if not needs_grad(a, b):
         return Tensor(out)
+    ta, tb = raw(a), raw(b)
     sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, a: Any, b: Any) -> Gradients:
@@ -225,11 +222,10 @@ def minimum(x: TensorLike, other: TensorLike) -> Tensor:
 
 
 def _extremum(kernel: Any, loses: Any, x: TensorLike, other: TensorLike) -> Tensor:
-    a, b = promoted(x, other)
-    ta, tb = raw(a), raw(b)
-    out = kernel(ta, tb)
+    out, a, b = computed(kernel, x, other)
     if not needs_grad(a, b):
         return Tensor(out)
+    ta, tb = raw(a), raw(b)
     sa, sb = wanted(a), wanted(b)
 
     def backward(g: Tensor, a: Operand, b: Operand) -> Gradients:

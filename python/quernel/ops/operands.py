@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from quernel import _core
 from quernel.autograd import attach
+from quernel.errors import DTypeError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import FLOATING, dtype_name
 from quernel.ops.op import Spec, op
@@ -13,6 +14,7 @@ from quernel.ops.shapes import is_number, is_whole, result_type, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import DTypeLike
@@ -51,6 +53,19 @@ def _is_long(x: int, dtype: str) -> bool:
 def raw(x: Operand) -> _core.Tensor | float:
     """What kernels take for the operand."""
     return x._t if isinstance(x, Tensor) else x
+
+
+def computed(
+    kernel: Callable[[Any, Any], _core.Tensor], x: TensorLike, other: TensorLike
+) -> tuple[_core.Tensor, Operand, Operand]:
+    """What a kernel makes of two operands of one dtype, and the operands as it saw them."""
+    if isinstance(x, Tensor) and isinstance(other, Tensor):
+        try:
+            return kernel(x._t, other._t), x, other
+        except DTypeError:
+            pass  # of two dtypes, mostly, which kernels do not mix
+    a, b = promoted(x, other)
+    return kernel(raw(a), raw(b)), a, b
 
 
 def wanted(x: Operand) -> tuple[int, ...] | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from quernel import _core
-from quernel.autograd import attach
+from quernel.autograd import attach, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.layout import squeeze, unsqueeze
@@ -105,13 +105,16 @@ def max_pool2d(
     """
     a = as_tensor(x)
     window, _ = _geometry("max_pool2d", spec_of(a), kernel_size, stride, padding, dilation, ceil_mode)
-    y, index = _core.max_pool2d(a._t, *window)
+    taped = needs_grad(a)
+    y, index = _core.max_pool2d(a._t, *window, taped)
+    if not taped:
+        return Tensor(y)
     shape = a._t.shape
 
     def backward(g: Tensor, index: Tensor) -> tuple[Tensor]:
         return (Tensor(_core.max_pool2d_grad(g._t, index._t, shape, *window)),)
 
-    return attach(y, (a,), backward, (index,))
+    return put_on_tape(y, (a,), backward, (index,))
 
 
 def _avg_rule(
@@ -221,13 +224,16 @@ def adaptive_max_pool2d(x: TensorLike, output_size: OutputSize) -> Tensor:
     """
     a = as_tensor(x)
     size = _output_size("adaptive_max_pool2d", spec_of(a), output_size)
-    y, index = _core.adaptive_max_pool2d(a._t, size)
+    taped = needs_grad(a)
+    y, index = _core.adaptive_max_pool2d(a._t, size, taped)
+    if not taped:
+        return Tensor(y)
     shape = a._t.shape
 
     def backward(g: Tensor, index: Tensor) -> tuple[Tensor]:
         return (Tensor(_core.adaptive_max_pool2d_grad(g._t, index._t, shape)),)
 
-    return attach(y, (a,), backward, (index,))
+    return put_on_tape(y, (a,), backward, (index,))
 
 
 def _global_rule(op: str) -> Any:
@@ -270,13 +276,17 @@ def global_max_pool2d(x: TensorLike) -> Tensor:
     n, h, w, channels = shape = a._t.shape
     if not h * w:
         raise ShapeError(f"[global_max_pool2d] an image without pixels has no maximum (x: {shape}, NHWC)")
-    y, index = _core.adaptive_max_pool2d(a._t, (1, 1))
+    taped = needs_grad(a)
+    y, index = _core.adaptive_max_pool2d(a._t, (1, 1), taped)
+    largest = y.reshape((n, channels))
+    if not taped:
+        return Tensor(largest)
 
     def backward(g: Tensor, index: Tensor) -> tuple[Tensor]:
         incoming = g._t.reshape((n, 1, 1, channels))
         return (Tensor(_core.adaptive_max_pool2d_grad(incoming, index._t, shape)),)
 
-    return attach(y.reshape((n, channels)), (a,), backward, (index,))
+    return put_on_tape(largest, (a,), backward, (index,))
 
 
 # Sequences are images of width 1: a window of k steps is one of k rows.
