@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
 
 Operand = Tensor | float
+_NUMBERS = (int, float)
 
 
 def promoted(x: TensorLike, other: TensorLike, floating: bool = False) -> tuple[Operand, Operand]:
@@ -31,7 +32,7 @@ def promoted(x: TensorLike, other: TensorLike, floating: bool = False) -> tuple[
         if isinstance(other, Tensor):
             if dtype == other._t.dtype and not (floating and dtype not in FLOATING):
                 return x, other
-        elif dtype in FLOATING and isinstance(other, int | float):
+        elif dtype in FLOATING and isinstance(other, _NUMBERS):
             return x, float(other)
     dtype = result_type(x, other)
     if is_whole(x) and _is_long(x, dtype) and not is_number(other):

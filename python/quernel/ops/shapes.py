@@ -14,6 +14,7 @@ from quernel.ops.op import Spec
 from quernel.tensor import Tensor
 
 Number = bool | int | float
+_NUMBERS = (int, float, np.integer, np.floating, np.bool_)  # their union, made at each call, takes 0.4 us
 
 
 _LARGEST = 2**31 - 1  # of a window's sizes: their products with an image's fit 63 bits
@@ -21,7 +22,7 @@ _LARGEST = 2**31 - 1  # of a window's sizes: their products with an image's fit 
 
 def is_number(x: object) -> TypeGuard[Number]:
     """Whether x is a Python (or NumPy) number, which never widens a tensor of its kind."""
-    return isinstance(x, int | float | np.integer | np.floating | np.bool_)
+    return isinstance(x, _NUMBERS)
 
 
 def is_whole(x: object) -> TypeGuard[int]:
