@@ -35,7 +35,7 @@ constexpr int64_t kLateChunk = 60 * kMicro;     // a caller waits actively this 
 constexpr int64_t kLateGap = 300 * kMicro;      // a gap in a spinning worker's time: it was preempted
 constexpr int64_t kLateWakeUp = 2 * kMilli;     // a wake-up that took this long: its core is busy
 constexpr int64_t kLeaveOut = 4 * kMilli;       // how long a late worker is left out, at first;
-constexpr int64_t kLeaveOutMax = 16 * kMilli;   // doubled up to this when it is late again
+constexpr int64_t kLeaveOutMax = 64 * kMilli;   // doubled up to this when it is late again
 constexpr int64_t kSerialChunks = 8;            // chunks that a serial call runs at once
 constexpr int64_t kMaxChunks = int64_t{1} << 30;
 
