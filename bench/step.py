@@ -38,7 +38,7 @@ def _torch_step(x: np.ndarray, y: np.ndarray, threads: int) -> Callable[[], obje
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
     )  # fmt: skip
-    optimizer = torch.optim.Adam(net.parameters(), lr=1e-4, fused=True)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-9, fused=True)
     images, labels = torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(y)
 
     def step() -> object:
