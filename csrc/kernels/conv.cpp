@@ -82,11 +82,7 @@ class Pass {
   using T = typename V::Scalar;
 
   Pass(const ConvArgs& args, bool adjoint, const Ctx& ctx)
-      : args_(args),
-        shape_(args.s),
-        adjoint_(adjoint),
-        finishing_(args.bias || args.residual || args.gate || args.pre || args.activation != Activation::kNone),
-        side_(sides(args.s, adjoint)) {
+      : args_(args), shape_(args.s), adjoint_(adjoint), finishing_(!is_trivial(args)), side_(sides(args.s, adjoint)) {
     carve<V>(args, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
     source_.set(static_cast<const T*>(args.x), side_.source_channels, side_.depth, side_.depth, scratch_.source);
   }

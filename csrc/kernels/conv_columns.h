@@ -25,11 +25,11 @@ class Columns {
       if (at) part = reinterpret_cast<U*>(at + used);
       used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
     };
-    take(zeros_, kPanel);
+    take(zeros_, s.c);
     take(keys_, slots(s));
     take(table_, slots(s) * pitch_);
     if (at) {
-      for (int64_t i = 0; i < kPanel; ++i) zeros_[i] = T(0);
+      for (int64_t i = 0; i < s.c; ++i) zeros_[i] = T(0);
     }
     return used;
   }
@@ -49,8 +49,8 @@ class Columns {
   }
 
   // The addresses of the columns from the first tap of the first result on, in row `y` for tap row `tap`. `row` is the
-  // address of that row, at the channel wanted, and `key` tells it from others: where tap rows are neighbours, a table
-  // lasts until the last of them has read its row.
+  // address of that row, and `key` tells it from others: where tap rows are neighbours, a table lasts until the last of
+  // them has read its row.
   const T* const* row(const T* row, int64_t key, int64_t y, int64_t tap) {
     const int64_t slot = consecutive_ ? y % count_ : tap;
     const T** table = table_ + slot * pitch_;

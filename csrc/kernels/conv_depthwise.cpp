@@ -22,7 +22,7 @@ namespace {
 
 constexpr int kPixels = 8;  // results of a full tile
 
-// Results y[p][c], p < kPixels, for the channels of one panel.
+// Results y[p][c], p < kPixels, for all channels.
 template <class T>
 struct Tile {
   const T* const* const* x;  // [segments] columns that the row of taps reads, from the first result of the row on
@@ -34,8 +34,7 @@ struct Tile {
   T* y;
   int64_t y_stride;
   const Epilogue* epilogue;
-  T* base;          // of the whole output
-  int64_t channel;  // of the panel's first lane
+  T* base;  // of the whole output
   int cols;
 };
 
@@ -54,7 +53,7 @@ inline void store(const Tile<typename V::Scalar>& t, V (&acc)[kRows], int64_t c,
   const auto put = [&](V v, T* p) { whole ? v.store(p) : v.store(p, lanes); };
   T* y = t.y + c;
   if (e.bias) {
-    const V bias = get(static_cast<const T*>(e.bias) + t.channel + c);
+    const V bias = get(static_cast<const T*>(e.bias) + c);
 #pragma GCC unroll 8
     for (int p = 0; p < kRows; ++p) acc[p] = acc[p] + bias;
   }
@@ -177,8 +176,7 @@ class Depthwise {
  public:
   using T = typename V::Scalar;
 
-  Depthwise(const ConvArgs& args, bool adjoint, const Ctx& ctx)
-      : args_(args), s_(args.s), adjoint_(adjoint), panels_(ceil_div(args.s.c, kPanel)) {
+  Depthwise(const ConvArgs& args, bool adjoint, const Ctx& ctx) : args_(args), s_(args.s), adjoint_(adjoint) {
     carve(static_cast<std::byte*>(ctx.scratch));
     rest_.activation = args.activation;
   }
@@ -187,16 +185,19 @@ class Depthwise {
     return Depthwise(args, adjoint, Ctx{nullptr, 0}).scratch_;
   }
 
-  // Items: phase by phase, in each (image, panel, row) with rows fastest: an image's other panels find it in L2.
+  // Items: (image, row). An adjoint's row has a vertical phase, and all horizontal ones: a phase at a time would pass
+  // over the images as often.
   void run(Range range) {
-    const int64_t phases_w = adjoint_ ? s_.stride_w : 1, phases = phases_w * (adjoint_ ? s_.stride_h : 1);
-    int64_t first = 0;
-    for (int64_t phase = 0; phase < phases && first < range.end; ++phase) {
-      set_phase(phase / phases_w, phase % phases_w);
-      const int64_t rows = panels_ * y_.size, items = s_.n * rows;
-      for (int64_t i = most(range.begin - first, 0); i < least(range.end - first, items); ++i)
-        run_row(i % rows / y_.size, i / rows, i % y_.size);
-      first += items;
+    const int64_t rows = adjoint_ ? s_.h : s_.oh, down = adjoint_ ? s_.stride_h : 1,
+                  across = adjoint_ ? s_.stride_w : 1;
+    for (int64_t i = range.begin; i < range.end; ++i) {
+      const int64_t n = i / rows, y = i % rows;
+      for (int64_t x = 0; x < across; ++x) {
+        const int64_t phase = y % down * across + x;
+        if (phase != phase_) set_phase(y % down, x);
+        phase_ = phase;
+        run_row(n, y / down);
+      }
     }
   }
 
@@ -226,24 +227,23 @@ class Depthwise {
     choice_ = choose(x_.count, apart, x_.step);
   }
 
-  // Row y (within the phase) of image n, for the channels of one panel.
-  void run_row(int64_t panel, int64_t n, int64_t y) {
-    const int cols = static_cast<int>(least(s_.c - panel * kPanel, kPanel));
-    const T* w = static_cast<const T*>(args_.w) + panel * s_.kh * s_.kw * kPanel;
+  // Row y (within the phase) of image n.
+  void run_row(int64_t n, int64_t y) {
+    const T* w = static_cast<const T*>(args_.w);
     int64_t segments = 0;
     for (int64_t i = 0; i < y_.count; ++i) {
       const int64_t from = y * y_.step + y_.taps[i].offset;
       if (from < 0 || from >= y_.source) continue;
       const int64_t row = n * y_.source + from;
-      const T* x = static_cast<const T*>(args_.x) + row * x_.source * s_.c + panel * kPanel;
-      const T* const* table = columns_.row(x, panel * s_.n * y_.source + row, from, i);
+      const T* x = static_cast<const T*>(args_.x) + row * x_.source * s_.c;
+      const T* const* table = columns_.row(x, row, from, i);
       for (int64_t j = 0; j < x_.count; j += choice_.taps, ++segments) {
         x_segments_[segments] = table + (x_.taps[j].offset - columns_.first());
         w_segments_[segments] = w + (y_.taps[i].index * s_.kw + x_.taps[j].index) * kPackWidth<T>;
       }
     }
     T* base = static_cast<T*>(args_.y);
-    T* out = base + ((n * y_.result + y_.first + y * y_.stride) * x_.result + x_.first) * s_.c + panel * kPanel;
+    T* out = base + ((n * y_.result + y_.first + y * y_.stride) * x_.result + x_.first) * s_.c;
     Tile<T> t{x_segments_,
               w_segments_,
               s_.kh * s_.kw * kPackWidth<T>,
@@ -256,8 +256,7 @@ class Depthwise {
               x_.stride * s_.c,
               &args_,
               base,
-              panel * kPanel,
-              cols};
+              static_cast<int>(s_.c)};
     const int64_t tiles = ceil_div(x_.size, kPixels);
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t from = x_.size * tile / tiles, pixels = x_.size * (tile + 1) / tiles - from;
@@ -279,12 +278,11 @@ class Depthwise {
   const ConvArgs& args_;
   const ConvShape& s_;
   const bool adjoint_;
-  const int64_t panels_;
   Columns<T> columns_;
   Tap* taps_ = nullptr;
   const T* const** x_segments_ = nullptr;
   const T** w_segments_ = nullptr;
-  int64_t scratch_ = 0;
+  int64_t scratch_ = 0, phase_ = -1;
   Axis y_{}, x_{};
   int64_t tap_stride_ = 0;
   Choice choice_{};

@@ -1,8 +1,8 @@
-// The gradient of a depthwise convolution with respect to its weights: dW[c, tap] = sum over output pixels p of
-// g[p, c] · x[p at tap, c]. Lanes run over channels. Of a row of output pixels, and up to kMostRows rows of
-// neighbouring taps, all sums of one vector of channels are registers: each gradient is read once for all taps, each
-// input vector once for the taps of its row. Pixels come by four, whose gradients are registers too, so 3 x 3 taps take
-// 22 loads for 36 FMAs. Between rows the sums lie in scratch.
+// The gradient of a depthwise convolution with respect to its weights: dW[tap, c] = sum over output pixels p of
+// g[p, c] · x[p at tap, c]. Lanes run over channels. Of some pixels of a row, and up to kMostRows rows of neighbouring
+// taps, all sums of one vector of channels are registers: each gradient is read once for all taps, each input vector
+// once for the taps of its row. Pixels come by four, whose gradients are registers too, so 3 x 3 taps take 22 loads for
+// 36 FMAs. All channels of the pixels follow before the next pixels do: images are read once, from front to back.
 //
 // Rows of three, five and seven neighbouring taps at steps 1 and 2 run so; others pass tap by tap, four vectors at a
 // time. As in conv_grad_weight.cpp, pixels are cut into `splits` ranges, and in each range every sum is one chain over
@@ -12,30 +12,31 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int kBlock = 4;     // pixels whose gradients are held in registers
-constexpr int kMostRows = 3;  // of taps, in one pass
+constexpr int kBlock = 4;       // pixels whose gradients are held in registers
+constexpr int kMostRows = 3;    // of taps, in one pass
+constexpr int64_t kChunk = 16;  // pixels, which stay in L1 while all channels pass
 
 template <class T>
 struct Pass {
   const T* const* x[kMostRows];  // per row of taps: the columns from the first pixel's first tap on
   const T* g;                    // the first pixel's gradient
   int64_t channels, pixels;
-  T* sums;       // [row][tap][kPanel]
-  int64_t cols;  // channels of the panel
+  T* sums;  // [row][tap][channels]
 };
 
 template <class V, int kRows, int kTaps, int kStep>
 void add_rows(const Pass<typename V::Scalar>& pass) {
   using T = typename V::Scalar;
   constexpr int kColumns = (kBlock - 1) * kStep + kTaps;
-  for (int64_t c = 0; c < pass.cols; c += V::kWidth) {
-    const int lanes = static_cast<int>(least(pass.cols - c, V::kWidth));
+  for (int64_t c = 0; c < pass.channels; c += V::kWidth) {
+    const int lanes = static_cast<int>(least(pass.channels - c, V::kWidth));
     const auto get = [&](const T* p) { return lanes == V::kWidth ? V::load(p) : V::load(p, lanes); };
+    const auto sum = [&](int i, int j) { return pass.sums + (i * kTaps + j) * pass.channels + c; };
     V acc[kRows][kTaps];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kTaps; ++j) acc[i][j] = V::load(pass.sums + (i * kTaps + j) * kPanel + c);
+      for (int j = 0; j < kTaps; ++j) acc[i][j] = get(sum(i, j));
     }
     const T* gradient = pass.g + c;
     int64_t p = 0;
@@ -69,7 +70,8 @@ void add_rows(const Pass<typename V::Scalar>& pass) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kTaps; ++j) acc[i][j].store(pass.sums + (i * kTaps + j) * kPanel + c);
+      for (int j = 0; j < kTaps; ++j)
+        lanes == V::kWidth ? acc[i][j].store(sum(i, j)) : acc[i][j].store(sum(i, j), lanes);
     }
   }
 }
@@ -105,7 +107,6 @@ class GradWeight {
       used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
     };
     take(axes_, s_.kh + s_.kw);
-    take(sums_, taps_ * kPanel);
     scratch_ = used;
     if (s_.dilation_w == 1 && s_.stride_w == 1) choice_ = choose<V, 1>(s_.kw);
     if (s_.dilation_w == 1 && s_.stride_w == 2) choice_ = choose<V, 2>(s_.kw);
@@ -113,66 +114,70 @@ class GradWeight {
 
   static int64_t scratch(const ConvGradWeightArgs& args) { return GradWeight(args, Ctx{nullptr, 0}).scratch_; }
 
-  // Items: (split, panel of 64 channels).
+  // Items: splits.
   void run(Range range) {
-    const int64_t panels = ceil_div(s_.c, kPanel), pixels = s_.n * s_.oh * s_.ow;
+    const int64_t pixels = s_.n * s_.oh * s_.ow;
     y_ = forward_axis(vertical(s_), axes_);
     x_ = forward_axis(horizontal(s_), axes_ + s_.kh);
     columns_.set_axes(y_, x_, s_.c);
-    for (int64_t item = range.begin; item < range.end; ++item) {
-      const int64_t first = item % panels * kPanel, split = item / panels;
+    for (int64_t split = range.begin; split < range.end; ++split) {
       const int64_t pixel = pixels * split / args_.splits, end = pixels * (split + 1) / args_.splits;
       T* dw = static_cast<T*>(args_.dw) + split * taps_ * s_.c;
       if (choice_.most_rows > 0)
-        run_panel(first, pixel, end, dw);
+        run_rows(pixel, end, dw);
       else
-        run_taps(first, pixel, end, dw);
+        run_taps(pixel, end, dw);
     }
   }
 
  private:
   // Output pixels [pixel, end), row by row.
-  void run_panel(int64_t first, int64_t pixel, int64_t end, T* dw) {
-    const int64_t cols = least(s_.c - first, kPanel);
-    for (int64_t i = 0; i < taps_ * kPanel; ++i) sums_[i] = T(0);
-    for (int64_t row = pixel / s_.ow; row * s_.ow < end; ++row) {
-      const int64_t from = most(0, pixel - row * s_.ow), to = least(s_.ow, end - row * s_.ow);
-      add_row(first, cols, row, from, to);
-    }
-    for (int64_t tap = 0; tap < taps_; ++tap)
-      for (int64_t c = 0; c < cols; ++c) dw[tap * s_.c + first + c] = sums_[tap * kPanel + c];
+  void run_rows(int64_t pixel, int64_t end, T* dw) {
+    for (int64_t i = 0; i < taps_ * s_.c; ++i) dw[i] = T(0);
+    for (int64_t row = pixel / s_.ow; row * s_.ow < end; ++row)
+      add_row(row, most(0, pixel - row * s_.ow), least(s_.ow, end - row * s_.ow), dw);
   }
 
-  // Output pixels [from, to) of one row, for the rows of taps that lie in the image.
-  void add_row(int64_t first, int64_t cols, int64_t row, int64_t from, int64_t to) {
+  // Output pixels [from, to) of one row, some at a time, for the rows of taps that lie in the image.
+  void add_row(int64_t row, int64_t from, int64_t to, T* dw) {
     const int64_t n = row / s_.oh, top = row % s_.oh * s_.stride_h - s_.pad_h;
     const int64_t begin = most(0, ceil_div(-top, s_.dilation_h));
     const int64_t end = least(s_.kh, ceil_div(s_.h - top, s_.dilation_h));
-    Pass<T> pass;
-    pass.g = static_cast<const T*>(args_.g) + (row * s_.ow + from) * s_.c + first;
-    pass.channels = s_.c;
-    pass.pixels = to - from;
-    pass.cols = cols;
-    for (int64_t i = begin; i < end;) {
-      const int rows = static_cast<int>(least(end - i, choice_.most_rows));
-      pass.sums = sums_ + i * s_.kw * kPanel;
-      for (int r = 0; r < rows; ++r, ++i) {
-        const int64_t y = top + i * s_.dilation_h, source = n * s_.h + y;
-        const T* x = static_cast<const T*>(args_.x) + source * s_.w * s_.c + first;
-        pass.x[r] = columns_.row(x, first * s_.n * s_.h + source, y, i) + from * s_.stride_w;
+    const int64_t below = n * s_.h + top + (s_.kh - 1) * s_.dilation_h + 1;
+    for (; from < to; from += kChunk) {
+      Pass<T> pass;
+      pass.g = static_cast<const T*>(args_.g) + (row * s_.ow + from) * s_.c;
+      pass.channels = s_.c;
+      pass.pixels = least(to - from, kChunk);
+      // Passes go from pixel to pixel, not line to line: the CPU does not see by itself what they will need.
+      fetch(pass.g + s_.ow * s_.c, pass.pixels * s_.c);
+      for (int64_t y = below; y < below + s_.stride_h; ++y)
+        fetch(static_cast<const T*>(args_.x) + (y * s_.w + from * s_.stride_w) * s_.c,
+              pass.pixels * s_.stride_w * s_.c);
+      for (int64_t i = begin; i < end;) {
+        const int rows = static_cast<int>(least(end - i, choice_.most_rows));
+        pass.sums = dw + i * s_.kw * s_.c;
+        for (int r = 0; r < rows; ++r, ++i) {
+          const int64_t y = top + i * s_.dilation_h, source = n * s_.h + y;
+          const T* x = static_cast<const T*>(args_.x) + source * s_.w * s_.c;
+          pass.x[r] = columns_.row(x, source, y, i) + from * s_.stride_w;
+        }
+        choice_.passes[rows - 1](pass);
       }
-      choice_.passes[rows - 1](pass);
     }
   }
 
-  // Channels [first, first + 64), tap by tap.
-  void run_taps(int64_t first, int64_t pixel, int64_t end, T* dw) const {
+  static void fetch(const T* at, int64_t count) {
+    for (int64_t i = 0; i < count; i += kPackWidth<T>) __builtin_prefetch(at + i, 0, 2);
+  }
+
+  // Tap by tap.
+  void run_taps(int64_t pixel, int64_t end, T* dw) const {
     constexpr int kVecs = 4;  // independent chains of FMAs, to hide their latency
-    const int64_t last = least(first + kPanel, s_.c);
     for (int64_t tap = 0; tap < taps_; ++tap) {
-      int64_t c = first;
-      for (; c + kVecs * V::kWidth <= last; c += kVecs * V::kWidth) sum_tap<kVecs>(tap, c, V::kWidth, pixel, end, dw);
-      for (; c < last; c += V::kWidth) sum_tap<1>(tap, c, static_cast<int>(least(last - c, V::kWidth)), pixel, end, dw);
+      int64_t c = 0;
+      for (; c + kVecs * V::kWidth <= s_.c; c += kVecs * V::kWidth) sum_tap<kVecs>(tap, c, V::kWidth, pixel, end, dw);
+      for (; c < s_.c; c += V::kWidth) sum_tap<1>(tap, c, static_cast<int>(least(s_.c - c, V::kWidth)), pixel, end, dw);
     }
   }
 
@@ -205,7 +210,6 @@ class GradWeight {
   const int64_t taps_;
   Columns<T> columns_;
   Tap* axes_ = nullptr;
-  T* sums_ = nullptr;
   int64_t scratch_ = 0;
   Axis y_{}, x_{};
   Choice<V> choice_;

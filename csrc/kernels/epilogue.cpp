@@ -35,7 +35,7 @@ inline void dispatch(const Finish<typename V::Scalar>& f) {
   const Epilogue& e = *f.epilogue;
   switch (e.activation) {
     case Activation::kNone:
-      if (e.bias || e.residual || e.gate || e.pre) finish_rows<V, Activation::kNone>(f);
+      if (!is_trivial(e)) finish_rows<V, Activation::kNone>(f);
       return;
     case Activation::kRelu:
       return finish_rows<V, Activation::kRelu>(f);

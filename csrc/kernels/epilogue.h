@@ -17,6 +17,15 @@ struct Finish {
   int64_t first;
 };
 
+namespace {
+
+// Whether there is nothing to do.
+inline bool is_trivial(const Epilogue& e) {
+  return !e.bias && !e.residual && !e.gate && !e.pre && e.activation == Activation::kNone;
+}
+
+}  // namespace
+
 void finish(const Finish<float>& f);
 void finish(const Finish<double>& f);
 

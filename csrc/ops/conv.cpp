@@ -182,7 +182,7 @@ Work split(ConvArgs& args, DType dtype, bool adjoint) {
   const ConvShape& s = args.s;
   if (is_depthwise(s)) {
     const double macs = static_cast<double>(s.n * s.oh * s.ow * s.c) * static_cast<double>(s.kh * s.kw);
-    const int64_t items = ceil_div(s.c, kPanel) * s.n * (adjoint ? s.h * s.stride_w : s.oh);
+    const int64_t items = s.n * (adjoint ? s.h : s.oh);
     return {items, 40 + mac_ns(dtype, 1.5 * macs) / static_cast<double>(items), flops(s)};
   }
   const int64_t panels = ceil_div((adjoint ? s.c : s.o) / s.groups, kPanel);
@@ -243,14 +243,14 @@ Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
   const auto wanted = std::max(kBusyItems, static_cast<int64_t>(std::min(total / kLongestSplitNs, kMostSplits)));
   const int64_t most = std::max<int64_t>(1, pixels / kLeastSplitPixels);
   if (is_depthwise(s)) {
-    // A split's panels come one after the other, and should find its pixels in L2.
-    const int64_t panels = ceil_div(s.c, kPanel), nbytes = static_cast<int64_t>(x.nbytes() + g.nbytes());
-    const int64_t cached = panels > 1 ? std::min<int64_t>(nbytes / kSplitBytes, 256) : 0;
-    args.splits = std::min(std::max(ceil_div(wanted, panels), cached), most);
-    return {panels * args.splits, total / static_cast<double>(panels * args.splits), flops(s)};
+    args.splits = std::min(std::max(wanted, static_cast<int64_t>(x.nbytes() + g.nbytes()) / kSplitBytes), most);
+    args.splits = std::min(args.splits, static_cast<int64_t>(kMostSplits));
+    return {args.splits, total / static_cast<double>(args.splits), flops(s)};
   }
   args.block = choose_block(s, x.dtype(), false, kBlockPixels);
-  args.rows = even_part(rows, std::max(kLeastGradRows, ceil_div(rows, wanted)));
+  // An item copies its pixels for its rows of dW: they should be so many that this costs little.
+  const int64_t least_rows = kLeastGradRows * (1 + s.c / s.o);
+  args.rows = even_part(rows, std::max(least_rows, ceil_div(rows, wanted)));
   const int64_t parts = s.groups * ceil_div(rows, args.rows);
   args.splits = std::max<int64_t>(1, std::min({ceil_div(wanted, parts), most, count_blocks(s, false, args.block)}));
   return {parts * args.splits, total / static_cast<double>(parts * args.splits), flops(s)};

@@ -23,7 +23,7 @@ struct ConvBlock {
 // `s` still the forward shape, and w is packed as B[KH·KW·O/g, C/g] with both kernel axes reversed. Items: (images, row
 // block, column block, group, `panels` panels of 64 columns), the last ones fastest; in the adjoint for each phase
 // (pixel coordinates modulo the strides). Depthwise kernels (groups = C = O): w is packed as B[KH·KW, C], items are
-// (image, panel, row), `block` and `panels` are unused.
+// (image, row), `block` and `panels` are unused.
 struct ConvArgs : Epilogue {
   const void* x = nullptr;
   const void* w = nullptr;
