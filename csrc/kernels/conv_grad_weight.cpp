@@ -30,6 +30,9 @@ int64_t source_pitch(int64_t depth) {
   return depth % 64 == 0 ? depth + kPackWidth<T> : depth;
 }
 
+// Rows of pixels that are listed one by one: to begin a run takes as long as several products.
+inline bool is_short(const ConvBlock& b) { return b.cols < 16; }
+
 template <class V>
 int64_t carve(const ConvGradWeightArgs& args, std::byte* at, Scratch<typename V::Scalar>* scratch) {
   using T = typename V::Scalar;
@@ -41,7 +44,7 @@ int64_t carve(const ConvGradWeightArgs& args, std::byte* at, Scratch<typename V:
     used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
   };
   take(scratch->taps, s.kh + s.kw);
-  take(scratch->runs, b.images * b.rows);
+  take(scratch->runs, b.images * b.rows * (is_short(b) ? b.cols : 1));
   take(scratch->source, SourceBlock<V>::scratch_elements(s, false, b, source_pitch<T>(s.c / s.groups)));
   take(scratch->gradients, b.images * b.rows * b.cols * ceil_div(s.o / s.groups, kPackWidth<T>) * kPackWidth<T>);
   return used;
@@ -56,7 +59,8 @@ class GradWeight {
     carve<V>(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
     depth_ = s_.c / s_.groups;
     outputs_ = s_.o / s_.groups;
-    rows_ = s_.kh * s_.kw * depth_;
+    taps_ = s_.kh * s_.kw;
+    rows_ = taps_ * depth_;
     pitch_ = ceil_div(outputs_, kPackWidth<T>) * kPackWidth<T>;
     y_ = forward_axis(vertical(s_), scratch_.taps);
     x_ = forward_axis(horizontal(s_), scratch_.taps + s_.kh);
@@ -95,17 +99,22 @@ class GradWeight {
     const Span images = part(block / across / down, b.images, s_.n);
     source_.copy(images, rows, cols, group);
     pixels_ = images.size * rows.size * cols.size;
-    count_ = 0;
+    count_ = listed_ = 0;
     T* to = scratch_.gradients;
     for (int64_t n = 0; n < images.size; ++n) {
       for (int64_t y = 0; y < rows.size; ++y, to += cols.size * kPackWidth<T>) {
         const int64_t pixel = ((images.first + n) * s_.oh + rows.first + y) * s_.ow + cols.first;
         pack(static_cast<const T*>(args_.g) + pixel * s_.o + group * outputs_, cols.size, to);
-        scratch_.runs[count_] = {source_.address(n, y, 0) - source_.address(0, 0, 0),
-                                 count_ * cols.size * kPackWidth<T>, cols.size};
-        ++count_;
+        add_runs(source_.address(n, y, 0) - source_.address(0, 0, 0), cols.size);
       }
     }
+  }
+
+  // For a row of pixels that begins at `at` in the source, after those that are there.
+  void add_runs(int64_t at, int64_t pixels) {
+    const int64_t step = is_short(args_.block) ? 1 : pixels;
+    for (int64_t p = 0; p < pixels; p += step, listed_ += step)
+      scratch_.runs[count_++] = {at + p * x_.step * source_.pixel_pitch(), listed_ * kPackWidth<T>, step};
   }
 
   // Gradients of a row of pixels, 16 channels next to each other, for all of them.
@@ -126,33 +135,42 @@ class GradWeight {
 
   // Rows [first, end) of dW, all columns.
   void multiply(int64_t first, int64_t end, bool accumulate, T* dw) const {
-    const int64_t tiles = ceil_div(end - first, kTileRows), padded = ceil_div(outputs_, V::kWidth) * V::kWidth;
+    const int64_t padded = ceil_div(outputs_, V::kWidth) * V::kWidth, a_step = x_.step * source_.pixel_pitch();
+    const int64_t tiles = ceil_div(end - first, kTileRows), least_rows = (end - first) / tiles,
+                  longer = (end - first) % tiles;
     for (int64_t col = 0; col < outputs_; col += kTileCols) {
       const int cols = static_cast<int>(least(padded - col, kTileCols));
       const T* b = scratch_.gradients + col * pixels_;
+      int64_t tap = first / depth_, channel = first % depth_;
+      const T* element = source(tap) + channel;
+      T* row = dw + first * pitch_ + col;
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        const int64_t from = first + (end - first) * tile / tiles, to = first + (end - first) * (tile + 1) / tiles;
+        const int rows = static_cast<int>(least_rows + (tile < longer ? 1 : 0));
         const T* a[kTileRows];
         T* c[kTileRows];
-        for (int64_t q = from; q < to; ++q) {
-          const int64_t tap = q / depth_;
-          a[q - from] = source_.address(0, 0, 0) + source_.offset(tap / s_.kw, tap % s_.kw) + q % depth_;
-          c[q - from] = dw + q * pitch_ + col;
+        for (int i = 0; i < rows; ++i, row += pitch_) {
+          a[i] = element++;
+          c[i] = row;
+          if (++channel == depth_ && tap + 1 < taps_) element = source(++tap), channel = 0;
         }
-        multiply_tile(Tile<T>{a, b, c, scratch_.runs, count_, false, x_.step * source_.pixel_pitch(), kPackWidth<T>,
-                              pixels_ * kPackWidth<T>, static_cast<int>(to - from), cols, accumulate});
+        multiply_tile(Tile<T>{a, b, c, scratch_.runs, count_, is_short(args_.block), a_step, kPackWidth<T>,
+                              pixels_ * kPackWidth<T>, rows, cols, accumulate});
       }
     }
   }
 
+  // The first channel of a tap, as the first pixel reads it.
+  const T* source(int64_t tap) const { return source_.address(0, 0, 0) + source_.offset(tap / s_.kw, tap % s_.kw); }
+
   const ConvGradWeightArgs& args_;
   const ConvShape& s_;
   int64_t depth_, outputs_;  // channels per group: of x, of g
-  int64_t rows_, pitch_;     // of dW: rows, elements from one to the next
+  int64_t taps_;
+  int64_t rows_, pitch_;  // of dW: rows, elements from one to the next
   Scratch<T> scratch_;
   Axis y_{}, x_{};
   SourceBlock<V> source_;
-  int64_t pixels_ = 0, count_ = 0;  // of the block: pixels, runs
+  int64_t pixels_ = 0, count_ = 0, listed_ = 0;  // of the block: pixels, runs, pixels in them
 };
 
 // Adds up the splits of columns [first, end) of a matrix, transposed.
@@ -167,6 +185,7 @@ void sum_columns(const SumSplitsArgs& args, int64_t batch, int64_t first, int64_
     for (int64_t k = 0; k < args.rows; k += V::kWidth) {
       const int rows = static_cast<int>(least(args.rows - k, V::kWidth));
       V square[V::kWidth];
+#pragma GCC unroll 16
       for (int i = 0; i < V::kWidth; ++i) {
         square[i] = V::zero();
         if (i >= rows) continue;
@@ -175,7 +194,9 @@ void sum_columns(const SumSplitsArgs& args, int64_t batch, int64_t first, int64_
         for (int64_t s = 1; s < args.splits; ++s) square[i] = square[i] + V::load(part + s * split, cols);
       }
       transpose(square);
-      for (int i = 0; i < cols; ++i) square[i].store(sums + (o + i) * args.rows + k, rows);
+#pragma GCC unroll 16
+      for (int i = 0; i < V::kWidth; ++i)
+        if (i < cols) square[i].store(sums + (o + i) * args.rows + k, rows);
     }
   }
 }
