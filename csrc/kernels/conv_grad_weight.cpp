@@ -153,6 +153,8 @@ class GradWeight {
           c[i] = row;
           if (++channel == depth_ && tap + 1 < taps_) element = source(++tap), channel = 0;
         }
+        // The next sums come into L1 meanwhile: all of dW need not fit into L2.
+        for (int i = 0; i < kTileRows; ++i) __builtin_prefetch(row + i * pitch_, 1);
         multiply_tile(Tile<T>{a, b, c, scratch_.runs, count_, is_short(args_.block), a_step, kPackWidth<T>,
                               pixels_ * kPackWidth<T>, rows, cols, accumulate});
       }

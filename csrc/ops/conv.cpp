@@ -12,7 +12,8 @@
 namespace quernel::ops {
 namespace {
 
-constexpr int64_t kBlockPixels = 192;  // so many that their weights' way into L1 costs little
+constexpr int64_t kBlockPixels = 192;      // so many that their weights' way into L1 costs little
+constexpr int64_t kGradBlockPixels = 256;  // so many that dW, which is added to each time, costs little
 constexpr int64_t kLeastBlockPixels = 24;
 constexpr int64_t kBlockBytes = 192 << 10;    // of source pixels: they stay in L2 while all weights pass …
 constexpr int64_t kMostBlockBytes = 1 << 20;  // … unless the weights are so many that it is they who cost
@@ -247,7 +248,7 @@ Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
     args.splits = std::min(args.splits, static_cast<int64_t>(kMostSplits));
     return {args.splits, total / static_cast<double>(args.splits), flops(s)};
   }
-  args.block = choose_block(s, x.dtype(), false, kBlockPixels);
+  args.block = choose_block(s, x.dtype(), false, kGradBlockPixels);
   // An item copies its pixels for its rows of dW: they should be so many that this costs little.
   const int64_t least_rows = kLeastGradRows * (1 + s.c / s.o);
   args.rows = even_part(rows, std::max(least_rows, ceil_div(rows, wanted)));
