@@ -31,23 +31,23 @@ inline int32_t round_clamped(float v, float lo, float hi) {
 
 }  // namespace
 
-// B[K, N] of any strides into panels [N/64][K/4][64][4], padded with zeros; item = (batch, panel). Weights (O, I) have
+// B[K, N] of any strides into panels [N/16][K/4][16][4], padded with zeros; item = (batch, panel). Weights (O, I) have
 // adjacent k: then four move at once.
 Status pack_s8(const PackArgs& p, Range range, const Ctx&) {
-  const int64_t panels = (p.n + kPanel - 1) / kPanel, groups = (p.k + 3) / 4;
+  const int64_t panels = (p.n + kQPanel - 1) / kQPanel, groups = (p.k + 3) / 4;
   for (int64_t item = range.begin; item < range.end; ++item) {
     const int64_t batch = item / panels, panel = item % panels;
-    const int8_t* src = static_cast<const int8_t*>(p.src) + batch * p.src_batch + panel * kPanel * p.src_col;
-    int8_t* dst = static_cast<int8_t*>(p.dst) + batch * p.dst_batch + panel * groups * 4 * kPanel;
-    const int64_t columns = p.n - panel * kPanel < kPanel ? p.n - panel * kPanel : kPanel;
+    const int8_t* src = static_cast<const int8_t*>(p.src) + batch * p.src_batch + panel * kQPanel * p.src_col;
+    int8_t* dst = static_cast<int8_t*>(p.dst) + batch * p.dst_batch + panel * groups * 4 * kQPanel;
+    const int64_t columns = p.n - panel * kQPanel < kQPanel ? p.n - panel * kQPanel : kQPanel;
     const int64_t whole = p.src_row == 1 ? p.k / 4 : 0;
-    if (columns < kPanel) __builtin_memset(dst, 0, static_cast<size_t>(groups * 4 * kPanel));
+    if (columns < kQPanel) __builtin_memset(dst, 0, static_cast<size_t>(groups * 4 * kQPanel));
     for (int64_t j = 0; j < columns; ++j) {
       const int8_t* column = src + j * p.src_col;
       int8_t* out = dst + 4 * j;
-      for (int64_t g = 0; g < whole; ++g) __builtin_memcpy(out + g * 4 * kPanel, column + 4 * g, 4);
+      for (int64_t g = 0; g < whole; ++g) __builtin_memcpy(out + g * 4 * kQPanel, column + 4 * g, 4);
       for (int64_t k = 4 * whole; k < 4 * groups; ++k)
-        out[k / 4 * 4 * kPanel + k % 4] = k < p.k ? column[k * p.src_row] : int8_t{0};
+        out[k / 4 * 4 * kQPanel + k % 4] = k < p.k ? column[k * p.src_row] : int8_t{0};
     }
   }
   return {};
@@ -139,13 +139,19 @@ void for_each_pixel(const PoolArgs& p, Range range, const Pixel& pixel) {
   }
 }
 
-// Calls add(lanes of one tap) for each tap.
+// Calls add(lanes of one tap) for each tap. Few lanes are read whole, too, unless that would pass the image's end: a
+// copy of unknown length is a call.
 template <class Add>
 void for_each_tap(const PoolArgs& p, const Window& taps, int64_t c0, int64_t lanes, const Add& add) {
+  const uint8_t* end = static_cast<const uint8_t*>(p.x) + p.n * p.h * p.w * p.c;
   for (int64_t i = 0; i < taps.rows; ++i)
     for (int64_t j = 0; j < taps.cols; ++j) {
+      const uint8_t* src = taps.first + (i * p.w + j) * p.c + c0;
       U8Lanes x = {};
-      __builtin_memcpy(&x, taps.first + (i * p.w + j) * p.c + c0, static_cast<size_t>(lanes));
+      if (end - src >= kLanes)
+        __builtin_memcpy(&x, src, kLanes);
+      else
+        __builtin_memcpy(&x, src, static_cast<size_t>(lanes));
       add(x);
     }
 }

@@ -19,7 +19,7 @@ struct List {
   int64_t count;
 };
 
-// R rows of a times blocks [first, end); sums to acc rows of kPanel.
+// R rows of a times blocks [first, end); sums to acc rows of kQColumns.
 template <int R>
 [[gnu::noinline]] void dot_blocks(const uint8_t* a, int64_t lda, const List& list, int64_t first, int64_t end,
                                   int32_t* acc) {
@@ -43,7 +43,7 @@ template <int R>
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-    for (int v = 0; v < kVectors; ++v) DotS8::store(sum[r][v], acc + kPanel * r + DotS8::kWidth * v);
+    for (int v = 0; v < kVectors; ++v) DotS8::store(sum[r][v], acc + kQColumns * r + DotS8::kWidth * v);
 }
 
 template <int R>
@@ -95,7 +95,7 @@ void dot_panel(const QSparseArgs& p, const uint8_t* a, int rows, const List& lis
   } else {
     for (int row = 0, tiles = (rows + kMostRows - 1) / kMostRows; tiles > 0; --tiles) {
       const int here = (rows - row + tiles - 1) / tiles;
-      dot_rows<kMostRows>(here, a + row * p.k, p.k, list, whole, acc + row * kPanel);
+      dot_rows<kMostRows>(here, a + row * p.k, p.k, list, whole, acc + row * kQColumns);
       row += here;
     }
   }
@@ -106,16 +106,16 @@ void dot_panel(const QSparseArgs& p, const uint8_t* a, int rows, const List& lis
   for (int r = 0; r < rows; ++r) {
     uint8_t four[4] = {};
     for (int64_t i = 0; i < left; ++i) four[i] = a[r * p.k + 4 * group + i];
-    int32_t more[kPanel];
+    int32_t more[kQColumns];
     dot_blocks<1>(four, 0, last, 0, 1, more);
-    add_sums(acc + r * kPanel, more);
+    add_sums(acc + r * kQColumns, more);
   }
 }
 
 }  // namespace
 
 Status sparse_u8s8(const QSparseArgs& p, Range range, const Ctx&) {
-  alignas(64) int32_t acc[kQStrip * kPanel];
+  alignas(64) int32_t acc[kQStrip * kQColumns];
   const int64_t panels = ceil_div(p.n, kSparseRows);
   const int32_t* indptr = static_cast<const int32_t*>(p.indptr);
   for (int64_t item = range.begin; item < range.end; ++item) {

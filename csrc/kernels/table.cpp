@@ -105,7 +105,8 @@ Fn<MovingAverageArgs> moving_average;
 
 // quant
 Fn<QGemmArgs> gemm_u8s8;
-Fn<PackArgs> pack_s8;
+ScratchFn<QGemmArgs> gemm_u8s8_scratch;
+Fn<PackArgs> pack_s8, pack_depthwise_s8;
 Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8;
 ScratchFn<QConvArgs> conv2d_u8s8_scratch, depthwise2d_u8s8_scratch;
 Fn<QuantizeArgs> quantize, dequantize;
@@ -225,8 +226,9 @@ extern constinit const Level level{
             .advance_step = entry<advance_step>,
             .moving_average = entry<moving_average>,
             // quant
-            .gemm_u8s8 = entry<gemm_u8s8>,
+            .gemm_u8s8 = entry_with<gemm_u8s8, gemm_u8s8_scratch>,
             .pack_s8 = entry<pack_s8>,
+            .pack_depthwise_s8 = entry<pack_depthwise_s8>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
             .depthwise2d_u8s8 = entry_with<depthwise2d_u8s8, depthwise2d_u8s8_scratch>,
             .quantize = entry<quantize>,

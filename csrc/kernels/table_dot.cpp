@@ -6,6 +6,7 @@ namespace quernel::QUERNEL_ISA {
 
 Fn<Bf16GemmArgs> gemm_bf16;
 Fn<QGemmArgs> gemm_u8s8;
+ScratchFn<QGemmArgs> gemm_u8s8_scratch;
 Fn<QConvArgs> conv2d_u8s8;
 ScratchFn<QConvArgs> conv2d_u8s8_scratch;
 Fn<QSparseArgs> sparse_u8s8;
@@ -17,7 +18,7 @@ extern constinit const Level level{
     .table =
         {
             .gemm_bf16 = entry<gemm_bf16>,
-            .gemm_u8s8 = entry<gemm_u8s8>,
+            .gemm_u8s8 = entry_with<gemm_u8s8, gemm_u8s8_scratch>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
             .sparse_u8s8 = entry<sparse_u8s8>,
         },

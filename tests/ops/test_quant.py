@@ -87,7 +87,7 @@ def test_qlinear_equals_numpy(data: st.DataObject) -> None:
 def test_qlinear_tails(m: int, k: int) -> None:
     """Row and k remainders of every register and tile shape, each operand ending at an unreadable page."""
     rng = np.random.default_rng(m * 1000 + k)
-    for n in (1, 16, 17, 33, 64, 81):
+    for n in (1, 10, 16, 17, 33, 48, 64, 81):
         x, weight = (
             lay_out(filled(rng, s, t, "uniform"), "guard_end")
             for s, t in (((m, k), np.uint8), ((n, k), np.int8))
@@ -110,6 +110,20 @@ def test_sums_do_not_saturate_and_wrap_as_int32(k: int, weights: str) -> None:
         assert (exact != exact.astype(np.int32)).all(), "the case is meant to overflow"
     args = output(18, bias=bias, out_float=True)
     check_equal(qlinear(x, weight, **args), exact.astype(np.int32).astype(np.float32))
+
+
+@pytest.mark.usefixtures("quant_isa")
+@pytest.mark.parametrize("k", [2, 3, 4, 6, 30, 64, 257])
+@pytest.mark.parametrize("m", [1, 3, 4, 20])
+def test_extreme_neighbours(m: int, k: int) -> None:
+    """Neighbouring products of one sign and of both, at the ends of both types: their sums exceed int16."""
+    rng = np.random.default_rng(k)
+    x = rng.choice(np.array([0, 1, 127, 128, 254, 255], np.uint8), (m, k))
+    x[0] = 255
+    weight = rng.choice(np.array([-128, -127, 127, 126, 0], np.int8), (40, k))
+    weight[0], weight[1], weight[2], weight[3, ::2], weight[3, 1::2] = -128, 127, -127, 127, -128
+    args = output(40, out_float=True)
+    check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
 
 
 @pytest.mark.usefixtures("quant_isa", "threads")
@@ -189,6 +203,26 @@ def test_padding_is_the_zero_point(channels: int, kernel: tuple[int, int]) -> No
     assert (got == got[0, 0, 0]).all()
 
 
+@pytest.mark.usefixtures("quant_isa")
+@pytest.mark.parametrize("channels", [1, 3, 8, 11, 40])
+@pytest.mark.parametrize("size", [(3, 3), (7, 5), (4, 45), (1, 70)])
+def test_patches_at_the_borders(channels: int, size: tuple[int, int]) -> None:
+    """Strips over several rows and rows over several strips; image and padding meet in all ways, the image ends at an
+    unreadable page."""
+    rng = np.random.default_rng(channels)
+    x = lay_out(filled(rng, (2, *size, channels), np.uint8, "uniform"), "guard_end")
+    for kernel, padding, stride, dilation in (
+        ((1, 1), (0, 0), (2, 3), (1, 1)),
+        ((3, 3), (1, 1), (1, 1), (1, 1)),
+        ((2, 5), (3, 4), (1, 2), (1, 1)),
+        ((3, 2), (2, 9), (3, 1), (2, 4)),
+    ):
+        weight = filled(rng, (21, *kernel, channels), np.int8, "uniform")
+        args = output(21, out_float=True) | {"x_zero_point": 201, "padding": padding}
+        args |= {"stride": stride, "dilation": dilation}
+        check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
+
+
 @pytest.mark.usefixtures("quant_isa", "threads")
 def test_conv_images_do_not_depend_on_batch_or_threads() -> None:
     rng = np.random.default_rng(1)
@@ -204,10 +238,12 @@ def test_conv_images_do_not_depend_on_batch_or_threads() -> None:
 
 
 @pytest.mark.usefixtures("quant_isa", "threads")
-@pytest.mark.parametrize("channels", [1, 3, 16, 63, 64, 65, 130])
+@pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 63, 64, 130])
 @pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
-def test_depthwise(channels: int, fill: str) -> None:
-    """One channel per group, and twice as many outputs; 255 · -128 is the largest product."""
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 2), (1, 5)])
+def test_depthwise(channels: int, fill: str, kernel: tuple[int, int]) -> None:
+    """One channel per group, and twice as many outputs; odd and even numbers of taps; 255 · -128 is the largest
+    product."""
     rng = np.random.default_rng(channels)
     x = lay_out(
         filled(rng, (2, 9, 7, channels), np.uint8, "greatest" if fill != "uniform" else fill), "guard_end"
@@ -220,7 +256,7 @@ def test_depthwise(channels: int, fill: str) -> None:
         "groups": channels,
     }
     for multiplier in (1, 2):
-        weight = lay_out(filled(rng, (channels * multiplier, 3, 3, 1), np.int8, fill), "guard_end")
+        weight = lay_out(filled(rng, (channels * multiplier, *kernel, 1), np.int8, fill), "guard_end")
         for as_float in (False, True):
             args = output(channels * multiplier, scale=scales(channels * multiplier, 4e-3), zero_point=120)
             args |= places | {"out_float": as_float}

@@ -13,10 +13,14 @@ struct Requantize {
   int32_t zero_point = 0, lo = 0, hi = 255;
 };
 
-// Rows of one work item of the int8 kernels: two AMX tiles.
-inline constexpr int64_t kQStrip = 32;
+// Rows and columns of one work item of the int8 kernels: two by four AMX tiles.
+inline constexpr int64_t kQStrip = 32, kQColumns = 64;
 
-// u8 [M, K] · s8 packed [N/64][K/4][64][4] -> u8; item = (panel, strip of kQStrip rows), strips fastest. `y_float`:
+// Columns of a panel of packed weights, [N/16][K/4][16][4], the last panel and k-group padded with zeros. The 64 bytes
+// of a k-group are a vector of AVX-512 and a row of an AMX tile, and a whole panel is one stream.
+inline constexpr int64_t kQPanel = 16;
+
+// u8 [M, K] · s8 packed -> u8; item = (block of kQColumns columns, strip of kQStrip rows), strips fastest. `y_float`:
 // dequantized output instead, float(acc + bias) * scale.
 struct QGemmArgs : Requantize {
   const void* a = nullptr;
@@ -27,7 +31,8 @@ struct QGemmArgs : Requantize {
 };
 
 // The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Item =
-// (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w as it is, item = output row.
+// (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w from pack_depthwise_s8, int16
+// [C/16][pairs of taps][16][2], item = output row.
 struct QConvArgs : Requantize {
   const void* x = nullptr;
   const void* w = nullptr;

@@ -9,7 +9,8 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 struct DotS8 {
-  static constexpr int kWidth = 4, kRows = 1, kVectors = 1;
+  static constexpr int kWidth = 4, kRows = 1, kVectors = 1, kStep = 4;
+  static constexpr bool kWidens = false;
   struct Sum {
     int32_t lane[kWidth];
   };
@@ -21,6 +22,7 @@ struct DotS8 {
   static Sum zero() { return {}; }
   static Weights load(const int8_t* b) { return b; }
   static Inputs spread(const uint8_t* x) { return {{x[0], x[1], x[2], x[3]}}; }
+  static Inputs spread_row(const uint8_t* x) { return spread(x); }
   static Sum dot(Sum s, const Inputs& x, Weights w) {
     // Unsigned: a sum past int32 wraps, as NumPy's does.
     for (int j = 0; j < kWidth; ++j, w += 4)
