@@ -8,18 +8,20 @@ from quernel.graph.ir import Graph, Node, Weight
 from quernel.ops.create import as_tensor
 from quernel.ops.sparse_array import BlockSparse, SparseArray, as_sparse
 
-# Densities from which on the dense kernel is as fast as the sparse one, measured on AVX-512; `python -m bench sparse` sweeps them.
-# Blocks: whatever the batch. CSR: from 16 rows on, which then share an entry's loads; with fewer, as many 40ths.
+# Densities from which on the dense kernel is as fast as the sparse one, as `python -m bench sparsity` shows them (AVX2, Zen 3).
+# Blocks: whatever the batch. CSR: one row has a kernel of its own; several share an entry's loads, from 16 on all of them,
+# and fewer break even at as many 40ths.
 BLOCK_BREAK_EVEN = 0.85
-CSR_BREAK_EVEN = 0.4
+CSR_BREAK_EVEN = 0.35
 CSR_ROWS = 40
+CSR_ONE_ROW = 0.15
 
 
 def break_even(matrix: SparseArray, max_batch: int) -> float:
     """The density from which on a float weight is better kept dense, in a model that serves up to `max_batch` rows."""
     if isinstance(matrix, BlockSparse):
         return BLOCK_BREAK_EVEN
-    return min(CSR_BREAK_EVEN, max_batch / CSR_ROWS)
+    return CSR_ONE_ROW if max_batch == 1 else min(CSR_BREAK_EVEN, max_batch / CSR_ROWS)
 
 
 def keep_dense(graph: Graph, max_batch: int) -> Graph:
