@@ -141,7 +141,9 @@ def forward_case(layer: Layer, batch: int, threads: int) -> Case:
             ("torch onednn", blocked, image.to_mkldnn()),
         ):
             contenders[name] = _inference(torch, net, t)
-    return Case(f"forward {layer} batch {batch}", contenders, flops, group="forward")
+    outputs = flops / (2.0 * w.size) * layer.outputs
+    nbytes = 4.0 * (x.size + w.size + outputs)
+    return Case(f"forward {layer} batch {batch}", contenders, flops, nbytes, "forward")
 
 
 def _inference(torch: Any, module: Any, image: Any) -> Call:

@@ -138,7 +138,14 @@ def test_a_frozen_plan_checks_places_once_and_packs_once(form: str) -> None:
 
 @pytest.mark.parametrize(
     ("block", "max_batch", "limit"),
-    [((16, 1), 1, 0.85), ((16, 4), 64, 0.85), (None, 64, 0.4), (None, 8, 0.2), (None, 1, 0.025)],
+    [
+        ((16, 1), 1, 0.85),
+        ((16, 4), 64, 0.85),
+        (None, 64, 0.35),
+        (None, 8, 0.2),
+        (None, 2, 0.05),
+        (None, 1, 0.15),
+    ],
 )
 def test_dense_from_break_even_on(block: tuple[int, int] | None, max_batch: int, limit: float) -> None:
     """One rule decides for all batches; what becomes dense gives the same bits."""
