@@ -27,7 +27,7 @@ def _arguments(subjects: dict[str, Subject]) -> argparse.Namespace:
     parser.add_argument(
         "--threads", type=int, default=0, help="of quernel and every peer (default: quernel's default)"
     )
-    parser.add_argument("--rounds", type=int, help="undisturbed rounds per case (default: 15, of `all` 7)")
+    parser.add_argument("--rounds", type=int, help="undisturbed rounds per case (default: 15, of `all` 5)")
     parser.add_argument("--quick", action="store_true", help="a few cases and rounds, to see that it works")
     parser.add_argument(
         "--json",
@@ -47,7 +47,7 @@ def main() -> int:
 
         folder = args.json or Path("build/bench")
         complete = args.subject == "report" or report.measure_all(
-            subjects, folder, args.rounds or 7, args.quick
+            subjects, folder, args.rounds or 5, args.quick
         )
         # A quick look is no result to keep.
         report.write(subjects, folder, folder if args.quick else Path(__file__).parent)
