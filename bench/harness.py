@@ -9,6 +9,7 @@ quernel's share of the FMA peak that this machine showed in the same run.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -23,7 +24,11 @@ import quernel as qn
 from quernel import _core
 
 BLOCK_SECONDS = 2e-2
-SETTLE_SECONDS = 4e-2  # before each block: OpenMP's and OpenBLAS's threads spin on after their last call
+SETTLE_STEP, SETTLE_MOST = 2.5e-2, 0.5  # seconds; threads of peers spin on after their last call
+FULL_SPEED, SPEED_TRIES = (
+    1.25,
+    8,
+)  # how much slower than ever seen the arithmetic before a block may be, how often it is tried
 OTHERS_SHARE = 0.05  # of the machine's time in a round, above which it is dropped
 OURS = "quernel"
 WORKING_SETS = {
@@ -84,8 +89,38 @@ def _busy_seconds() -> float:
     return (sum(map(int, fields)) - idle) / os.sysconf("SC_CLK_TCK")
 
 
-def _block(call: Callable[[], object], repeats: int, settle: float) -> float:
-    time.sleep(settle)
+@functools.cache
+def _best_arithmetic(threads: int) -> float:
+    return min(_arithmetic(threads) for _ in range(10))
+
+
+def _arithmetic(threads: int) -> float:
+    """Seconds of the same multiply-adds in registers on all threads."""
+    start = time.perf_counter()
+    _core.fma_peak(threads)
+    return time.perf_counter() - start
+
+
+def _settle(threads: int) -> None:
+    """Waits until all threads have a whole core each.
+
+    Threads that spin on for the contender before take one away: this process must have been idle (the system counts the
+    time of threads that are running in ticks of 10 ms). A virtual machine that was idle may find its CPUs on one core,
+    at half the speed, for some time: the arithmetic must be at its best.
+    """
+    for _ in range(int(SETTLE_MOST / SETTLE_STEP)):
+        busy, start = time.process_time(), time.perf_counter()
+        time.sleep(SETTLE_STEP)
+        if time.process_time() - busy < 0.1 * (time.perf_counter() - start):
+            break
+    for _ in range(SPEED_TRIES):
+        if _arithmetic(threads) < FULL_SPEED * _best_arithmetic(threads):
+            return
+
+
+def _block(call: Callable[[], object], repeats: int, threads: int) -> float:
+    if threads > 1:
+        _settle(threads)
     if repeats > 1:
         call()  # wakes the threads, which a long call does not notice
     start = time.perf_counter()
@@ -94,13 +129,13 @@ def _block(call: Callable[[], object], repeats: int, settle: float) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _repeats(call: Callable[[], object], settle: float) -> int:
+def _repeats(call: Callable[[], object], threads: int) -> int:
     """How often a call fits into a block; warms it up on the way."""
     call()
-    if _block(call, 1, settle) > BLOCK_SECONDS:
+    if _block(call, 1, threads) > BLOCK_SECONDS:
         return 1
     call()
-    return max(1, min(20_000, int(BLOCK_SECONDS / max(_block(call, 5, settle), 1e-7))))
+    return max(1, min(20_000, int(BLOCK_SECONDS / max(_block(call, 5, threads), 1e-7))))
 
 
 def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result:
@@ -112,8 +147,7 @@ def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result
         threads: Of quernel's pool, for judging how busy others are.
         peak_gflops: Of this machine on as many threads, or 0.
     """
-    settle = SETTLE_SECONDS if threads > 1 else 0.0
-    repeats = {name: _repeats(call, settle) for name, call in case.contenders.items()}
+    repeats = {name: _repeats(call, threads) for name, call in case.contenders.items()}
     times: dict[str, list[float]] = {name: [] for name in case.contenders}
     kept: list[dict[str, float]] = []
     disturbed: list[dict[str, float]] = []
@@ -121,7 +155,7 @@ def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result
     while len(kept) < rounds and len(kept) + len(disturbed) < 2 * rounds:
         names = names[1:] + names[:1]
         busy, own, start = _busy_seconds(), time.process_time(), time.perf_counter()
-        lap = {name: _block(case.contenders[name], repeats[name], settle) for name in names}
+        lap = {name: _block(case.contenders[name], repeats[name], threads) for name in names}
         wall = time.perf_counter() - start
         others = _busy_seconds() - busy - (time.process_time() - own)
         # The system counts in ticks of 10 ms: shorter disturbances cannot be told from rounding.
