@@ -55,7 +55,8 @@ class CachingAllocator final : public Allocator {
     const size_t size = class_size(nbytes);
     {
       std::lock_guard lock(mutex_);
-      if (cached_ + size <= kMaxCached) {
+      if (cached_ + size > kMaxCached) drop_all();  // of sizes that were wanted once; this one is wanted now
+      if (size <= kMaxCached) {
         try {
           free_[class_index(size)].push_back(data);
           cached_ += size;
@@ -69,6 +70,11 @@ class CachingAllocator final : public Allocator {
 
   void trim() noexcept override {
     std::lock_guard lock(mutex_);
+    drop_all();
+  }
+
+ private:
+  void drop_all() noexcept {
     for (auto& blocks : free_) {
       for (void* data : blocks) std::free(data);
       blocks.clear();
@@ -76,7 +82,6 @@ class CachingAllocator final : public Allocator {
     cached_ = 0;
   }
 
- private:
   static constexpr size_t kMaxCached = size_t{256} << 20;
   std::mutex mutex_;
   std::vector<void*> free_[64 * 4];
