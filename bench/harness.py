@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -179,6 +180,14 @@ def bandwidths(threads: int) -> dict[str, float]:
     return {name: _core.copy_peak(nbytes * threads, threads) for name, nbytes in WORKING_SETS.items()}
 
 
+@functools.cache
+def commit() -> str:
+    """What was measured, or nothing outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What the figures were taken on."""
     return {
@@ -187,6 +196,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "python": platform.python_version(),
         "quernel": qn.__version__,
+        "commit": commit(),
     }
 
 

@@ -46,10 +46,12 @@ def test_a_jitted_step_equals_the_eager_one() -> None:
 def test_threads_change_no_bit() -> None:
     before = qn.runtime.num_threads()
     nets = []
-    for threads in (1, 2):
-        qn.runtime.set_num_threads(threads)
-        nets.append(trained("bf16", epochs=1)[0])
-    qn.runtime.set_num_threads(before)
+    try:
+        for threads in (1, 2):
+            qn.runtime.set_num_threads(threads)
+            nets.append(trained("bf16", epochs=1)[0])
+    finally:
+        qn.runtime.set_num_threads(before)
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         check_equal(p.numpy(), q.numpy())
 

@@ -44,6 +44,7 @@ void register_group_norm(py::module_& m);
 void register_softmax(py::module_& m);
 void register_loss(py::module_& m);
 void register_random(py::module_& m);
+void register_op(py::module_& m);
 void register_optim(py::module_& m);
 void register_quant(py::module_& m);
 void register_sparse(py::module_& m);

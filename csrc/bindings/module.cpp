@@ -1,10 +1,6 @@
 // The native module: one register_F per op family.
 #include "bindings/bindings.h"
 
-namespace quernel {
-void register_op(py::module_& m);
-}
-
 PYBIND11_MODULE(_core, m) {
   m.doc() = "Quernel's native engine. Use the documented Python layer; this module checks little.";
   quernel::register_errors(m);

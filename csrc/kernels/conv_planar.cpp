@@ -72,8 +72,11 @@ class Planar {
   // pixels: those between rows, and copies both ways.
   bool pays() const {
     if (cols_ > kMostCols || cols_ >= kPackWidth<T> || s_.kh * s_.kw < 4) return false;
+    // With taps far apart, planes would hold more than patches do.
+    const int64_t results = y_size_.results * x_size_.results;
+    if (y_size_.phases * x_size_.phases * plane_ > s_.kh * s_.kw * results) return false;
     const int64_t padded = ceil_div(cols_, V::kWidth) * V::kWidth;
-    return 4 * cols_ * pixels_ <= 5 * padded * y_size_.results * x_size_.results;
+    return 4 * cols_ * pixels_ <= 5 * padded * results;
   }
 
   // Items are those of ConvArgs; an item has all its columns.

@@ -31,7 +31,9 @@ class Gather {
  public:
   // Bytes between rows of a patch: an odd number of cache lines, so that rows spread over the L1's sets.
   static int64_t stride(const ConvShape& s) { return (s.kh * s.kw * (s.c / s.groups) + kOverrun + 63) / 64 * 64 | 64; }
-  static int64_t scratch(const ConvShape& s) { return kQStrip * stride(s) + columns(s, kQStrip) * s.c + kOverrun; }
+  static int64_t scratch(const ConvShape& s) {
+    return kQStrip * stride(s) + columns(s, s.ow < kQStrip ? s.ow : kQStrip) * s.c + kOverrun;
+  }
 
   Gather(const QConvArgs& p, uint8_t* scratch)
       : s_(p.s),

@@ -53,7 +53,7 @@ void multiply(const char* op, const Matrix& a, const Matrix& b, const Tensor& c,
   g.activation = epilogue.activation;
   const int64_t items = ceil_div(g.m, kBf16Strip) * ceil_div(g.n, kBf16Columns);
   const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
-  constexpr double kMacsPerNs = 50;  // of AVX-512 without tiles
+  constexpr double kMacsPerNs = 25;  // of AVX2: what other levels are faster, chunks are shorter
   launch(op, &KernelTable::gemm_bf16, g,
          {items, macs / kMacsPerNs / static_cast<double>(items), 2.0 * static_cast<double>(c.size() * a.k)},
          {read(&Bf16GemmArgs::a, rows_of(a)), read(&Bf16GemmArgs::b, columns_of(b)),

@@ -149,8 +149,12 @@ ConvBlock choose_block(const ConvShape& s, DType dtype, bool adjoint, int64_t pi
   const int64_t weight_bytes = s.kh * s.kw * (adjoint ? s.c : s.o) * pixel_bytes / s.groups;
   const int64_t most_bytes = std::clamp(weight_bytes / 4, kBlockBytes, kMostBlockBytes);
   const auto fits = [&](int64_t images, int64_t rows, int64_t cols) {
-    const int64_t high = std::min((rows - 1) * (adjoint ? 1 : s.stride_h) + s.kh, rows * s.kh);
-    const int64_t wide = (cols - 1) * (adjoint ? 1 : s.stride_w) + s.kw;
+    const auto reach = [&](int64_t pixels, int64_t kernel, int64_t stride, int64_t dilation) {
+      const int64_t taps = (kernel - 1) * dilation;
+      return (adjoint ? pixels + taps / stride : (pixels - 1) * stride + taps + 1);
+    };
+    const int64_t high = std::min(reach(rows, s.kh, s.stride_h, s.dilation_h), rows * s.kh);
+    const int64_t wide = reach(cols, s.kw, s.stride_w, s.dilation_w);
     return images * high * wide * pixel_bytes <= most_bytes;
   };
   ConvBlock b{1, 1, even_part(width, pixels)};
@@ -272,8 +276,8 @@ SumSplitsArgs sum_of(const ConvGradWeightArgs& args, DType dtype) {
 // ---- several outputs per channel --------------------------------------------------------------------------------
 
 // With one input channel per group and a few outputs (a "channel multiplier"), repeating each channel makes the
-// convolution depthwise. That costs a copy of x, and a sum in the gradient; as groups of one channel the kernel of
-// conv.cpp would fill few of its 64 columns.
+// convolution depthwise. That costs a copy of x, and a sum in the gradient; as groups of one channel each
+// group would be a pass of its own.
 int64_t multiplier(const ConvShape& s) {
   constexpr int64_t kMost = 32;
   const bool several = s.groups > 1 && s.groups == s.c && s.o > s.c && s.o <= kMost * s.c;

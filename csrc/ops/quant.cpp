@@ -1,6 +1,7 @@
 #include "ops/quant.h"
 
 #include <cmath>
+#include <string>
 
 #include "core/error.h"
 #include "ops/common.h"
@@ -61,7 +62,8 @@ void set_output(Args& args, const QOutput& out) {
 
 // Weight (groups · N, K) -> (groups, N/16, K/4, 16, 4).
 Tensor pack_weight(const Tensor& weight, int64_t groups, int64_t n, int64_t k) {
-  return derived(weight, "pack_s8", [&] {
+  const std::string kind = "pack_s8/" + std::to_string(groups);
+  return derived(weight, kind.c_str(), [&] {
     const int64_t panels = ceil_div(n, kQPanel), k4 = ceil_div(k, 4);
     const Tensor packed = Tensor::empty(DType::kInt8, {groups, panels, k4, kQPanel, 4});
     PackArgs args;

@@ -16,7 +16,7 @@ namespace {
 constexpr const Level* kLevels[] = {
     &scalar::level,
 #if defined(__x86_64__)
-    &avx2::level,   &avx512::level, &vnni::level, &amx_emulated::level, &amx::level,
+    &avx2::level,   &amx_emulated::level, &avx512::level, &vnni::level, &amx::level,
 #endif
 };
 

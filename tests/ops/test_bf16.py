@@ -145,9 +145,11 @@ def test_bits_depend_on_neither_rows_nor_threads(
     check_equal(N(_core.linear_bf16(T(a), stored(b, True))[0]), whole)
     check_equal(N(_core.matmul_bf16(T(a.astype(BF16)), T(b.astype(BF16)))), whole)
     before = _core.num_threads()
-    _core.set_num_threads(1)
-    check_equal(N(_core.matmul_bf16(T(a), T(b))), whole)
-    _core.set_num_threads(before)
+    try:
+        _core.set_num_threads(1)
+        check_equal(N(_core.matmul_bf16(T(a), T(b))), whole)
+    finally:
+        _core.set_num_threads(before)
 
 
 @pytest.mark.usefixtures("quant_isa")
@@ -195,11 +197,13 @@ def test_levels_below_tiles_agree_bit_for_bit() -> None:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((37, 300), np.float32), rng.standard_normal((300, 70), np.float32)
     before, results = _core.active_isa(), []
-    for name in _core.supported_isas():
-        if not name.startswith("amx"):
-            _core.set_isa(name)
-            results.append(N(_core.matmul_bf16(T(a), T(b))))
-    _core.set_isa(before)
+    try:
+        for name in _core.supported_isas():
+            if not name.startswith("amx"):
+                _core.set_isa(name)
+                results.append(N(_core.matmul_bf16(T(a), T(b))))
+    finally:
+        _core.set_isa(before)
     for other in results[1:]:
         check_equal(other, results[0])
 

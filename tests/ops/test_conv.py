@@ -54,6 +54,7 @@ GEOMETRIES = [
     geometry((30, 4, 4, 9), (18, 3, 3, 9), padding=(1, 1)),  # several images in a block
     geometry((2, 1, 700, 3), (5, 1, 5, 3), padding=(0, 2)),  # rows in several blocks
     geometry((1, 60, 7, 5), (7, 3, 2, 5), dilation=(25, 1), padding=(1, 1)),  # rows of taps far apart
+    geometry((2, 14, 33, 5), (6, 3, 3, 5), dilation=(2, 2), padding=(2, 2)),
     geometry((2, 6, 5, 40), (48, 1, 1, 20), groups=2),  # groups read in place
     geometry((1, 9, 9, 36), (40, 3, 3, 18), groups=2, padding=(1, 1), stride=(2, 2)),
     geometry((2, 10, 10, 8), (12, 4, 4, 8)),  # no padding: all is read in place

@@ -15,7 +15,7 @@ inline constexpr int64_t kBf16Columns = 64;
 
 // C[M, N] = epilogue(A · B); item = (64 columns, strip of 32 rows), strips fastest. `dtype` is that of C, bias,
 // residual and pre. bfloat16 is rounded wherever separate ops would round: after the bias, the residual and the
-// activation.
+// activation; `gate` is unused.
 struct Bf16GemmArgs : Epilogue {
   const void* a = nullptr;
   const void* b = nullptr;

@@ -35,7 +35,7 @@ struct ConvArgs : Epilogue {
 
 // dw[split][group] (KH·KW·C/g, pitch): each the sum over a share of the blocks of output pixels, transposed, rows
 // padded to whole groups of packed columns. Item = (split, group, `rows` rows of dw). Depthwise (KH·KW, C), not padded;
-// item = (split, panel of 64 channels), `block` and `rows` are unused.
+// item = split, `block` and `rows` are unused.
 struct ConvGradWeightArgs {
   const void* x = nullptr;
   const void* g = nullptr;

@@ -77,7 +77,7 @@ struct DotS8 {
   static void store(Sum s, int32_t* out) { _mm512_storeu_si512(out, s); }
 
   // One row alone shares no widened weights. It is split into low and high nibbles instead: vpmaddubsw of a nibble
-  // cannot saturate, and kChain of them add up in int16 (15 · 256 · 8 = 30720). Per 32 products that is 4.5
+  // cannot saturate, and kChain of them add up in int16 (15 · 256 · 8 = 30720). Per 64 products that is 4.5
   // instructions against 7.
   static constexpr int kChain = 8;
   struct Halves {

@@ -140,7 +140,11 @@ struct VecI32 {
   static constexpr int kWidth = 4;
   Lanes v;
 
-  static VecI32 load(const int32_t* p) { return gather(p, kWidth); }
+  static VecI32 load(const int32_t* p) {
+    VecI32 r;
+    std::memcpy(&r.v, p, sizeof(r.v));
+    return r;
+  }
   static VecI32 load(const int32_t* p, int n) { return gather(p, n); }
   static VecI32 load_u8(const uint8_t* p, int n) { return gather(p, n); }
   static VecI32 load_s8(const int8_t* p, int n) { return gather(p, n); }
