@@ -13,11 +13,12 @@
 #include <cstdint>
 
 #include "kernels/args/quant.h"
+#include "kernels/simd/dot_s8_rows.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-struct DotS8 {
+struct DotS8 : WideRows {
   static constexpr int kWidth = 8, kRows = 4, kVectors = 2, kStep = 8;
   static constexpr bool kWidens = true;
   using Sum = __m256i;
@@ -38,11 +39,6 @@ struct DotS8 {
     const __m256i all = _mm256_set1_epi32(four);
     return {_mm256_and_si256(all, _mm256_set1_epi16(0xff)), _mm256_srli_epi16(all, 8)};
   }
-  // Four k become k = 0, 2 and k = 1, 3 in int16.
-  static void widen(const uint8_t* x, int64_t k, uint8_t* out) {
-    for (; k >= 16; k -= 16, x += 16, out += 32) widen_16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)), out);
-    if (k > 0) widen_16(load_last(x, k), out);
-  }
   static Inputs spread_row(const uint8_t* x) {
     int32_t even, odd;  // two loads: GCC takes one of eight bytes apart in integer registers
     __builtin_memcpy(&even, x, 4);
@@ -59,17 +55,11 @@ struct DotS8 {
   static void store(Sum s, int32_t* out) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), s); }
 
   // One row alone shares no widened weights. It is split into low and high nibbles instead: vpmaddubsw of a nibble
-  // cannot saturate, and kChain of them add up in int16 (15 · 256 · 8 = 30720). Per 32 products that is 4.5
-  // instructions against 7.
-  static constexpr int kChain = 8;
+  // cannot saturate. Per 32 products that is 4.5 instructions against 7.
   struct Halves {
     __m256i low, high;  // int16
   };
   static Halves zero_halves() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-  static void split(const uint8_t* x, int64_t k, uint8_t* out) {
-    for (; k >= 16; k -= 16, x += 16, out += 32) split_16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(x)), out);
-    if (k > 0) split_16(load_last(x, k), out);
-  }
   static Halves dot_halves(const Halves& s, const Inputs& x, const int8_t* b) {
     const __m256i w = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(b));
     return {_mm256_add_epi16(s.low, _mm256_maddubs_epi16(x.even, w)),
@@ -78,26 +68,6 @@ struct DotS8 {
   static Sum add_halves(Sum s, const Halves& h) {
     s = _mm256_add_epi32(s, _mm256_madd_epi16(h.low, _mm256_set1_epi16(1)));
     return _mm256_add_epi32(s, _mm256_madd_epi16(h.high, _mm256_set1_epi16(16)));
-  }
-
- private:
-  static __m128i load_last(const uint8_t* x, int64_t k) {
-    alignas(16) uint8_t last[16] = {};
-    int64_t i = 0;
-    for (; i + 4 <= k; i += 4) __builtin_memcpy(last + i, x + i, 4);
-    for (; i < k; ++i) last[i] = x[i];
-    return _mm_load_si128(reinterpret_cast<const __m128i*>(last));
-  }
-  static void split_16(__m128i x, uint8_t* out) {
-    const __m128i mask = _mm_set1_epi8(15), low = _mm_and_si128(x, mask);
-    const __m128i high = _mm_and_si128(_mm_srli_epi16(x, 4), mask);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm_unpacklo_epi32(low, high));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm_unpackhi_epi32(low, high));
-  }
-  static void widen_16(__m128i x, uint8_t* out) {
-    const __m256i apart =
-        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_shuffle_epi8(_mm256_cvtepu8_epi16(x), apart));
   }
 };
 
