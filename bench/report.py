@@ -117,7 +117,7 @@ def results_page(subjects: Mapping[str, Subject], runs: Sequence[Run], pictures:
 def _heading(runs: Sequence[Run]) -> str:
     lines = ["# Results", ""]
     lines += [
-        "Written by `python -m bench all` from what it measured; do not edit. Times are medians of interleaved rounds. Rounds in",
+        "Written by `python -m bench all`, or `report`, from the runs named below; do not edit. Times are medians of interleaved rounds. Rounds in",
         "which other programs ran are dropped; where 0 are left, these count. A ratio is the time of the fastest peer over",
         "quernel's: above 1, quernel is faster.",
         "",
