@@ -1,8 +1,8 @@
 """fp32 convolutions beside torch (NCHW, channels last, oneDNN's blocked layout) and ONNX Runtime.
 
-`forward` runs with the weights packed once, as a frozen model does, and returns only a corner of its result, which would
-be copied for the caller; every peer gets its images in the layout it likes,
-and torch's blocked tensors also get their weights reordered once. `step` is a forward and a backward with respect to
+`forward` runs with the weights packed once, as a frozen model does; every contender returns its whole result, newly
+allocated. Every peer gets its images in the layout it likes, and torch's blocked tensors also get their weights
+reordered once. `step` is a forward and a backward with respect to
 weights and, except for the first layer of a net, images; weights change every time, as they do in training.
 """
 
@@ -120,7 +120,7 @@ def forward_case(layer: Layer, batch: int, threads: int) -> Case:
     x, w, options, flops = _operands(layer, batch)
     weight, memory = qn.tensor(w), FrozenMemory()
     plan = record_frozen(
-        lambda t: [qn.ops.conv2d(t, weight, **options)[:, :1, :1]], [x], memory.constants, memory.arenas
+        lambda t: [qn.ops.conv2d(t, weight, **options)], [x], memory.constants, memory.arenas
     )
     contenders: dict[str, Call] = {"quernel": lambda: plan.replay([x])}
     torch = peers.find("torch")
