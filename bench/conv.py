@@ -143,7 +143,10 @@ def forward_case(layer: Layer, batch: int, threads: int) -> Case:
             contenders[name] = _inference(torch, net, t)
     outputs = flops / (2.0 * w.size) * layer.outputs
     nbytes = 4.0 * (x.size + w.size + outputs)
-    return Case(f"forward {layer} batch {batch}", contenders, flops, nbytes, "forward")
+    wide = threads == 1 and layer.kernel == 3 and layer.inputs >= 64 and not layer.depthwise
+    return Case(
+        f"forward {layer} batch {batch}", contenders, flops, nbytes, "forward", peak_goal=0.8 if wide else 0.0
+    )
 
 
 def _inference(torch: Any, module: Any, image: Any) -> Call:

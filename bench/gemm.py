@@ -53,7 +53,9 @@ def _case(m: int, n: int, k: int, by_columns: bool) -> Case:
     name, group = f"{m}x{n}x{k}", ""
     if by_columns:
         name, group = f"{name} by columns", "columns"
-    return Case(name, contenders, 2.0 * m * n * k, 4.0 * (m * k + k * n + m * n), group)
+    large = min(m, n, k) >= 512 and not by_columns
+    nbytes = 4.0 * (m * k + k * n + m * n)
+    return Case(name, contenders, 2.0 * m * n * k, nbytes, group, peak_goal=0.9 if large else 0.0)
 
 
 def _packed(a: np.ndarray, w: qn.Tensor) -> Callable[[], object]:

@@ -16,13 +16,11 @@ class Goal:
     Attributes:
         target: ratio to the best peer that the geometric mean ought to reach, by the number of threads.
         floor: ratio that every single case ought to reach.
-        peak: share of the FMA peak that every case ought to reach.
         most_us: microseconds that no case ought to exceed.
     """
 
     target: Mapping[int, float] | None = None
     floor: float | None = None
-    peak: float | None = None
     most_us: float | None = None
 
 
@@ -91,7 +89,7 @@ def _misses_of(r: Result, goal: Goal, threads: int) -> Iterator[Miss]:
         yield Miss(r.name, r.group, f"{r.ratio:.2f}x {r.best_peer}", f"floor {goal.floor:.2f}x", True)
     elif r.ratio and target and r.ratio < target:
         yield Miss(r.name, r.group, f"{r.ratio:.2f}x {r.best_peer}", f"target {target:.2f}x", False)
-    if r.peak_share and goal.peak and r.peak_share < goal.peak:
-        yield Miss(r.name, r.group, f"{r.peak_share:.0%} of peak", f"{goal.peak:.0%} of peak", True)
+    if r.peak_share and r.peak_share < r.peak_goal:
+        yield Miss(r.name, r.group, f"{r.peak_share:.0%} of peak", f"{r.peak_goal:.0%} of peak", True)
     if goal.most_us and r.ours * 1e6 > goal.most_us:
         yield Miss(r.name, r.group, f"{r.ours * 1e6:.1f} us", f"at most {goal.most_us:g} us", True)

@@ -26,10 +26,8 @@ from quernel import _core
 
 BLOCK_SECONDS = 2e-2
 SETTLE_STEP, SETTLE_MOST = 2.5e-2, 0.5  # seconds; threads of peers spin on after their last call
-FULL_SPEED, SPEED_TRIES = (
-    1.25,
-    8,
-)  # how much slower than ever seen the arithmetic before a block may be, how often it is tried
+FULL_SPEED = 1.25  # how much slower than ever seen the arithmetic before a block may be,
+SPEED_TRIES = 8  # and how often it is tried
 OTHERS_SHARE = 0.05  # of the machine's time in a round, above which it is dropped
 OURS = "quernel"
 WORKING_SETS = {
@@ -50,6 +48,7 @@ class Case:
     nbytes: float = 0.0  # operands, each once; with it the case is a dot in the roofline
     group: str = ""  # of cases that share a goal
     extra: dict[str, Any] = field(default_factory=dict)
+    peak_goal: float = 0.0  # share of the FMA peak that this one ought to reach
 
 
 @dataclass
@@ -64,6 +63,7 @@ class Result:
     nbytes: float = 0.0
     group: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+    peak_goal: float = 0.0
 
     @property
     def ours(self) -> float:
@@ -167,7 +167,9 @@ def measure(case: Case, rounds: int, threads: int, peak_gflops: float) -> Result
     medians = {name: median(values) for name, values in times.items()}
     share = case.flops / medians[OURS] / 1e9 / peak_gflops if case.flops and peak_gflops else None
     extra = {**case.extra, "dropped": len(disturbed)}
-    return Result(case.name, medians, share, len(kept), case.flops, case.nbytes, case.group, extra)
+    return Result(
+        case.name, medians, share, len(kept), case.flops, case.nbytes, case.group, extra, case.peak_goal
+    )
 
 
 def fma_peak(threads: int) -> float:

@@ -104,6 +104,7 @@ def results_page(subjects: Mapping[str, Subject], runs: Sequence[Run], pictures:
     missing = [name for name in subjects if name not in {run.subject for run in runs}]
     if missing:
         parts.append(f"Not measured: {', '.join(missing)}.")
+    parts += _incomplete(subjects, runs)
     parts += ["## Misses", _misses(subjects, runs)]
     if pictures:
         parts += ["## Plots", *pictures]
@@ -144,6 +145,21 @@ def _all(values: object) -> str:
 
 def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _incomplete(subjects: Mapping[str, Subject], runs: Sequence[Run]) -> list[str]:
+    """What a reader might think measured, and is not."""
+    sentences = []
+    for threads in sorted({run.threads for run in runs}):
+        done = {run.subject for run in runs if run.threads == threads}
+        others = {run.subject for run in runs} - done
+        missing = [name for name in subjects if name in others and subjects[name].has_cases]
+        if missing:
+            sentences.append(f"Not measured on {_threads(threads)}: {', '.join(missing)}.")
+    quick = dict.fromkeys(run.subject for run in runs if "--quick" in run.command.split())
+    if quick:
+        sentences.append(f"Only a few cases of: {', '.join(quick)}.")
+    return sentences
 
 
 def _summary(subjects: Mapping[str, Subject], runs: Sequence[Run]) -> str:

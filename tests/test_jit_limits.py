@@ -362,3 +362,14 @@ def test_ctrl_c_in_a_long_step_is_heard_and_leaves_no_trace() -> None:
     assert undone
     step(x, y)
     assert state_of(net) != before
+
+
+def test_the_plan_in_use_outlives_signatures_that_come_once() -> None:
+    f = qn.jit(lambda x: x + 1)
+    often = np.ones((2, 2), np.float32)
+    for _ in range(3):
+        f(often)
+    for n in range(1, 100):
+        f(np.ones(n, np.float32))
+        assert f(often).tolist() == [[2.0, 2.0], [2.0, 2.0]]
+    assert len(f.plans()) == 1

@@ -25,13 +25,18 @@ OpObject* as_op(PyObject* self) { return reinterpret_cast<OpObject*>(self); }
 
 // traced(tracer, args, kwargs)
 PyObject* call_traced(const OpObject* op, PyObject* const* args, size_t count, PyObject* names) {
-  py::tuple positional(count);
-  for (size_t i = 0; i < count; ++i) positional[i] = py::reinterpret_borrow<py::object>(args[i]);
-  py::dict keywords;
-  const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-  for (Py_ssize_t i = 0; i < named; ++i)
-    keywords[PyTuple_GET_ITEM(names, i)] = py::reinterpret_borrow<py::object>(args[count + static_cast<size_t>(i)]);
-  return PyObject_CallFunctionObjArgs(op->traced, t_tracer, positional.ptr(), keywords.ptr(), nullptr);
+  try {  // no exception may pass through Python's frames
+    py::tuple positional(count);
+    for (size_t i = 0; i < count; ++i) positional[i] = py::reinterpret_borrow<py::object>(args[i]);
+    py::dict keywords;
+    const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
+    for (Py_ssize_t i = 0; i < named; ++i)
+      keywords[PyTuple_GET_ITEM(names, i)] = py::reinterpret_borrow<py::object>(args[count + static_cast<size_t>(i)]);
+    return PyObject_CallFunctionObjArgs(op->traced, t_tracer, positional.ptr(), keywords.ptr(), nullptr);
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  }
 }
 
 PyObject* call(PyObject* self, PyObject* const* args, size_t flags, PyObject* names) {

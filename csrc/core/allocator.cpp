@@ -55,8 +55,8 @@ class CachingAllocator final : public Allocator {
     const size_t size = class_size(nbytes);
     {
       std::lock_guard lock(mutex_);
-      if (cached_ + size > kMaxCached) drop_all();  // of sizes that were wanted once; this one is wanted now
       if (size <= kMaxCached) {
+        if (cached_ + size > kMaxCached) drop_all();  // of sizes that were wanted once; this one is wanted now
         try {
           free_[class_index(size)].push_back(data);
           cached_ += size;

@@ -1,6 +1,7 @@
 #include "ops/bf16.h"
 
 #include "core/error.h"
+#include "ops/matmul.h"
 #include "runtime/derived.h"
 
 namespace quernel::ops {
@@ -53,7 +54,7 @@ void multiply(const char* op, const Matrix& a, const Matrix& b, const Tensor& c,
   g.activation = epilogue.activation;
   const int64_t items = ceil_div(g.m, kBf16Strip) * ceil_div(g.n, kBf16Columns);
   const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
-  constexpr double kMacsPerNs = 25;  // of AVX2: what other levels are faster, chunks are shorter
+  constexpr double kMacsPerNs = 25;  // of AVX2; where tiles are faster, chunks get shorter
   launch(op, &KernelTable::gemm_bf16, g,
          {items, macs / kMacsPerNs / static_cast<double>(items), 2.0 * static_cast<double>(c.size() * a.k)},
          {read(&Bf16GemmArgs::a, rows_of(a)), read(&Bf16GemmArgs::b, columns_of(b)),
@@ -73,11 +74,7 @@ OutputAndPre linear_bf16(const Tensor& x, const Tensor& weight, const EpilogueSp
   check_operand("linear", "x", x);
   check<DTypeError>(weight.dtype() == x.dtype(), "linear", "x is ", name(x.dtype()), ", weight is ",
                     name(weight.dtype()), "; cast one of them");
-  check<ShapeError>(weight.rank() == 2, "linear", "weight must be (out, in), got ", weight.shape());
-  check<ShapeError>(x.rank() > 0 && x.shape()[-1] == weight.dim(1), "linear", "weight expects ", weight.dim(1),
-                    " input features, x has ", x.rank() > 0 ? x.shape()[-1] : 0, " (x: ", x.shape(),
-                    ", weight: ", weight.shape(), ")");
-  const Shape shape = x.shape().with(x.rank() - 1, weight.dim(0));
+  const Shape shape = linear_shape(x, weight);
   check_epilogue("linear", epilogue, x.dtype(), shape);
   const Tensor y = Tensor::empty(x.dtype(), shape);
   const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();

@@ -190,13 +190,17 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   return c;
 }
 
-OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
-  check_floating("linear", "x", x, "weight", weight);
+Shape linear_shape(const Tensor& x, const Tensor& weight) {
   check<ShapeError>(weight.rank() == 2, "linear", "weight must be (out, in), got ", weight.shape());
   check<ShapeError>(x.rank() > 0 && x.shape()[-1] == weight.dim(1), "linear", "weight expects ", weight.dim(1),
                     " input features, x has ", x.rank() > 0 ? x.shape()[-1] : 0, " (x: ", x.shape(),
                     ", weight: ", weight.shape(), ")");
-  const Shape shape = x.shape().with(x.rank() - 1, weight.dim(0));
+  return x.shape().with(x.rank() - 1, weight.dim(0));
+}
+
+OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
+  check_floating("linear", "x", x, "weight", weight);
+  const Shape shape = linear_shape(x, weight);
   check_epilogue("linear", epilogue, x.dtype(), shape);
   const Tensor y = Tensor::empty(x.dtype(), shape);
   const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();

@@ -11,6 +11,9 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
 // x (..., I), weight (O, I) -> activation(x weight^T + bias + residual), (..., O).
 OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue);
 
+// The shape of linear's result, once x and weight fit.
+Shape linear_shape(const Tensor& x, const Tensor& weight);
+
 // The time of so many multiply-adds on one thread.
 double mac_ns(DType dtype, double macs);
 

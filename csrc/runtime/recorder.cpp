@@ -85,7 +85,10 @@ void Recorder::note(const char* op, KernelRef kernel, const void* args, Work wor
     const Use use{operand.field, operand.access, segment, t.offset() - program_.segments[segment].origin,
                   static_cast<int64_t>(t.nbytes())};
     step.uses.push_back(use);
-    if (program_.visible(use) && std::find(written_.begin(), written_.end(), t.version_counter()) == written_.end()) {
+    // Each replay bumps the arguments that it is given itself.
+    const bool is_argument = program_.segments[segment].kind == Segment::Kind::kArgument;
+    if (!is_argument && program_.visible(use) &&
+        std::find(written_.begin(), written_.end(), t.version_counter()) == written_.end()) {
       written_.push_back(t.version_counter());
     }
   }

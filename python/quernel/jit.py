@@ -62,6 +62,7 @@ class _Signature:
 class _Latest(NamedTuple):
     """The plan of the latest replay, for which the next call need not be taken apart if its arguments are alike."""
 
+    key: Any  # of its signature
     plan: _Plan
     native: _core.Replayer
     grad_enabled: bool
@@ -104,7 +105,8 @@ class Jitted(Generic[P, R]):
             if call.obstacle:
                 self._tell(call.obstacle)
                 return self._eager(args_, kwargs_)
-            signature = self._signature(tuple(call.key), call.kept)
+            key = tuple(call.key)
+            signature = self._signature(key, call.kept)
             for plan in signature.plans:
                 if plan.guards_hold() and plan.native.valid(call.tensors):
                     try:
@@ -114,7 +116,7 @@ class Jitted(Generic[P, R]):
                     ):  # data refused, nothing happened: `fn` may know what to do, or raises
                         return self._eager(args_, kwargs_)
                     if not kwargs:
-                        self._note(plan, args, variables)
+                        self._note(key, plan, args, variables)
                     result: R = plan.result(outputs)
                     return result
             if not signature.warm or signature.attempts >= _MAX_ATTEMPTS:
@@ -135,9 +137,9 @@ class Jitted(Generic[P, R]):
             except ArgumentError:  # data refused, nothing happened
                 return None
 
-    def _note(self, plan: _Plan, args: tuple[Any, ...], variables: list[Variable]) -> None:
+    def _note(self, key: Any, plan: _Plan, args: tuple[Any, ...], variables: list[Variable]) -> None:
         native = _core.Replayer.make(plan.native, self._arenas, args, Tensor)
-        self._latest = None if native is None else _Latest(plan, native, is_grad_enabled(), variables)
+        self._latest = None if native is None else _Latest(key, plan, native, is_grad_enabled(), variables)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """A jitted method: bound like a function, with plans of its own for each object."""
@@ -155,6 +157,9 @@ class Jitted(Generic[P, R]):
         if signature is None:
             signature = self._signatures[key] = _Signature(kept)
             if len(self._signatures) > _MAX_SIGNATURES:
+                # The latest plan's calls do not come by here, so its signature looks older than it is.
+                if self._latest is not None and next(iter(self._signatures)) == self._latest.key:
+                    self._signatures.move_to_end(self._latest.key)
                 self._signatures.popitem(last=False)
                 self._tell("its signature keeps changing (an argument or a variable that it reads)")
         self._signatures.move_to_end(key)
