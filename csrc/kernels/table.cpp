@@ -107,8 +107,8 @@ Fn<MovingAverageArgs> moving_average;
 Fn<QGemmArgs> gemm_u8s8;
 ScratchFn<QGemmArgs> gemm_u8s8_scratch;
 Fn<PackArgs> pack_s8, pack_depthwise_s8;
-Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8;
-ScratchFn<QConvArgs> conv2d_u8s8_scratch, depthwise2d_u8s8_scratch;
+Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8, winograd_u8s8;
+ScratchFn<QConvArgs> conv2d_u8s8_scratch, depthwise2d_u8s8_scratch, winograd_u8s8_scratch;
 Fn<QuantizeArgs> quantize, dequantize;
 Fn<QAddArgs> qadd;
 Fn<PoolArgs> max_pool2d_u8;
@@ -231,6 +231,7 @@ extern constinit const Level level{
             .pack_depthwise_s8 = entry<pack_depthwise_s8>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
             .depthwise2d_u8s8 = entry_with<depthwise2d_u8s8, depthwise2d_u8s8_scratch>,
+            .winograd_u8s8 = entry_with<winograd_u8s8, winograd_u8s8_scratch>,
             .quantize = entry<quantize>,
             .dequantize = entry<dequantize>,
             .qadd = entry<qadd>,

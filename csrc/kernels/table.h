@@ -109,7 +109,7 @@ struct KernelTable {
   // quant
   Kernel<QGemmArgs> gemm_u8s8;
   Kernel<PackArgs> pack_s8, pack_depthwise_s8;
-  Kernel<QConvArgs> conv2d_u8s8, depthwise2d_u8s8;
+  Kernel<QConvArgs> conv2d_u8s8, depthwise2d_u8s8, winograd_u8s8;
   Kernel<QuantizeArgs> quantize, dequantize;
   Kernel<QAddArgs> qadd;
   Kernel<PoolArgs> max_pool2d_u8;

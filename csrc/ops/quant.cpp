@@ -1,11 +1,13 @@
 #include "ops/quant.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
 #include "core/error.h"
 #include "ops/common.h"
 #include "runtime/derived.h"
+#include "runtime/dispatch.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {
@@ -213,6 +215,29 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
   return s;
 }
 
+// Winograd's algorithm makes a fourth of the products, in int16. Channels pay for its transformations.
+bool winograd_pays(const ConvShape& s) {
+  const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1;
+  return fits && s.c % 4 == 0 && s.c >= 16 && s.o >= 16 && !dots_bytes();
+}
+
+// Transformed tiles stay in L2, and many share the transformation of weights. Few of them are shared out by columns.
+void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, const Tensor& y, const QOutput& out) {
+  constexpr int64_t kInputBytes = 300 << 10, kMostTiles = 32;
+  const ConvShape& s = args.s;
+  const int64_t tiles = s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4);
+  const int64_t most = std::clamp<int64_t>(kInputBytes / (72 * s.c) / 4 * 4, 4, kMostTiles);
+  args.tiles = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), 4) * 4;
+  const int64_t blocks = ceil_div(tiles, args.tiles);
+  args.columns = blocks < 8 ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
+  const double macs = static_cast<double>(args.tiles * args.columns * 16) * static_cast<double>(9 * s.c);
+  launch("qconv2d", &KernelTable::winograd_u8s8, args,
+         {blocks * ceil_div(s.o, args.columns), mac_ns(macs / 2),
+          2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o * 9 * s.c)},
+         {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_weight(weight, 1, s.o, 9 * s.c)),
+          read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
+}
+
 }  // namespace
 
 Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const QConvParams& params) {
@@ -237,6 +262,10 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
            {s.n * s.oh, 0.03 * static_cast<double>(s.ow * (s.kh * s.kw + 4) * (s.c + 16)), flops},
            {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_depthwise(weight, s.c, s.kh * s.kw)),
             read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
+    return y;
+  }
+  if (winograd_pays(s)) {
+    launch_winograd(args, x, weight, y, out);
     return y;
   }
   const double rows = static_cast<double>(pixels < kQStrip ? pixels : kQStrip);

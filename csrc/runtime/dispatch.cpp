@@ -92,6 +92,11 @@ const KernelTable& active_table() { return choice().table; }
 
 const char* active_isa() { return choice().level->name; }
 
+bool dots_bytes() {
+  const Level& level = *choice().level;
+  return level.emulated || (level.features & kCpuAvx512vnni) != 0;
+}
+
 void set_isa(const char* name) {
   const Level& level = level_by_name(name);
   if (&level == choice().level) return;

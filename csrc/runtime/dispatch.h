@@ -10,6 +10,7 @@ namespace quernel {
 
 const KernelTable& active_table();
 const char* active_isa();
+bool dots_bytes();  // whether the active level multiplies bytes without widening them: VNNI, and AMX, emulated or not
 void set_isa(const char* name);  // throws ArgumentError: unknown level, or absent from this CPU
 
 std::vector<std::string> compiled_isas();   // lowest first

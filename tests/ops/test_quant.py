@@ -238,6 +238,41 @@ def test_conv_images_do_not_depend_on_batch_or_threads() -> None:
 
 
 @pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize("channels", [16, 20, 44, 112, 116, 228])
+@pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
+def test_tiles_of_three_by_three_taps(channels: int, fill: str) -> None:
+    """Sizes around the 4x4 outputs of a tile, sums at the ends of their range, more channels than are summed up at a
+    time, few and many tiles; the image ends at an unreadable page."""
+    rng = np.random.default_rng(channels)
+    for n, size, outputs, padding in (
+        (1, (3, 3), 16, (0, 0)),
+        (1, (4, 9), 17, (1, 1)),
+        (3, (7, 6), 70, (1, 0)),
+        (2, (2, 5), 33, (2, 5)),
+        (1, (38, 41), 16, (1, 1)),
+    ):
+        x = filled(rng, (n, *size, channels), np.uint8, "uniform" if fill == "uniform" else "greatest")
+        weight = lay_out(filled(rng, (outputs, 3, 3, channels), np.int8, fill), "guard_end")
+        args = output(outputs, bias=rng.integers(-99, 99, outputs).astype(np.int32), out_float=True)
+        args |= {"x_zero_point": int(rng.integers(256)), "padding": padding}
+        got = N(_core.qconv2d(T(lay_out(x, "guard_end")), T(weight), **native(args)))
+        check_equal(got, ref.qconv2d(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+def test_tiles_do_not_depend_on_batch_or_threads() -> None:
+    """Enough tiles for all columns at a time, and one image's, of which columns are shared out."""
+    rng = np.random.default_rng(2)
+    x = filled(rng, (9, 22, 19, 32), np.uint8, "uniform")
+    weight = filled(rng, (72, 3, 3, 32), np.int8, "uniform")
+    args = output(72, scale=scales(72, 1e-3), zero_point=9, lo=9) | {"x_zero_point": 128, "padding": (1, 1)}
+    whole = N(_core.qconv2d(T(x), T(weight), **native(args)))
+    check_equal(whole, ref.qconv2d(x, weight, **args))
+    single = [N(_core.qconv2d(T(x[i : i + 1].copy()), T(weight), **native(args))) for i in range(9)]
+    check_equal(np.concatenate(single), whole)
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
 @pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 63, 64, 130])
 @pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
 @pytest.mark.parametrize("kernel", [(3, 3), (2, 2), (1, 5)])

@@ -33,13 +33,16 @@ struct QGemmArgs : Requantize {
 // The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Item =
 // (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w from pack_depthwise_s8, int16
 // [C/16][pairs of taps][16][2], item = output row.
+// Winograd (3x3 taps, stride and dilation 1, one group, C a multiple of four): item = (`tiles` tiles of 4x4 output
+// pixels, `columns` columns), columns fastest.
 struct QConvArgs : Requantize {
   const void* x = nullptr;
   const void* w = nullptr;
   void* y = nullptr;
   bool y_float = false;
   ConvShape s{};
-  int32_t x_zero_point = 0;  // padding value
+  int32_t x_zero_point = 0;        // padding value
+  int64_t tiles = 0, columns = 0;  // of an item of winograd_u8s8
 };
 
 // quantize: y = clamp(rint_even(x / scale) + zero_point, 0, 255), NaN -> zero_point; dequantize:
