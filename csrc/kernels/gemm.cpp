@@ -1,29 +1,50 @@
 // Matrix products. An item is a strip of rows times a panel of 64 columns; consecutive items walk down one panel, so
 // that B stays in L2 while A streams past it at a byte per cycle. K is cut into blocks of at most 4 KB of a row: six
 // rows of A stay in L1, a panel of B (256 KB) in L2. Between blocks the accumulators rest in C, which loses nothing:
-// each output remains one chain of FMAs over k, whatever the strip, the block or the thread.
+// each output remains one chain of FMAs over k, whatever the strip, the block or the thread. On AVX2, blocks of 1 KB
+// with A packed, and 16 columns of B in L1 for all rows of a strip, were both a few percent slower.
 //
 // Where there is only one strip, B may be packed here, in blocks of 1 KB of a row of A, 64 KB of B (smaller ones, which
-// fit L1, were slower): it is not written to memory and read again. Keeping 16 columns of B in L1 for all rows of a
-// strip, with A from L2, was no faster on AVX2 than taking B from L2.
+// fit L1, were slower): it is not written to memory and read again.
+//
+// A stored by columns takes a cache line for six elements, and lines that lie a power of two apart share few sets of
+// L1: where an item spans several panels, it packs its rows of A first (a tenth faster at K = 32 to 128).
+//
+// A single row reads plain rows of B eight at a time, as far as they reach: panel by panel, each row of B beginning
+// another page, took up to twice as long. The sums rest in C, which is in L1.
+//
+// At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (twice as fast
+// at depths 1 and 3, as fast as tiles at 16).
+#include <type_traits>
+
 #include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/pack_block.h"
+#include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int64_t kBlockBytes = 4096;        // of a row of A
 constexpr int64_t kPackedBlockBytes = 1024;  // of a row of A, where B is packed in scratch: 64 KB
+constexpr int64_t kRowsAtOnce = 8;           // of B, for a single row of A
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Whether rows of A are packed: they lie apart, k by k, and several panels use them.
+inline bool packs_rows(const GemmArgs& g) { return g.a_col != 1 && g.span > 1 && g.k > kShortDepth; }
+
+// Rows of A in scratch.
+inline int64_t packed_rows(const GemmArgs& g) {
+  return packs_rows(g) ? ceil_div(least(g.strip, g.m), kTileRows) * kTileRows : 0;
+}
+
 template <class T>
 int64_t block_depth(const GemmArgs& g) {
-  return (g.pack ? kPackedBlockBytes : kBlockBytes) / static_cast<int64_t>(sizeof(T));
+  return (g.pack || packs_rows(g) ? kPackedBlockBytes : kBlockBytes) / static_cast<int64_t>(sizeof(T));
 }
 
 template <class T>
@@ -44,57 +65,198 @@ Operands<T> batch_operands(const GemmArgs& g, int64_t batch) {
   return p;
 }
 
-// Rows [row, end) of one panel, whose pointers are at their first column; `first` is that column.
+// Part of the output: rows [row, end), columns [first, last).
+struct Part {
+  int64_t row, end, first, last;
+};
+
+// Six rows of A next to each other, k by k: [tile][depth][kTileRows].
 template <class T>
-void multiply_strip(const GemmArgs& g, const Operands<T>& p, int64_t row, int64_t end, int64_t first, T* scratch) {
-  const int64_t blocks = most(1, ceil_div(g.k, block_depth<T>(g))), depth = ceil_div(g.k, blocks);
-  const int64_t tiles = ceil_div(end - row, kTileRows), cols = least(g.n - first, kPanel);
-  for (int64_t k = 0, block = 0; block < blocks; ++block, k += depth) {
-    const T* b = p.b + k * g.b_row;
-    int64_t ldb = g.b_row, group = g.group;
-    const int64_t here = least(depth, g.k - k);
-    if (g.pack) {
-      ldb = kPackWidth<T>;
-      group = here * ldb;
-      pack_block<Vec<T>>(Unpacked<T>{b, here, g.b_row, g.b_col}, Packed<T>{scratch, group, cols});
-      b = scratch;
-    }
-    const Run run{0, 0, here};
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      // Rows are dealt out evenly: 7 as 4 + 3, not 6 + 1.
-      const int64_t from = row + (end - row) * tile / tiles, to = row + (end - row) * (tile + 1) / tiles;
-      const T* a[kTileRows];
-      T* c[kTileRows];
-      for (int64_t i = from; i < to; ++i) {
-        a[i - from] = p.a + i * g.a_row + k * g.a_col;
-        c[i - from] = p.c + i * g.n;
+void pack_rows(const T* a, const GemmArgs& g, int64_t rows, int64_t depth, T* to) {
+  for (int64_t i = 0; i < rows; i += kTileRows, a += kTileRows * g.a_row) {
+    const int64_t height = least(kTileRows, rows - i);
+    const T* from = a;
+    for (int64_t k = 0; k < depth; ++k, from += g.a_col, to += kTileRows) {
+      if (height == kTileRows && g.a_row == 1) {
+        __builtin_memcpy(to, from, kTileRows * sizeof(T));
+      } else {
+        for (int64_t r = 0; r < height; ++r) to[r] = from[r * g.a_row];
       }
-      const int rows = static_cast<int>(to - from), width = static_cast<int>(cols);
-      multiply_tile(Tile<T>{a, b, c, &run, 1, false, g.a_col, ldb, group, rows, width, block > 0});
-      if (block == blocks - 1) finish(Finish<T>{&g, static_cast<T*>(g.c), c, rows, width, first});
+    }
+  }
+}
+
+// One block of K of a part, in one panel. Rows of A are where they are, or in `turned` as pack_rows() left them.
+template <class T>
+struct PanelBlock {
+  const T* a;
+  const T* turned;
+  const T* b;
+  int64_t depth, ldb, group, first, cols;
+  bool begins, ends;  // the sums
+};
+
+template <class T>
+void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelBlock<T>& block) {
+  const int64_t rows = part.end - part.row, tiles = ceil_div(rows, kTileRows);
+  const Run run{0, 0, block.depth};
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    // Rows are dealt out evenly: 7 as 4 + 3, not 6 + 1. Packed ones lie in full tiles.
+    const int64_t from = block.turned ? tile * kTileRows : rows * tile / tiles;
+    const int64_t to = block.turned ? least(rows, from + kTileRows) : rows * (tile + 1) / tiles;
+    const T* a[kTileRows];
+    T* c[kTileRows];
+    for (int64_t i = from; i < to; ++i) {
+      a[i - from] = block.turned ? block.turned + from * block.depth + (i - from) : block.a + i * g.a_row;
+      c[i - from] = output + (part.row + i) * g.n + block.first;
+    }
+    const int height = static_cast<int>(to - from), width = static_cast<int>(block.cols);
+    multiply_tile(Tile<T>{a, block.b, c, &run, 1, false, block.turned ? kTileRows : g.a_col, block.ldb, block.group,
+                          height, width, !block.begins});
+    if (block.ends) finish(Finish<T>{&g, static_cast<T*>(g.c), c, height, width, block.first});
+  }
+}
+
+template <class T>
+void multiply_part(const GemmArgs& g, const Operands<T>& p, const Part& part, T* scratch) {
+  const int64_t blocks = ceil_div(g.k, block_depth<T>(g)), depth = ceil_div(g.k, blocks);
+  T* const packed = scratch + packed_rows(g) * depth;
+  for (int64_t k = 0; k < g.k; k += depth) {
+    PanelBlock<T> block;
+    block.a = p.a + part.row * g.a_row + k * g.a_col;
+    block.depth = least(depth, g.k - k);
+    block.begins = k == 0;
+    block.ends = k + depth >= g.k;
+    block.turned = packs_rows(g) ? scratch : nullptr;
+    if (block.turned) pack_rows(block.a, g, part.end - part.row, block.depth, scratch);
+    for (block.first = part.first; block.first < part.last; block.first += kPanel) {
+      block.cols = least(part.last - block.first, kPanel);
+      block.b = p.b + k * g.b_row + (g.pack ? block.first * g.b_col : block.first / kPackWidth<T> * g.group);
+      block.ldb = g.b_row;
+      block.group = g.group;
+      if (g.pack) {
+        block.ldb = kPackWidth<T>;
+        block.group = block.depth * block.ldb;
+        pack_block<Vec<T>>(Unpacked<T>{block.b, block.depth, g.b_row, g.b_col},
+                           Packed<T>{packed, block.group, block.cols});
+        block.b = packed;
+      }
+      multiply_panel(g, p.c, part, block);
+    }
+  }
+}
+
+// c += kDepth elements of a row of A times as many plain rows of B.
+template <class V, int kDepth, class T = typename V::Scalar>
+inline void add_rows(const GemmArgs& g, const T* a, const T* b, int64_t cols, T* c) {
+  V x[kDepth];
+  const T* row[kDepth];
+#pragma GCC unroll 8
+  for (int k = 0; k < kDepth; ++k) {
+    x[k] = V::set(a[k * g.a_col]);
+    row[k] = b + k * g.b_row;
+  }
+  int64_t j = 0;
+  for (; j + 2 * V::kWidth <= cols; j += 2 * V::kWidth) {
+    V sum = V::load(c + j), other = V::load(c + j + V::kWidth);
+#pragma GCC unroll 8
+    for (int k = 0; k < kDepth; ++k) {
+      sum = fma(x[k], V::load(row[k] + j), sum);
+      other = fma(x[k], V::load(row[k] + j + V::kWidth), other);
+    }
+    sum.store(c + j);
+    other.store(c + j + V::kWidth);
+  }
+  for_lanes<V>(cols - j, [&](int64_t i, int lanes) {
+    V sum = get<V>(c + j + i, lanes);
+#pragma GCC unroll 8
+    for (int k = 0; k < kDepth; ++k) sum = fma(x[k], get<V>(row[k] + j + i, lanes), sum);
+    put(sum, c + j + i, lanes);
+  });
+}
+
+template <class T>
+void multiply_row(const GemmArgs& g, const Operands<T>& p, const Part& part) {
+  using V = Vec<T>;
+  const int64_t cols = part.last - part.first;
+  T* c = p.c + part.first;
+  const T* b = p.b + part.first;
+  __builtin_memset(c, 0, static_cast<size_t>(cols) * sizeof(T));
+  int64_t k = 0;
+  for (; k + kRowsAtOnce <= g.k; k += kRowsAtOnce)
+    add_rows<V, kRowsAtOnce>(g, p.a + k * g.a_col, b + k * g.b_row, cols, c);
+  for (; k < g.k; ++k) add_rows<V, 1>(g, p.a + k * g.a_col, b + k * g.b_row, cols, c);
+  finish(Finish<T>{&g, static_cast<T*>(g.c), &c, 1, static_cast<int>(cols), part.first});
+}
+
+// One row after the other, whose chains are too short for tiles to pay; with one vector only `lanes` of it.
+template <class V, int kVecs, class T = typename V::Scalar>
+void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part, int64_t col, int lanes) {
+  const auto offset = [&](int64_t j) { return j / kPackWidth<T> * g.group + j % kPackWidth<T>; };
+  const T* b = p.b + offset(col);
+  for (int64_t i = part.row; i < part.end; ++i) {
+    const T* a = p.a + i * g.a_row;
+    V acc[kVecs];
+#pragma GCC unroll 8
+    for (int j = 0; j < kVecs; ++j) acc[j] = V::zero();
+    for (int64_t k = 0; k < g.k; ++k) {
+      const V x = V::set(a[k * g.a_col]);
+      const T* row = b + k * g.b_row;
+#pragma GCC unroll 8
+      for (int j = 0; j < kVecs; ++j)
+        acc[j] = fma(x, kVecs == 1 ? get<V>(row, lanes) : V::load(row + offset(j * V::kWidth)), acc[j]);
+    }
+    T* c = p.c + i * g.n + col;
+#pragma GCC unroll 8
+    for (int j = 0; j < kVecs; ++j) {
+      if (kVecs == 1)
+        put(acc[j], c, lanes);
+      else
+        acc[j].store(c + j * V::kWidth);
     }
   }
 }
 
 template <class T>
+void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part) {
+  using V = Vec<T>;
+  int64_t col = part.first;
+  const auto cover = [&]<int kVecs>(std::integral_constant<int, kVecs>) {
+    for (; col + kVecs * V::kWidth <= part.last; col += kVecs * V::kWidth) multiply_short<V, kVecs>(g, p, part, col, 0);
+  };
+  cover(std::integral_constant<int, 8>());
+  cover(std::integral_constant<int, 4>());
+  cover(std::integral_constant<int, 2>());
+  for (; col < part.last; col += V::kWidth)
+    multiply_short<V, 1>(g, p, part, col, static_cast<int>(least(V::kWidth, part.last - col)));
+  for (int64_t i = part.row; !is_trivial(g) && i < part.end; ++i) {
+    T* c = p.c + i * g.n + part.first;
+    finish(Finish<T>{&g, static_cast<T*>(g.c), &c, 1, static_cast<int>(part.last - part.first), part.first});
+  }
+}
+
+template <class T>
 Status run(const GemmArgs& g, Range range, const Ctx& ctx) {
-  const int64_t strips = ceil_div(g.m, g.strip), panels = ceil_div(g.n, kPanel);
+  const int64_t strips = ceil_div(g.m, g.strip), span = g.span * kPanel, spans = ceil_div(g.n, span);
   // Neighbouring strips of a panel are one: it is read once for all of them.
   for (int64_t item = range.begin, count; item < range.end; item += count) {
-    const int64_t strip = item % strips, panel = item / strips % panels;
-    count = least(strips - strip, range.end - item);
-    Operands<T> p = batch_operands<T>(g, item / strips / panels);
-    p.b += panel * (g.pack ? kPanel * g.b_col : kPanel / kPackWidth<T> * g.group);
-    p.c += panel * kPanel;
-    multiply_strip(g, p, strip * g.strip, least(g.m, (strip + count) * g.strip), panel * kPanel,
-                   static_cast<T*>(ctx.scratch));
+    const int64_t strip = item % strips, first = item / strips % spans * span;
+    count = packs_rows(g) ? 1 : least(strips - strip, range.end - item);
+    const Operands<T> p = batch_operands<T>(g, item / strips / spans);
+    const Part part{strip * g.strip, least(g.m, (strip + count) * g.strip), first, least(g.n, first + span)};
+    if (g.k <= kShortDepth)
+      multiply_short(g, p, part);
+    else if (g.m == 1 && g.n > kPanel && g.b_row == g.n)
+      multiply_row(g, p, part);
+    else
+      multiply_part(g, p, part, static_cast<T*>(ctx.scratch));
   }
   return {};
 }
 
 template <class T>
 int64_t scratch_bytes(const GemmArgs& g) {
-  return g.pack ? kPanel * least(g.k, block_depth<T>(g)) * static_cast<int64_t>(sizeof(T)) : 0;
+  return ((g.pack ? kPanel : 0) + packed_rows(g)) * least(g.k, block_depth<T>(g)) * static_cast<int64_t>(sizeof(T));
 }
 
 }  // namespace

@@ -32,10 +32,12 @@ inline int lanes_left(int64_t left, int width) { return static_cast<int>(left < 
 // Rows of B lie contiguously.
 template <class V, class T = typename V::Scalar>
 inline void copy_rows(const Unpacked<T>& b, const Packed<T>& packed) {
+  constexpr int64_t kAhead = 8;  // rows fetched before they are read: they lie too far apart for the CPU to see it
   const T* src = b.src;
   for (int64_t k = 0; k < b.rows; ++k, src += b.row) {
     for (int64_t j = 0; j < packed.padded(); j += V::kWidth) {
       const int lanes = lanes_left(packed.cols - j, V::kWidth);
+      if (j % Packed<T>::kWidth == 0) __builtin_prefetch(src + kAhead * b.row + j);
       (lanes == V::kWidth ? V::load(src + j) : lanes ? V::load(src + j, lanes) : V::zero()).store(packed.at(k, j));
     }
   }

@@ -11,27 +11,44 @@ namespace quernel::ops {
 namespace {
 
 // Plain rows of B are as fast as packed ones while B fits beside A in L2, and packing must be earned by enough rows.
-constexpr int64_t kInPlaceBytes = 256 * 1024;
+constexpr int64_t kInPlaceBytes = 192 * 1024;
 constexpr int64_t kInPlaceRows = 40;
-constexpr int64_t kFarRowBytes = 4096;  // rows of B so long that each begins another page
-constexpr int64_t kInPlaceFarRows = 24;
-constexpr int64_t kPackInItems = 64;  // at most so many rows; more than one strip would pack every panel again
-constexpr int64_t kPackRows = 6;      // packing costs as much as so many rows of the product
+constexpr int64_t kPageBytes = 4096;
+constexpr int64_t kInPlaceFarRows = 16;     // where rows of B are so long that each begins another page,
+constexpr int64_t kInPlaceAliasedRows = 3;  // or whole pages, so that all lie in the same sets of L1
+constexpr int64_t kInPlacePanelRows = 64;   // where there is one panel
+constexpr int64_t kPackInItems = 256;       // at most so many rows; more than one strip would pack every panel again
+constexpr int64_t kPackRows = 6;            // packing costs as much as so many rows of the product
 constexpr int64_t kStripRows = 48;
 constexpr int64_t kLeastStripRows = 12;  // whole register tiles at every level
 constexpr double kItemNs = 30e3;
-constexpr int64_t kBusyItems = 8;  // enough for any balance on few cores
+constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
+constexpr double kManyItems = 64;           // so many may last longer than kItemNs
+constexpr int64_t kRowSpan = 32;            // panels of a single row: B is read in stretches of 8 KB
+constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
+constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// Panels an item takes.
+int64_t span_panels(const GemmArgs& g, int64_t panels, DType dtype) {
+  if (g.pack) return 1;
+  if (g.k <= kShortDepth)
+    return std::max<int64_t>(
+        1, kShortBytes / (kPanel * static_cast<int64_t>(itemsize(dtype)) * std::max<int64_t>(g.k, 1)));
+  const int64_t most = g.a_col != 1 ? kColumnsSpan : g.m == 1 && g.b_row == g.n ? kRowSpan : 1;
+  return ceil_div(panels, ceil_div(panels, most));
+}
+
 // Rows an item takes: many, to reuse B, unless items would be few or long.
-int64_t strip_rows(const GemmArgs& g, int64_t batch, DType dtype) {
+int64_t strip_rows(const GemmArgs& g, int64_t spans, DType dtype) {
   if (g.pack) return g.m;
   int64_t strip = kStripRows;
-  const int64_t panels = batch * ceil_div(g.n, kPanel);
-  const auto item_ns = [&] { return mac_ns(dtype, static_cast<double>(strip * std::min(g.n, kPanel) * g.k)); };
+  const double row_ns = mac_ns(dtype, static_cast<double>(std::min(g.n, g.span * kPanel) * g.k));
+  const double most_ns = std::max(kItemNs, row_ns * static_cast<double>(g.m * spans) / kManyItems);
+  const auto item_ns = [&] { return row_ns * static_cast<double>(strip); };
   while (strip > kLeastStripRows &&
-         (item_ns() > kItemNs || (panels * ceil_div(g.m, strip) < kBusyItems && item_ns() > kItemNs / 4)))
+         (item_ns() > most_ns || (spans * ceil_div(g.m, strip) < kBusyItems && item_ns() > kItemNs / 4)))
     strip /= 2;
   const int64_t even = ceil_div(g.m, ceil_div(g.m, strip));
   return std::min(strip, ceil_div(even, kLeastStripRows) * kLeastStripRows);
@@ -42,8 +59,10 @@ void launch_gemm(const char* op, GemmArgs g, const Tensor& a, const Tensor& b, c
   if (c.size() == 0) return;
   const int64_t batch = c.size() / (g.m * g.n);
   g.activation = epilogue.activation;
-  g.strip = strip_rows(g, batch, c.dtype());
-  const int64_t items = batch * ceil_div(g.n, kPanel) * ceil_div(g.m, g.strip);
+  g.span = span_panels(g, ceil_div(g.n, kPanel), c.dtype());
+  const int64_t spans = batch * ceil_div(g.n, g.span * kPanel);
+  g.strip = strip_rows(g, spans, c.dtype());
+  const int64_t items = spans * ceil_div(g.m, g.strip);
   const int64_t rows = batch * (g.m + (g.pack ? kPackRows : 0));
   const double macs = static_cast<double>(rows * g.n) * static_cast<double>(g.k + 8);
   launch(op, c.dtype() == DType::kFloat32 ? &KernelTable::gemm_f32 : &KernelTable::gemm_f64, g,
@@ -105,15 +124,18 @@ Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed,
   const auto size = static_cast<int64_t>(itemsize(b.dtype()));
   const int64_t width = kPackBytes / size;
   const bool kept = keeps_derived(b);
-  const bool narrow = g.n <= kPanel && rows <= kPackInItems;
-  const bool few = rows <= (g.n * size < kFarRowBytes ? kInPlaceRows : kInPlaceFarRows);
-  if (!kept && !transposed && (few || narrow || g.k * g.n * size <= kInPlaceBytes)) {
+  const int64_t row = g.n * size, few = row % kPageBytes == 0 ? kInPlaceAliasedRows
+                                        : row > kPageBytes    ? kInPlaceFarRows
+                                        : g.n <= kPanel       ? kInPlacePanelRows
+                                                              : kInPlaceRows;
+  if (!kept && !transposed && (rows <= few || g.k <= kShortDepth || g.k * row <= kInPlaceBytes)) {
     g.b_row = g.n;
     g.group = width;
     return b;
   }
   const bool spread = g.n > 3 * kPanel || mac_ns(b.dtype(), static_cast<double>(rows * g.n * g.k)) < kItemNs;
-  if (!kept && rows == g.m && rows <= kPackInItems && spread) {
+  const bool shared = g.a_col != 1 && g.n > kPanel;  // rows of A are packed for several panels instead
+  if (!kept && rows == g.m && rows <= kPackInItems && g.k > kShortDepth && spread && !shared) {
     g.pack = true;
     g.b_row = transposed ? 1 : g.n;
     g.b_col = transposed ? g.k : 1;

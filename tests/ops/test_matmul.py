@@ -43,6 +43,12 @@ def magnitude(a: Any, b: Any, *addends: Any) -> Any:
 @example(None, (64, 200, 300), "float64", True, True)
 @example(None, (1, 200, 600), "float32", False, True)
 @example(None, (100, 300, 600), "float64", True, False)
+@example(None, (333, 65, 3), "float32", False, False)  # a sum so short that rows are made one by one
+@example(None, (50, 310, 8), "float64", True, True)
+@example(None, (1, 3000, 45), "float32", False, False)  # a row of A and rows of B in stretches
+@example(None, (1, 1100, 20), "float64", True, False)
+@example(None, (101, 700, 300), "float32", True, False)  # rows of A packed for several panels
+@example(None, (55, 1024, 40), "float32", False, False)  # rows of B that are whole pages
 def test_integers_multiply_exactly(
     data: st.DataObject | None, size: tuple[int, int, int], dtype: str, ta: bool, tb: bool
 ) -> None:
@@ -118,6 +124,8 @@ def test_nan_and_infinity_arrive(data: st.DataObject, size: tuple[int, int, int]
 @example(None, (101, 300, 1300), "float32")
 @example(None, (50, 300, 1300), "float32")
 @example(None, (50, 300, 600), "float64")
+@example(None, (40, 200, 5), "float32")
+@example(None, (3, 2200, 50), "float32")
 def test_bits_depend_on_nothing_but_k_and_n(
     data: st.DataObject | None, size: tuple[int, int, int], dtype: str
 ) -> None:

@@ -13,11 +13,14 @@ inline constexpr int64_t kPackBytes = 64;
 template <class T>
 inline constexpr int64_t kPackWidth = kPackBytes / static_cast<int64_t>(sizeof(T));
 
-// C[b][M, N] = epilogue(A[b][M, K] · B[b][K, N]); item = (batch, panel of 64 columns, strip of `strip` rows), strips
-// fastest. B is packed (b_row = w, group = w K) or plain rows (b_row = N, group = w): `group` leads from w columns to
-// the next ones. Or, with `pack`, B has any strides and each item packs its panel in scratch, block by block: that pays
-// where there is one strip, so that no panel is packed twice. C is contiguous; A and B have a stride for each of the
-// `batch_rank` batch dimensions, 0 where they broadcast.
+// Sums so short that an output's row is made at a time, not a register tile.
+inline constexpr int64_t kShortDepth = 8;
+
+// C[b][M, N] = epilogue(A[b][M, K] · B[b][K, N]); item = (batch, `span` panels of 64 columns, strip of `strip` rows),
+// strips fastest. B is packed (b_row = w, group = w K) or plain rows (b_row = N, group = w): `group` leads from w
+// columns to the next ones. Or, with `pack`, B has any strides and each item packs its panel in scratch, block by
+// block: that pays where there is one strip, so that no panel is packed twice. C is contiguous; A and B have a stride
+// for each of the `batch_rank` batch dimensions, 0 where they broadcast.
 struct GemmArgs : Epilogue {
   const void* a = nullptr;
   const void* b = nullptr;
@@ -27,7 +30,7 @@ struct GemmArgs : Epilogue {
   int64_t b_row = 0, b_col = 1;
   int64_t group = 0;
   bool pack = false;
-  int64_t strip = 0;
+  int64_t strip = 0, span = 1;
   int32_t batch_rank = 0;
   int64_t batch_dims[kArgsRank] = {}, a_batch[kArgsRank] = {}, b_batch[kArgsRank] = {};
 };
