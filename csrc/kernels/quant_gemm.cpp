@@ -10,10 +10,11 @@
 //
 // Convolution gathers the 32 x K patch of a strip into scratch, once for all panels: input rows are contiguous over
 // (kw, c), so a patch row is KH block copies, and copying K bytes stands against K · O/64 cycles of dot products. The
-// padding is the input's zero point.
+// padding is the input's zero point. Where bytes are widened anyway, few channels are left to quant_planar.cpp.
 #include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
 #include "kernels/quant_gather.h"
+#include "kernels/quant_planar.h"
 
 #if defined(__AMX_INT8__) || defined(QUERNEL_AMX_EMULATED)
 #include "kernels/amx/panel_dot_s8.h"
@@ -29,6 +30,9 @@ using PanelDot = TileDot;
 #else
 using PanelDot = RegisterDot;
 #endif
+
+// Levels without a dot product of bytes.
+constexpr bool kWidens = DotS8::kWidens && !kEmulatedTiles;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -60,11 +64,20 @@ Status gemm_u8s8(const QGemmArgs& p, Range range, const Ctx& ctx) {
 }
 
 int64_t conv2d_u8s8_scratch(const QConvArgs& p) {
+  if constexpr (kWidens) {
+    if (planar_pays_u8s8(p)) return planar_scratch_u8s8(p);
+  }
   const int64_t k = p.s.kh * p.s.kw * (p.s.c / p.s.groups);
   return ceil_div(Gather::scratch(p.s), 64) * 64 + PanelDot::scratch(column_bytes(k));
 }
 
 Status conv2d_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
+  if constexpr (kWidens) {
+    if (planar_pays_u8s8(p)) {
+      run_planar_u8s8(p, range, ctx);
+      return {};
+    }
+  }
   alignas(64) int32_t acc[kQStrip * kQColumns];
   const ConvShape& s = p.s;
   // Whole groups of four k: what a patch holds beyond its last k meets weights of zero.

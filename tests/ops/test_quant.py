@@ -12,56 +12,15 @@ from hypothesis import strategies as st
 from quernel import _core
 from tests import reference as ref
 from tests.checks import Array, N, T, check_equal
+from tests.quant_operands import filled, native, output, output_params, scales, zero_points
 from tests.strategies import (
     F32_SPECIALS,
     arrays,
-    conv_geometry,
     lay_out,
     near,
     seeds,
     shapes,
 )
-
-zero_points = st.sampled_from([0, 1, 127, 128, 254, 255])
-
-
-@st.composite
-def output_params(draw: st.DrawFn, channels: int, terms: int) -> dict[str, Any]:
-    """Bias, scales that spread the sums of `terms` products over more than 0..255, zero point and range."""
-    rng = np.random.default_rng(draw(seeds))
-    bias = rng.integers(-5000, 5000, channels).astype(np.int32)
-    scale = (rng.uniform(0.2, 2, channels) / (128 * max(terms, 1) ** 0.5)).astype(np.float32)
-    lo, hi = sorted((draw(zero_points), draw(zero_points)))
-    return {
-        "bias": lay_out(bias, "guard_end"),
-        "scale": lay_out(scale, "guard_end"),
-        "zero_point": draw(zero_points),
-        "lo": 0 if draw(st.booleans()) else lo,
-        "hi": 255 if draw(st.booleans()) else hi,
-        "out_float": draw(st.booleans()),
-    }
-
-
-def output(channels: int, **changes: Any) -> dict[str, Any]:
-    """Arguments that say where results go: no bias, scale 1, range 0..255."""
-    bias, scale = np.zeros(channels, np.int32), np.ones(channels, np.float32)
-    return {"bias": bias, "scale": scale, "zero_point": 0, "lo": 0, "hi": 255} | changes
-
-
-def scales(channels: int, value: float) -> Array:
-    return np.full(channels, value, np.float32)
-
-
-def native(args: dict[str, Any]) -> dict[str, Any]:
-    return {k: T(v) if isinstance(v, np.ndarray) else v for k, v in args.items()}
-
-
-def filled(rng: np.random.Generator, shape: tuple[int, ...], dtype: type, fill: str) -> Array:
-    """Uniform over the dtype, or all one extreme."""
-    info = np.iinfo(dtype)
-    if fill == "uniform":
-        return rng.integers(info.min, info.max, shape, dtype, endpoint=True)
-    return np.full(shape, info.min if fill == "least" else info.max, dtype)
 
 
 def qlinear(x: Array, weight: Array, **args: Any) -> Array:
@@ -172,130 +131,6 @@ def test_leading_dimensions_are_kept() -> None:
     x, weight = filled(rng, (2, 3, 4, 10), np.uint8, "uniform"), filled(rng, (6, 10), np.int8, "uniform")
     args = output(6, scale=scales(6, 0.01), zero_point=7, lo=7)
     check_equal(qlinear(x, weight, **args), ref.qlinear(x, weight, **args))
-
-
-# ---- qconv2d ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("quant_isa")
-@given(data=st.data())
-def test_qconv2d_equals_numpy(data: st.DataObject) -> None:
-    geometry = data.draw(conv_geometry())
-    x = data.draw(arrays(geometry.pop("x_shape"), np.uint8, specials=None))
-    weight = data.draw(arrays(geometry.pop("weight_shape"), np.int8, specials=None))
-    args = data.draw(output_params(weight.shape[0], int(np.prod(weight.shape[1:]))))
-    args |= geometry | {"x_zero_point": data.draw(zero_points)}
-    check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
-
-
-@pytest.mark.usefixtures("quant_isa", "threads")
-@pytest.mark.parametrize("channels", [1, 3, 16, 64])
-@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 2)])
-def test_padding_is_the_zero_point(channels: int, kernel: tuple[int, int]) -> None:
-    """An image that holds its zero point everywhere is real 0, border included: only the bias remains."""
-    rng = np.random.default_rng(channels)
-    weight = filled(rng, (20, *kernel, channels), np.int8, "uniform")
-    bias = ref.fold_zero_point(rng.integers(-100, 100, 20), weight, 77)
-    args = output(20, bias=bias, x_zero_point=77, padding=(4, 4), out_float=True)
-    x = np.full((2, 9, 11, channels), 77, np.uint8)
-    got = N(_core.qconv2d(T(x), T(weight), **native(args)))
-    check_equal(got, ref.qconv2d(x, weight, **args))
-    assert (got == got[0, 0, 0]).all()
-
-
-@pytest.mark.usefixtures("quant_isa")
-@pytest.mark.parametrize("channels", [1, 3, 8, 11, 40])
-@pytest.mark.parametrize("size", [(3, 3), (7, 5), (4, 45), (1, 70)])
-def test_patches_at_the_borders(channels: int, size: tuple[int, int]) -> None:
-    """Strips over several rows and rows over several strips; image and padding meet in all ways, the image ends at an
-    unreadable page."""
-    rng = np.random.default_rng(channels)
-    x = lay_out(filled(rng, (2, *size, channels), np.uint8, "uniform"), "guard_end")
-    for kernel, padding, stride, dilation in (
-        ((1, 1), (0, 0), (2, 3), (1, 1)),
-        ((3, 3), (1, 1), (1, 1), (1, 1)),
-        ((2, 5), (3, 4), (1, 2), (1, 1)),
-        ((3, 2), (2, 9), (3, 1), (2, 4)),
-    ):
-        weight = filled(rng, (21, *kernel, channels), np.int8, "uniform")
-        args = output(21, out_float=True) | {"x_zero_point": 201, "padding": padding}
-        args |= {"stride": stride, "dilation": dilation}
-        check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
-
-
-@pytest.mark.usefixtures("quant_isa", "threads")
-def test_conv_images_do_not_depend_on_batch_or_threads() -> None:
-    rng = np.random.default_rng(1)
-    x, weight = (
-        filled(rng, (5, 13, 11, 24), np.uint8, "uniform"),
-        filled(rng, (72, 3, 3, 24), np.int8, "uniform"),
-    )
-    out = output(72, scale=scales(72, 1e-3), zero_point=9, lo=9)
-    args = native(out | {"x_zero_point": 128, "padding": (1, 1), "stride": (2, 1)})
-    whole = N(_core.qconv2d(T(x), T(weight), **args))
-    single = [N(_core.qconv2d(T(np.ascontiguousarray(x[i : i + 1])), T(weight), **args)) for i in range(5)]
-    check_equal(np.concatenate(single), whole)
-
-
-@pytest.mark.usefixtures("quant_isa", "threads")
-@pytest.mark.parametrize("channels", [16, 20, 44, 112, 116, 228])
-@pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
-def test_tiles_of_three_by_three_taps(channels: int, fill: str) -> None:
-    """Sizes around the 4x4 outputs of a tile, sums at the ends of their range, more channels than are summed up at a
-    time, few and many tiles; the image ends at an unreadable page."""
-    rng = np.random.default_rng(channels)
-    for n, size, outputs, padding in (
-        (1, (3, 3), 16, (0, 0)),
-        (1, (4, 9), 17, (1, 1)),
-        (3, (7, 6), 70, (1, 0)),
-        (2, (2, 5), 33, (2, 5)),
-        (1, (38, 41), 16, (1, 1)),
-    ):
-        x = filled(rng, (n, *size, channels), np.uint8, "uniform" if fill == "uniform" else "greatest")
-        weight = lay_out(filled(rng, (outputs, 3, 3, channels), np.int8, fill), "guard_end")
-        args = output(outputs, bias=rng.integers(-99, 99, outputs).astype(np.int32), out_float=True)
-        args |= {"x_zero_point": int(rng.integers(256)), "padding": padding}
-        got = N(_core.qconv2d(T(lay_out(x, "guard_end")), T(weight), **native(args)))
-        check_equal(got, ref.qconv2d(x, weight, **args))
-
-
-@pytest.mark.usefixtures("quant_isa", "threads")
-def test_tiles_do_not_depend_on_batch_or_threads() -> None:
-    """Enough tiles for all columns at a time, and one image's, of which columns are shared out."""
-    rng = np.random.default_rng(2)
-    x = filled(rng, (9, 22, 19, 32), np.uint8, "uniform")
-    weight = filled(rng, (72, 3, 3, 32), np.int8, "uniform")
-    args = output(72, scale=scales(72, 1e-3), zero_point=9, lo=9) | {"x_zero_point": 128, "padding": (1, 1)}
-    whole = N(_core.qconv2d(T(x), T(weight), **native(args)))
-    check_equal(whole, ref.qconv2d(x, weight, **args))
-    single = [N(_core.qconv2d(T(x[i : i + 1].copy()), T(weight), **native(args))) for i in range(9)]
-    check_equal(np.concatenate(single), whole)
-
-
-@pytest.mark.usefixtures("quant_isa", "threads")
-@pytest.mark.parametrize("channels", [1, 3, 15, 16, 17, 63, 64, 130])
-@pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
-@pytest.mark.parametrize("kernel", [(3, 3), (2, 2), (1, 5)])
-def test_depthwise(channels: int, fill: str, kernel: tuple[int, int]) -> None:
-    """One channel per group, and twice as many outputs; odd and even numbers of taps; 255 · -128 is the largest
-    product."""
-    rng = np.random.default_rng(channels)
-    x = lay_out(
-        filled(rng, (2, 9, 7, channels), np.uint8, "greatest" if fill != "uniform" else fill), "guard_end"
-    )
-    places = {
-        "x_zero_point": 255,
-        "stride": (1, 2),
-        "padding": (2, 1),
-        "dilation": (2, 1),
-        "groups": channels,
-    }
-    for multiplier in (1, 2):
-        weight = lay_out(filled(rng, (channels * multiplier, *kernel, 1), np.int8, fill), "guard_end")
-        for as_float in (False, True):
-            args = output(channels * multiplier, scale=scales(channels * multiplier, 4e-3), zero_point=120)
-            args |= places | {"out_float": as_float}
-            check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
 
 
 # ---- elementwise --------------------------------------------------------------------------------------------------
