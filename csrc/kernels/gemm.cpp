@@ -8,13 +8,13 @@
 // fit L1, were slower): it is not written to memory and read again.
 //
 // A stored by columns takes a cache line for six elements, and lines that lie a power of two apart share few sets of
-// L1: where an item spans several panels, it packs its rows of A first (a tenth faster at K = 32 to 128).
+// L1: where an item spans several panels, it packs its rows of A first (3 to 10 % faster at K = 32 to 128).
 //
 // A single row reads plain rows of B eight at a time, as far as they reach: panel by panel, each row of B beginning
 // another page, took up to twice as long. The sums rest in C, which is in L1.
 //
-// At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (twice as fast
-// at depths 1 and 3, as fast as tiles at 16).
+// At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (about twice as
+// fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower).
 #include <type_traits>
 
 #include "kernels/args/matmul.h"

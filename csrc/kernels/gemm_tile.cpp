@@ -115,7 +115,8 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
   } else {
     for (const Run* run = tile.runs; run < end; ++run) {
       const T* b = first + run->b;
-      // Four products a turn: 3 % faster than two, a tenth than one.
+      // Four products a turn: 1 to 5 % faster than two, except for up to four rows in place whose B lies in whole
+      // pages.
 #pragma GCC unroll 4
       for (int64_t k = run->depth, at = run->a; k > 0; --k, at += a_step, b += ldb) add(at, b);
     }
