@@ -8,6 +8,7 @@
 #include "kernels/args/pool.h"
 
 #include <limits>
+#include <type_traits>
 
 #include "kernels/epilogue.h"
 #include "kernels/isa.h"
@@ -107,19 +108,20 @@ inline void take_better(V v, V tap, V* best, V* index) {
   *index = select(better, tap, *index);
 }
 
-// Pixels at the end of a run whose spare lanes would lie behind it.
-template <class V>
-int64_t masked_pixels(int64_t channels) {
-  return ceil_div(ceil_div(channels, V::kWidth) * V::kWidth - channels, channels);
-}
-
-// Calls f(channel, lanes of it, lanes to load and store).
+// Calls f(pixel, channel, lanes of it, lanes to load and store) for the registers of a row of pixels. Those whose spare
+// lanes stay within the row are loaded and stored whole, by a number of lanes that the compiler knows.
 template <class V, class F>
-inline void for_channels(int64_t channels, bool whole, F f) {
-  for (int64_t c = 0; c < channels; c += V::kWidth) {
-    const int lanes = static_cast<int>(at_most(channels - c, V::kWidth));
-    f(c, lanes, whole ? V::kWidth : lanes);
-  }
+inline void for_registers(int64_t pixels, int64_t channels, F f) {
+  const int64_t spare = ceil_div(channels, V::kWidth) * V::kWidth - channels;
+  const int64_t whole = at_least(0, pixels - ceil_div(spare, channels));
+  const auto pixel = [&](int64_t i, auto lanes_of) {
+    for (int64_t c = 0; c < channels; c += V::kWidth) {
+      const int lanes = static_cast<int>(at_most(channels - c, V::kWidth));
+      f(i, c, lanes, lanes_of(lanes));
+    }
+  };
+  for (int64_t i = 0; i < whole; ++i) pixel(i, [](int) { return std::integral_constant<int, V::kWidth>{}; });
+  for (int64_t i = whole; i < pixels; ++i) pixel(i, [](int lanes) { return lanes; });
 }
 
 // The first maximum, or the first NaN. A window whose taps all lie in the padding (dilation allows that) gives -inf.
@@ -146,28 +148,29 @@ void max_window(const PoolArgs& a, int64_t n, int64_t oh, int64_t ow) {
   });
 }
 
-// Windows [inner.begin, inner.end) of a row, all taps inside.
-template <class T>
+// Windows [inner.begin, inner.end) of a row, all taps inside. kTaps = kh = kw, or 0 where only they know.
+template <class T, int kTaps>
 void max_inner(const PoolArgs& a, int64_t n, int64_t oh, Span inner) {
   using V = Vec<T>;
-  const int64_t row = a.dilation_h * a.w * a.c, column = a.dilation_w * a.c, kh = a.kh, kw = a.kw, channels = a.c;
-  const int64_t out = ((n * a.oh + oh) * a.ow + inner.begin) * channels, step = a.stride_w * channels;
+  const int64_t row = a.dilation_h * a.w * a.c, column = a.dilation_w * a.c, channels = a.c;
+  const int64_t kh = kTaps ? kTaps : a.kh, kw = kTaps ? kTaps : a.kw, step = a.stride_w * channels;
+  const int64_t out = ((n * a.oh + oh) * a.ow + inner.begin) * channels;
   const T* x = pixel<T>(a, n, oh * a.stride_h - a.pad_h, inner.begin * a.stride_w - a.pad_w);
   T* y = static_cast<T*>(a.y) + out;
   int32_t* indices = a.index_out ? static_cast<int32_t*>(a.index_out) + out : nullptr;
-  const int64_t whole = inner.size() - masked_pixels<V>(channels);
-  for (int64_t i = 0; i < inner.size(); ++i, x += step, y += channels) {
-    for_channels<V>(channels, i < whole, [&](int64_t c, int, int k) {
-      V best = get<V>(x + c, k), index = V::zero(), tap = V::zero();
-      const T* from = x + c;
-      for (int64_t p = 0; p < kh; ++p, from += row - kw * column) {
-        for (int64_t q = 0; q < kw; ++q, from += column, tap = tap + V::set(1))
-          take_better(get<V>(from, k), tap, &best, &index);
+  for_registers<V>(inner.size(), channels, [&](int64_t i, int64_t c, int, auto k) {
+    const T* from = x + i * step + c;
+    V best = get<V>(from, k), index = V::zero();
+#pragma GCC unroll 3
+    for (int64_t p = 0; p < kh; ++p) {
+#pragma GCC unroll 3
+      for (int64_t q = 0; q < kw; ++q) {
+        if (p + q > 0) take_better(get<V>(from + p * row + q * column, k), V::set(T(p * kw + q)), &best, &index);
       }
-      put(best, y + c, k);
-      if (indices) put_index(index, indices + i * channels + c, k);
-    });
-  }
+    }
+    put(best, y + i * channels + c, k);
+    if (indices) put_index(index, indices + i * channels + c, k);
+  });
 }
 
 template <class T>
@@ -176,7 +179,14 @@ void max_row(const PoolArgs& a, int64_t n, int64_t oh) {
   Span inner{0, 0};
   if (!a.adaptive && oh >= rows.begin && oh < rows.end) inner = columns_of(a).inner();
   for (int64_t ow = 0; ow < inner.begin; ++ow) max_window<T>(a, n, oh, ow);
-  if (inner.size() > 0) max_inner<T>(a, n, oh, inner);
+  if (inner.size() > 0) {
+    if (a.kh == 2 && a.kw == 2)
+      max_inner<T, 2>(a, n, oh, inner);
+    else if (a.kh == 3 && a.kw == 3)
+      max_inner<T, 3>(a, n, oh, inner);
+    else
+      max_inner<T, 0>(a, n, oh, inner);
+  }
   for (int64_t ow = inner.end; ow < a.ow; ++ow) max_window<T>(a, n, oh, ow);
 }
 
@@ -209,28 +219,37 @@ void max_grad_disjoint(const PoolArgs& a, int64_t n, int64_t h) {
   using V = Vec<T>;
   const Axis rows = rows_of(a), columns = columns_of(a);
   const Span from_rows = rows.windows(h), inner = columns.inner();
-  const int64_t channels = a.c;
+  const int64_t channels = a.c, kw = a.kw, step = a.stride_w * channels;
   T* dx = static_cast<T*>(a.y) + (n * a.h + h) * a.w * channels;
   for_lanes<V>(a.w * channels, [&](int64_t i, int k) { put(V::zero(), dx + i, k); });
   if (from_rows.size() == 0) return;
   const int64_t oh = from_rows.begin, from = (n * a.oh + oh) * a.ow * channels;
   const T* g = static_cast<const T*>(a.x) + from;
   const int32_t* indices = static_cast<const int32_t*>(a.index) + from;
-  const T first = static_cast<T>(rows.tap(h, oh) * a.kw);
-  const int64_t whole = inner.end - masked_pixels<V>(channels);
-  for (int64_t ow = 0; ow < a.ow; ++ow, g += channels, indices += channels) {
-    const bool inside = ow >= inner.begin && ow < inner.end;
-    const Span taps = inside ? Span{0, a.kw} : columns.taps(ow);
-    T* to = dx + (columns.origin(ow) + taps.begin) * channels;
-    V tap = V::set(first + static_cast<T>(taps.begin));
-    for (int64_t j = 0; j < taps.size(); ++j, to += channels, tap = tap + V::set(1)) {
-      for_channels<V>(channels, inside && ow < whole, [&](int64_t c, int lanes, int k) {
-        const V incoming = get<V>(g + c, k), index = get_index(indices + c, k, V{});
-        const auto mine = first_lanes<V>(lanes);  // the lanes behind become 0, and later what they are
-        put(select((index == tap) & mine, incoming, V::zero()), to + c, k);
-      });
-    }
-  }
+  const T first = static_cast<T>(rows.tap(h, oh) * kw);
+  const auto clipped = [&](int64_t ow) {
+    const Span taps = columns.taps(ow);
+    for_lanes<V>(channels, [&](int64_t c, int k) {
+      const V incoming = get<V>(g + ow * channels + c, k), index = get_index(indices + ow * channels + c, k, V{});
+      for (int64_t j = taps.begin; j < taps.end; ++j)
+        put(select(index == V::set(first + static_cast<T>(j)), incoming, V::zero()),
+            dx + (columns.origin(ow) + j) * channels + c, k);
+    });
+  };
+  for (int64_t ow = 0; ow < inner.begin; ++ow) clipped(ow);
+  T* to = dx + columns.origin(inner.begin) * channels;
+  g += inner.begin * channels, indices += inner.begin * channels;
+  for_registers<V>(inner.size(), channels, [&](int64_t i, int64_t c, int lanes, auto k) {
+    // The lanes behind become 0, and later what they are.
+    const V incoming = masked(get<V>(g + i * channels + c, k), lanes);
+    const V index = get_index(indices + i * channels + c, k, V{});
+    V tap = V::set(first);
+    T* out = to + i * step + c;
+    for (int64_t j = 0; j < kw; ++j, out += channels, tap = tap + V::set(1))
+      put(select(index == tap, incoming, V::zero()), out, k);
+  });
+  g -= inner.begin * channels, indices -= inner.begin * channels;
+  for (int64_t ow = inner.end; ow < a.ow; ++ow) clipped(ow);
 }
 
 template <class T>
