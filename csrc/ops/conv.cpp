@@ -256,6 +256,8 @@ Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
   // An item copies its pixels for its rows of dW: they should be so many that this costs little.
   const int64_t least_rows = kLeastGradRows * (1 + s.c / s.o);
   args.rows = even_part(rows, std::max(least_rows, ceil_div(rows, wanted)));
+  args.turned = s.c / s.groups % kPanel != 0;
+  if (!args.turned) args.rows = ceil_div(args.rows, kPanel) * kPanel;
   const int64_t parts = s.groups * ceil_div(rows, args.rows);
   args.splits = std::max<int64_t>(1, std::min({ceil_div(wanted, parts), most, count_blocks(s, false, args.block)}));
   return {parts * args.splits, total / static_cast<double>(parts * args.splits), flops(s)};
@@ -338,13 +340,18 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   if (dw.size() == 0) return dw;
   const Work work = split(args, source, g);
   const SumSplitsArgs sum = sum_of(args, x.dtype());
-  const Tensor parts = Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch});
+  const Tensor parts = args.turned       ? Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch})
+                       : args.splits > 1 ? Tensor::empty(x.dtype(), {sum.splits, dw.size()})
+                                         : dw;
   const bool f32 = is_f32(x);
   const auto depthwise = f32 ? &KernelTable::depthwise2d_grad_weight_f32 : &KernelTable::depthwise2d_grad_weight_f64;
   const auto dense = f32 ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64;
   launch(
       "conv2d_grad_weight", is_depthwise(s) ? depthwise : dense, args, work,
       {read(&ConvGradWeightArgs::x, source), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
+  if (!args.turned)
+    return args.splits > 1 ? sum_middle("conv2d_grad_weight", parts, 1, args.splits, dw.size()).reshape(weight_shape)
+                           : dw;
   const double panel_ns = 0.2 * static_cast<double>(std::min(sum.cols, kPanel) * sum.rows * (sum.splits + 1));
   launch("conv2d_grad_weight", f32 ? &KernelTable::sum_splits_f32 : &KernelTable::sum_splits_f64, sum,
          {sum.batch * ceil_div(sum.cols, kPanel), panel_ns},

@@ -33,9 +33,9 @@ struct ConvArgs : Epilogue {
   int64_t panels = 1;
 };
 
-// dw[split][group] (KH·KW·C/g, pitch): each the sum over a share of the blocks of output pixels, transposed, rows
-// padded to whole groups of packed columns. Item = (split, group, `rows` rows of dw). Depthwise (KH·KW, C), not padded;
-// item = split, `block` and `rows` are unused.
+// dw[split][group]: each the sum over a share of the blocks of output pixels, (O/g, KH·KW·C/g) or turned (KH·KW·C/g,
+// pitch), rows padded to whole groups of packed columns. Item = (split, group, `rows` of KH·KW·C/g); not turned, C/g
+// and `rows` are whole panels. Depthwise turned (KH·KW, C), not padded; item = split, `block` and `rows` are unused.
 struct ConvGradWeightArgs {
   const void* x = nullptr;
   const void* g = nullptr;
@@ -43,6 +43,7 @@ struct ConvGradWeightArgs {
   ConvShape s{};
   ConvBlock block{};
   int64_t splits = 1, rows = 0;
+  bool turned = true;
 };
 
 // sum[batch][j][i] = parts[0][batch][i][j] + parts[1][batch][i][j] + …, in this order, for i < rows and j < cols; rows
