@@ -8,7 +8,6 @@ namespace {
 
 constexpr double kSmallNs = 20e3;
 constexpr int64_t kSmallBytes = 64 << 10;
-constexpr double kSmallShare = 0.1;
 
 bool has_visible_write(const Program& program, const Step& step) {
   return std::any_of(step.uses.begin(), step.uses.end(), [&](const Use& u) { return program.visible(u); });
@@ -27,10 +26,10 @@ bool conflict(const Step& a, const Step& b) {
 // Running statistics of BatchNorm and the like: cheap, and keeping their inputs alive costs little. Of a long program
 // every step that is short beside it: then gradients wait in the arena.
 bool is_small(const Step& step, double program_ns, bool is_long) {
+  if (is_long) return is_brief(step, program_ns);
   int64_t bytes = 0;
   for (const Use& use : step.uses) bytes += use.nbytes;
-  const double ns = step.work.ns_per_item * static_cast<double>(step.work.items);
-  return is_long ? ns <= kSmallShare * program_ns : bytes <= kSmallBytes && ns <= kSmallNs;
+  return bytes <= kSmallBytes && step.work.ns_per_item * static_cast<double>(step.work.items) <= kSmallNs;
 }
 
 // Moves small visible writes behind everything that does not depend on them.

@@ -3,7 +3,8 @@
 //
 //   producer        consumer                          becomes
 //   any             none                              nothing
-//   any             copy                              the producer writes the copy's destination
+//   any             copy                              the producer writes the copy's destination; in long programs it
+//                                                     does so in the copy's place
 //   gemm, conv      add(T, vector over columns)       bias; the same for products with a sparse matrix
 //   these, rows     add(T, R), R of T's shape         residual
 //   these, rows     relu, tanh, sigmoid, gelu, silu,
@@ -54,6 +55,7 @@ class Fuser {
   std::optional<size_t> sole_writer(const Use& t, size_t before) const;
   bool may_write_early(const Use& y, size_t producer, size_t consumer) const;
   bool unwritten_between(const Use& use, size_t first, size_t last) const;
+  bool replace_copy(size_t copy, size_t producer, const Use& t, const Use& y);
   void redirect(const Use& from, const Use& to);
   void erase(size_t step) { program_.steps.erase(program_.steps.begin() + static_cast<std::ptrdiff_t>(step)); }
 
@@ -218,6 +220,27 @@ bool Fuser::fuse_any() {
   return changed;
 }
 
+// Lets the producer of `t` itself take the place of a copy to `y` at the end of a long program, where what it reads can
+// be kept until then in no more memory than `t` needs.
+bool Fuser::replace_copy(size_t copy, size_t producer, const Use& t, const Use& y) {
+  Step step = program_.steps[producer];
+  int64_t kept = 0;
+  for (const Use& use : step.uses) {
+    if (!use.reads()) continue;
+    if (use.overlaps(y) || !unwritten_between(use, producer + 1, copy)) return false;
+    kept += is_temporary(use) ? use.nbytes : 0;
+  }
+  if (kept > t.nbytes || count_readers(t.segment) > 1 || !is_brief(step, program_.work_ns())) return false;
+  for (Use& use : step.uses) {
+    if (!use.writes()) continue;
+    if (use.segment != t.segment) return false;
+    use = {use.field, Access::kWrite, y.segment, y.offset, y.nbytes};
+  }
+  program_.steps[copy] = std::move(step);
+  erase(producer);
+  return true;
+}
+
 bool Fuser::fuse_step(size_t consumer) {
   Step& step = program_.steps[consumer];
   if (step.is(&KernelTable::unary)) {
@@ -226,7 +249,7 @@ bool Fuser::fuse_step(size_t consumer) {
     const auto producer = sole_writer(t, consumer);
     if (!producer) return false;
     if (step.as<UnaryArgs>().op != UnaryOp::kCopy) return fuse_epilogue(consumer, *producer, t, y);
-    if (is_long_ && program_.visible(y)) return false;
+    if (is_long_ && program_.visible(y)) return replace_copy(consumer, *producer, t, y);
     // Later readers of T will read the destination: nobody may write there any more.
     if (!may_write_early(y, *producer, consumer)) return false;
     if (count_readers(t.segment) > 1 && !unwritten_between(y, consumer + 1, program_.steps.size())) return false;

@@ -70,6 +70,11 @@ inline bool is_check(const Step& step) {
   return true;
 }
 
+// Short beside a program of so many nanoseconds: such a step may wait for its end.
+inline bool is_brief(const Step& step, double program_ns) {
+  return step.work.ns_per_item * static_cast<double>(step.work.items) <= 0.1 * program_ns;
+}
+
 struct Program {
   std::vector<Step> steps;
   std::vector<Segment> segments;
