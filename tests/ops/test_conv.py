@@ -58,6 +58,8 @@ GEOMETRIES = [
     geometry((2, 6, 5, 40), (48, 1, 1, 20), groups=2),  # groups read in place
     geometry((1, 9, 9, 36), (40, 3, 3, 18), groups=2, padding=(1, 1), stride=(2, 2)),
     geometry((2, 10, 10, 8), (12, 4, 4, 8)),  # no padding: all is read in place
+    geometry((2, 26, 21, 128), (14, 3, 2, 64), groups=2, padding=(1, 0)),  # whole panels, pixels are split
+    geometry((1, 5, 5, 192), (19, 3, 3, 192), padding=(1, 1), stride=(2, 1)),  # whole panels, one split
 ]
 
 
@@ -237,15 +239,16 @@ def test_nan_reaches_what_reads_it_and_nothing_else(g: dict[str, Any]) -> None:
     check_equal(np.isnan(y), np.isnan(expected))
 
 
+@pytest.mark.parametrize("channels", [1, 64])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_an_empty_sum_is_zero_plus_bias(dtype: str) -> None:
+def test_an_empty_sum_is_zero_plus_bias(dtype: str, channels: int) -> None:
     x, w, bias = np.zeros((2, 4, 4, 0), dtype), np.zeros((5, 3, 3, 0), dtype), np.arange(5).astype(dtype)
     y, _ = _core.conv2d(T(x), T(w), T(bias))
     check_equal(N(y), np.broadcast_to(bias, (2, 2, 2, 5)))
     dw = _core.conv2d_grad_weight(
-        T(np.ones((0, 4, 4, 1), dtype)), T(np.ones((0, 2, 2, 5), dtype)), [5, 3, 3, 1]
+        T(np.ones((0, 4, 4, channels), dtype)), T(np.ones((0, 2, 2, 5), dtype)), [5, 3, 3, channels]
     )
-    check_equal(N(dw), np.zeros((5, 3, 3, 1), dtype))
+    check_equal(N(dw), np.zeros((5, 3, 3, channels), dtype))
 
 
 def test_torch_agrees() -> None:
