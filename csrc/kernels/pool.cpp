@@ -240,13 +240,15 @@ void max_grad_disjoint(const PoolArgs& a, int64_t n, int64_t h) {
   T* to = dx + columns.origin(inner.begin) * channels;
   g += inner.begin * channels, indices += inner.begin * channels;
   for_registers<V>(inner.size(), channels, [&](int64_t i, int64_t c, int lanes, auto k) {
-    // The lanes behind become 0, and later what they are.
+    // The lanes behind become 0, and later what they are; but those of the next tap, of several registers, are done.
+    const bool spill = channels <= V::kWidth;
     const V incoming = masked(get<V>(g + i * channels + c, k), lanes);
     const V index = get_index(indices + i * channels + c, k, V{});
     V tap = V::set(first);
     T* out = to + i * step + c;
     for (int64_t j = 0; j < kw; ++j, out += channels, tap = tap + V::set(1))
-      put(select(index == tap, incoming, V::zero()), out, k);
+      spill ? put(select(index == tap, incoming, V::zero()), out, k)
+            : put(select(index == tap, incoming, V::zero()), out, lanes);
   });
   g -= inner.begin * channels, indices -= inner.begin * channels;
   for (int64_t ow = inner.end; ow < a.ow; ++ow) clipped(ow);

@@ -61,6 +61,18 @@ def test_max_pool(case: Any, dtype: str, seed: int) -> None:
     check_exact(N(dx), reference.max_pool2d_grad(g, want_index, shape, *window, *more))
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("channels", [3, 5, 9, 12, 17, 20, 33])
+def test_gradients_of_disjoint_windows_keep_to_their_channels(channels: int, dtype: str) -> None:
+    for window in (((2, 2), (2, 2), (0, 0)), ((3, 3), (3, 3), (1, 1)), ((2, 1), (3, 2), (0, 0))):
+        x = images((2, 7, 10, channels), dtype, channels)
+        want, index = reference.max_pool2d(x, *window)
+        g = images(want.shape, dtype, channels + 1)
+        dx = _core.max_pool2d_grad(T(g), T(index), x.shape, *window)
+        check_exact(N(dx), reference.max_pool2d_grad(g, index, x.shape, *window))
+
+
 @pytest.mark.usefixtures("isa", "threads")
 @settings(max_examples=12)
 @given(case=cases(), dtype=st.sampled_from(FLOATS), seed=st.integers(0, 99), count=st.booleans())
