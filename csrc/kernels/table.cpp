@@ -18,6 +18,13 @@ ScratchFn<ConvArgs> conv2d_grad_input_f32_scratch, conv2d_grad_input_f64_scratch
 Fn<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
 ScratchFn<ConvGradWeightArgs> conv2d_grad_weight_f32_scratch, conv2d_grad_weight_f64_scratch;
 Fn<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
+Fn<WinogradArgs> winograd_f32;
+ScratchFn<WinogradArgs> winograd_f32_scratch;
+Fn<WinogradPackArgs> winograd_pack_f32;
+ScratchFn<WinogradPackArgs> winograd_pack_f32_scratch;
+Fn<WinogradGradWeightArgs> winograd_grad_weight_f32;
+ScratchFn<WinogradGradWeightArgs> winograd_grad_weight_f32_scratch;
+Fn<WinogradSumArgs> winograd_sum_f32;
 Fn<ConvArgs> depthwise2d_f32, depthwise2d_f64;
 ScratchFn<ConvArgs> depthwise2d_f32_scratch, depthwise2d_f64_scratch;
 Fn<ConvArgs> depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
@@ -148,6 +155,10 @@ extern constinit const Level level{
             .conv2d_grad_weight_f64 = entry_with<conv2d_grad_weight_f64, conv2d_grad_weight_f64_scratch>,
             .sum_splits_f32 = entry<sum_splits_f32>,
             .sum_splits_f64 = entry<sum_splits_f64>,
+            .winograd_f32 = entry_with<winograd_f32, winograd_f32_scratch>,
+            .winograd_pack_f32 = entry_with<winograd_pack_f32, winograd_pack_f32_scratch>,
+            .winograd_grad_weight_f32 = entry_with<winograd_grad_weight_f32, winograd_grad_weight_f32_scratch>,
+            .winograd_sum_f32 = entry<winograd_sum_f32>,
             .depthwise2d_f32 = entry_with<depthwise2d_f32, depthwise2d_f32_scratch>,
             .depthwise2d_f64 = entry_with<depthwise2d_f64, depthwise2d_f64_scratch>,
             .depthwise2d_grad_input_f32 = entry_with<depthwise2d_grad_input_f32, depthwise2d_grad_input_f32_scratch>,

@@ -44,6 +44,10 @@ struct KernelTable {
   Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;
   Kernel<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
   Kernel<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
+  Kernel<WinogradArgs> winograd_f32;
+  Kernel<WinogradPackArgs> winograd_pack_f32;
+  Kernel<WinogradGradWeightArgs> winograd_grad_weight_f32;
+  Kernel<WinogradSumArgs> winograd_sum_f32;
   Kernel<ConvArgs> depthwise2d_f32, depthwise2d_f64;
   Kernel<ConvArgs> depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
   Kernel<ConvGradWeightArgs> depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f64;

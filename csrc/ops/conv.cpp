@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "ops/conv_winograd.h"
 #include "ops/layout.h"
 #include "ops/matmul.h"
 #include "ops/reduce.h"
@@ -227,6 +228,10 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool adjoint, const
   const Tensor y = Tensor::empty(source.dtype(), shape);
   const Tensor pre = epilogue.save_pre ? Tensor::empty(source.dtype(), shape) : Tensor();
   if (y.size() == 0) return {y, pre};
+  if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint)) {
+    launch_winograd(op, s, edge, adjoint, source, weight, epilogue, y, pre);
+    return {y, pre};
+  }
   ConvArgs args;
   args.s = s;
   args.activation = epilogue.activation;
@@ -338,6 +343,10 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const ConvShape& s = args.s;
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape);
   if (dw.size() == 0) return dw;
+  if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype())) {
+    launch_winograd_grad_weight(s, edge, source, g, dw);
+    return dw;
+  }
   const Work work = split(args, source, g);
   const SumSplitsArgs sum = sum_of(args, x.dtype());
   const Tensor parts = args.turned       ? Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch})

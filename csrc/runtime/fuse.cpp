@@ -99,6 +99,10 @@ std::optional<EpilogueView> epilogue_of(Step& step) {
     auto& args = step.as<ConvArgs>();
     return EpilogueView{&args, epilogue_fields<ConvArgs>(&ConvArgs::y), forward ? args.s.o : args.s.c};
   }
+  if (step.is(&KernelTable::winograd_f32)) {
+    auto& args = step.as<WinogradArgs>();
+    return EpilogueView{&args, epilogue_fields<WinogradArgs>(&WinogradArgs::y), args.o};
+  }
   if (step.is(&KernelTable::batch_norm)) {
     auto& args = step.as<BatchNormArgs>();
     return EpilogueView{&args, epilogue_fields<BatchNormArgs>(&BatchNormArgs::y), kNoColumns};

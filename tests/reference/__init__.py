@@ -20,3 +20,4 @@ from tests.reference.reduce import *
 from tests.reference.softmax import *
 from tests.reference.sparse import *
 from tests.reference.upsample import *
+from tests.reference.winograd import *

@@ -33,6 +33,49 @@ struct ConvArgs : Epilogue {
   int64_t panels = 1;
 };
 
+// y = epilogue(conv(x, w)) of 3 x 3 taps, stride 1, one group, by Winograd's algorithm F(edge x edge, 3 x 3), edge 2 or
+// 4 (kernels/winograd.h). Tiles of edge x edge result pixels are counted row by row, image by image. Item = (`block` of
+// them, `panels` panels of 64 columns), the last ones fastest. u: the weights as WinogradPackArgs leaves them.
+struct WinogradArgs : Epilogue {
+  const void* x = nullptr;
+  const void* u = nullptr;
+  void* y = nullptr;
+  int64_t n = 0, h = 0, w = 0, c = 0;  // source
+  int64_t oh = 0, ow = 0, o = 0;       // result
+  int64_t pad_h = 0, pad_w = 0;
+  int64_t edge = 0, block = 0, panels = 1;
+};
+
+// Weights B[tap][C, O], tap by tap anywhere, transformed: (edge + 2)^2 matrices [C, O], packed as B of a product. Item
+// = panel of 64 columns.
+struct WinogradPackArgs {
+  const void* src = nullptr;
+  void* dst = nullptr;
+  int64_t c = 0, o = 0;
+  int64_t src_row = 0, src_col = 0, src_tap = 0;  // strides of C, of O (one of these is 1), of taps
+  int64_t src_offset = 0;
+  int64_t edge = 0;
+};
+
+// du[split][point] (C, O padded to whole groups of packed columns): per point of the transforms the sum over a share of
+// the blocks of `block` tiles, numbered as in WinogradArgs. Item = (split, `rows` rows of du).
+struct WinogradGradWeightArgs {
+  const void* x = nullptr;
+  const void* g = nullptr;
+  void* du = nullptr;
+  int64_t n = 0, h = 0, w = 0, c = 0;
+  int64_t oh = 0, ow = 0, o = 0;
+  int64_t pad_h = 0, pad_w = 0;
+  int64_t edge = 0, block = 0, splits = 1, rows = 0;
+};
+
+// dw (O, 3, 3, C) from du: splits added up in order, and transformed. Item = 16 output channels.
+struct WinogradSumArgs {
+  const void* du = nullptr;
+  void* dw = nullptr;
+  int64_t c = 0, o = 0, edge = 0, splits = 1;
+};
+
 // dw[split][group]: each the sum over a share of the blocks of output pixels, (O/g, KH·KW·C/g) or turned (KH·KW·C/g,
 // pitch), rows padded to whole groups of packed columns. Item = (split, group, `rows` of KH·KW·C/g); not turned, C/g
 // and `rows` are whole panels. Depthwise turned (KH·KW, C), not padded; item = split, `block` and `rows` are unused.

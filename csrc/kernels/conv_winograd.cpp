@@ -1,0 +1,158 @@
+// 3 x 3 convolution of stride 1 by Winograd's algorithm (winograd.h), whose (E + 2)^2 products per tile of E x E
+// results are as many matrix products over channels: [tiles, C] x [C, O]. An item takes a block of tiles: their source
+// is transformed once, for all its columns; then, panel by panel of 64 columns, the products land in scratch and are
+// transformed to results. The weights stream past once per block.
+//
+// Matrices in scratch lie one cache line more than their size apart: the transforms write to all of them in turn, which
+// would else meet in few sets of L1.
+//
+// Every output is fixed by its tile's pixels and the order of channels, so blocks, batch splits and threads change no
+// bit. An infinity or NaN reaches the results of its whole tile.
+#include "kernels/conv_winograd.h"
+
+#include "kernels/epilogue.h"
+#include "kernels/gemm_tile.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+struct Scratch {
+  TileScratch tile;
+  float* source;    // [point][tile][C], transformed
+  float* products;  // [point][tile][columns of a panel]
+};
+
+int64_t source_matrix(const WinogradArgs& args) { return args.block * TileScratch::channels(args.c) + kLine; }
+int64_t product_pitch(const WinogradArgs& args) { return least(kPanel, TileScratch::channels(args.o)); }
+int64_t product_matrix(const WinogradArgs& args) { return args.block * product_pitch(args) + kLine; }
+
+// Lays the scratch out from `at` on, or only measures it (at = null).
+int64_t carve(const WinogradArgs& args, std::byte* at, Scratch* scratch) {
+  const int64_t points = (args.edge + 2) * (args.edge + 2);
+  int64_t used = 0;
+  const auto take = [&]<class U>(U*& part, int64_t count) {
+    if (at) part = reinterpret_cast<U*>(at + used);
+    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
+  };
+  take(scratch->tile.pixels, points);
+  take(scratch->tile.zeros, TileScratch::channels(args.c));
+  take(scratch->source, points * source_matrix(args));
+  take(scratch->products, points * product_matrix(args));
+  return used;
+}
+
+template <class V, int kEdge>
+class Pass {
+ public:
+  using W = Winograd<V, kEdge>;
+  static constexpr int kPoints = W::kPoints;
+
+  Pass(const WinogradArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.oh, args.ow) {
+    carve(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
+    scratch_.tile.clear(args.c);
+  }
+
+  void run(Range range) {
+    const int64_t panels = ceil_div(args_.o, kPanel), parts = ceil_div(panels, args_.panels);
+    int64_t loaded = -1;
+    for (int64_t item = range.begin; item < range.end; ++item) {
+      const int64_t block = item / parts, first = item % parts * args_.panels;
+      if (block != loaded) load(block);
+      loaded = block;
+      for (int64_t panel = first; panel < least(panels, first + args_.panels); ++panel) {
+        multiply(panel);
+        for (int64_t tile = 0; tile < tiles_; ++tile) store(tile, panel);
+      }
+    }
+  }
+
+ private:
+  void load(int64_t block) {
+    first_tile_ = block * args_.block;
+    tiles_ = least(args_.block, args_.n * grid_.down * grid_.across - first_tile_);
+    const Images images{static_cast<const float*>(args_.x), args_.h, args_.w, args_.c, 0, args_.c};
+    const Matrices to{scratch_.source, source_matrix(args_), TileScratch::channels(args_.c), kLine};
+    transform_tiles<V, kPoints, kPoints, W::source>(images, grid_, args_.pad_h, args_.pad_w, first_tile_,
+                                                    first_tile_ + tiles_, to, scratch_.tile);
+  }
+
+  void multiply(int64_t panel) {
+    const int64_t group = args_.c * kLine, matrix = ceil_div(args_.o, kLine) * group;
+    const int64_t pitch = TileScratch::channels(args_.c), tiles = ceil_div(tiles_, kTileRows);
+    const int64_t cols = ceil_div(least(kPanel, args_.o - panel * kPanel), V::kWidth) * V::kWidth;
+    const int64_t lines = ceil_div(args_.c, tiles);
+    const float* b = static_cast<const float*>(args_.u) + panel * (kPanel / kLine) * group;
+    const float* source = scratch_.source;
+    float* products = scratch_.products;
+    const Run run{0, 0, args_.c};
+    for (int point = 0; point < kPoints * kPoints; ++point) {
+      const float* next = b + matrix;
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        // The columns of the next matrix come into L2 meanwhile.
+        for (int64_t i = 0; i < lines; ++i, next += kLine)
+          for (int64_t col = 0; col < cols; col += kLine) __builtin_prefetch(next + col / kLine * group, 0, 2);
+        const int64_t from = tiles_ * tile / tiles, to = tiles_ * (tile + 1) / tiles;
+        const float* a[kTileRows];
+        float* c[kTileRows];
+        for (int64_t i = from; i < to; ++i) {
+          a[i - from] = source + i * pitch;
+          c[i - from] = products + i * product_pitch(args_);
+        }
+        multiply_tile(Tile<float>{a, b, c, &run, 1, false, 1, kLine, group, static_cast<int>(to - from),
+                                  static_cast<int>(cols), false});
+      }
+      b += matrix;
+      source += source_matrix(args_);
+      products += product_matrix(args_);
+    }
+  }
+
+  // The results of a tile at the columns of a panel.
+  void store(int64_t tile, int64_t panel) {
+    const Grid::Place at = grid_.place(first_tile_ + tile);
+    const int64_t rows = least(kEdge, args_.oh - at.row), cols = least(kEdge, args_.ow - at.col);
+    const int64_t channel = panel * kPanel, width = least(kPanel, args_.o - channel);
+    float* pixels[kEdge * kEdge];
+    for (int64_t i = 0; i < rows; ++i)
+      for (int64_t j = 0; j < cols; ++j)
+        pixels[i * cols + j] = static_cast<float*>(args_.y) + channel +
+                               ((at.image * args_.oh + at.row + i) * args_.ow + at.col + j) * args_.o;
+    const float* from = scratch_.products + tile * product_pitch(args_);
+    const int64_t matrix = product_matrix(args_);
+    for (int64_t col = 0; col < width; col += V::kWidth) {
+      const int lanes = static_cast<int>(least(V::kWidth, width - col));
+      V made[kEdge][kEdge];
+      transform_square<V, kPoints, kEdge, W::result>(
+          [&](int i, int j) { return V::load(from + (i * kPoints + j) * matrix + col); },
+          [&](int i, int j, V v) { made[i][j] = v; });
+      for (int64_t i = 0; i < rows; ++i) {
+        for (int64_t j = 0; j < cols; ++j) {
+          float* to = pixels[i * cols + j] + col;
+          lanes == V::kWidth ? made[i][j].store(to) : made[i][j].store(to, lanes);
+        }
+      }
+    }
+    if (!is_trivial(args_))
+      finish(Finish<float>{&args_, static_cast<float*>(args_.y), pixels, static_cast<int>(rows * cols),
+                           static_cast<int>(width), channel});
+  }
+
+  const WinogradArgs& args_;
+  const Grid grid_;
+  Scratch scratch_{};
+  int64_t first_tile_ = 0, tiles_ = 0;  // of the block
+};
+
+}  // namespace
+
+Status winograd_f32(const WinogradArgs& args, Range range, const Ctx& ctx) {
+  args.edge == 2 ? Pass<VecF32, 2>(args, ctx).run(range) : Pass<VecF32, 4>(args, ctx).run(range);
+  return {};
+}
+
+int64_t winograd_f32_scratch(const WinogradArgs& args) {
+  Scratch unused{};
+  return carve(args, nullptr, &unused);
+}
+
+}  // namespace quernel::QUERNEL_ISA

@@ -1,0 +1,162 @@
+// The gradient of a 3 x 3 convolution of stride 1 with respect to its weights by Winograd's algorithm (winograd.h): per
+// point, dU[C, O] = sum over tiles of (transformed source)' (transformed gradient), of which the last step makes dW.
+// Tiles come in blocks whose transforms lie in scratch: the source as [tile][channel], so that A's columns are its
+// rows; gradients in groups of 16 output channels, as packed B. Between blocks dU itself holds the accumulators.
+//
+// As in conv_grad_weight.cpp the blocks are dealt to `splits` sums with a result each, whose number depends on the
+// shape alone, as does therefore the order of summation.
+#include "kernels/conv_winograd.h"
+#include "kernels/gemm_tile.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+struct Scratch {
+  TileScratch tile;
+  float* source;     // [point][tile][rows]
+  float* gradients;  // [point][O / 16][tile][16]
+};
+
+int64_t source_matrix(const WinogradGradWeightArgs& args) {
+  return args.block * TileScratch::channels(args.rows) + kLine;
+}
+int64_t gradient_matrix(const WinogradGradWeightArgs& args) {
+  return args.block * TileScratch::channels(args.o) + kLine;
+}
+
+int64_t carve(const WinogradGradWeightArgs& args, std::byte* at, Scratch* scratch) {
+  const int64_t points = (args.edge + 2) * (args.edge + 2);
+  int64_t used = 0;
+  const auto take = [&]<class U>(U*& part, int64_t count) {
+    if (at) part = reinterpret_cast<U*>(at + used);
+    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
+  };
+  take(scratch->tile.pixels, points);
+  take(scratch->tile.zeros, TileScratch::channels(most(args.rows, args.o)));
+  take(scratch->source, points * source_matrix(args));
+  take(scratch->gradients, points * gradient_matrix(args));
+  return used;
+}
+
+template <class V, int kEdge>
+class GradWeight {
+ public:
+  using W = Winograd<V, kEdge>;
+  static constexpr int kPoints = W::kPoints;
+
+  GradWeight(const WinogradGradWeightArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.oh, args.ow) {
+    carve(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
+    scratch_.tile.clear(most(args.rows, args.o));
+  }
+
+  void run(Range range) {
+    const int64_t parts = ceil_div(args_.c, args_.rows), tiles = args_.n * grid_.down * grid_.across;
+    const int64_t blocks = ceil_div(tiles, args_.block), pitch = TileScratch::channels(args_.o);
+    for (int64_t item = range.begin; item < range.end; ++item) {
+      const int64_t split = item / parts, row = item % parts * args_.rows, rows = least(args_.rows, args_.c - row);
+      const int64_t first = blocks * split / args_.splits, end = blocks * (split + 1) / args_.splits;
+      float* du = static_cast<float*>(args_.du) + (split * kPoints * kPoints * args_.c + row) * pitch;
+      for (int64_t block = first; block < end; ++block) {
+        const int64_t from = block * args_.block, to = least(tiles, from + args_.block);
+        load(from, to, row, rows);
+        multiply(to - from, rows, block > first, du);
+      }
+    }
+  }
+
+ private:
+  void load(int64_t begin, int64_t end, int64_t row, int64_t rows) {
+    const Images x{static_cast<const float*>(args_.x), args_.h, args_.w, args_.c, row, rows};
+    const Matrices source{scratch_.source, source_matrix(args_), TileScratch::channels(args_.rows), kLine};
+    transform_tiles<V, kPoints, kPoints, W::source>(x, grid_, args_.pad_h, args_.pad_w, begin, end, source,
+                                                    scratch_.tile);
+    const Images g{static_cast<const float*>(args_.g), args_.oh, args_.ow, args_.o, 0, args_.o};
+    const Matrices gradients{scratch_.gradients, gradient_matrix(args_), kLine, args_.block * kLine};
+    transform_tiles<V, kEdge, kPoints, W::result_grad>(g, grid_, 0, 0, begin, end, gradients, scratch_.tile);
+  }
+
+  void multiply(int64_t tiles, int64_t rows, bool accumulate, float* du) const {
+    const int64_t pitch = TileScratch::channels(args_.o), padded = ceil_div(args_.o, V::kWidth) * V::kWidth;
+    const int64_t a_step = TileScratch::channels(args_.rows), row_tiles = ceil_div(rows, kTileRows);
+    const Run run{0, 0, tiles};
+    for (int point = 0; point < kPoints * kPoints; ++point, du += args_.c * pitch) {
+      const float* source = scratch_.source + point * source_matrix(args_);
+      for (int64_t col = 0; col < args_.o; col += kTileCols) {
+        const int cols = static_cast<int>(least(padded - col, kTileCols));
+        const float* b = scratch_.gradients + point * gradient_matrix(args_) + col * args_.block;
+        for (int64_t tile = 0; tile < row_tiles; ++tile) {
+          const int64_t from = rows * tile / row_tiles, to = rows * (tile + 1) / row_tiles;
+          const float* a[kTileRows];
+          float* c[kTileRows];
+          for (int64_t i = from; i < to; ++i) {
+            a[i - from] = source + i;
+            c[i - from] = du + i * pitch + col;
+          }
+          // The next sums come into L1 meanwhile.
+          for (int i = 0; i < kTileRows; ++i) __builtin_prefetch(du + (to + i) * pitch + col, 1);
+          multiply_tile(Tile<float>{a, b, c, &run, 1, false, a_step, kLine, args_.block * kLine,
+                                    static_cast<int>(to - from), cols, accumulate});
+        }
+      }
+    }
+  }
+
+  const WinogradGradWeightArgs& args_;
+  const Grid grid_;
+  Scratch scratch_{};
+};
+
+// dW of all input and V::kWidth output channels from `o` on: splits added up, transformed, turned to [O][tap][C].
+template <class V, int kEdge>
+void transform_weights(const WinogradSumArgs& args, int64_t o) {
+  using W = Winograd<V, kEdge>;
+  constexpr int kPoints = W::kPoints, kTaps = 9;
+  const int64_t pitch = ceil_div(args.o, kLine) * kLine, matrix = args.c * pitch, split = kPoints * kPoints * matrix;
+  const int outputs = static_cast<int>(least(V::kWidth, args.o - o));
+  for (int64_t c = 0; c < args.c; c += V::kWidth) {
+    const int channels = static_cast<int>(least(V::kWidth, args.c - c));
+    V squares[kTaps][V::kWidth] = {};
+    for (int k = 0; k < channels; ++k) {
+      const float* du = static_cast<const float*>(args.du) + (c + k) * pitch + o;
+      transform_square<V, kPoints, 3, W::weight_grad>(
+          [&](int i, int j) {
+            const float* at = du + (i * kPoints + j) * matrix;
+            V sum = V::load(at);
+            for (int64_t s = 1; s < args.splits; ++s) sum = sum + V::load(at + s * split);
+            return sum;
+          },
+          [&](int i, int j, V v) { squares[3 * i + j][k] = v; });
+    }
+    for (int tap = 0; tap < kTaps; ++tap) {
+      transpose(squares[tap]);
+      float* dw = static_cast<float*>(args.dw) + (o * kTaps + tap) * args.c + c;
+      for (int i = 0; i < outputs; ++i) squares[tap][i].store(dw + i * kTaps * args.c, channels);
+    }
+  }
+}
+
+template <int kEdge>
+void sum_items(const WinogradSumArgs& args, Range range) {
+  for (int64_t item = range.begin; item < range.end; ++item)
+    for (int64_t o = item * kLine; o < least(args.o, (item + 1) * kLine); o += VecF32::kWidth)
+      transform_weights<VecF32, kEdge>(args, o);
+}
+
+}  // namespace
+
+Status winograd_grad_weight_f32(const WinogradGradWeightArgs& args, Range range, const Ctx& ctx) {
+  args.edge == 2 ? GradWeight<VecF32, 2>(args, ctx).run(range) : GradWeight<VecF32, 4>(args, ctx).run(range);
+  return {};
+}
+
+int64_t winograd_grad_weight_f32_scratch(const WinogradGradWeightArgs& args) {
+  Scratch unused{};
+  return carve(args, nullptr, &unused);
+}
+
+Status winograd_sum_f32(const WinogradSumArgs& args, Range range, const Ctx&) {
+  args.edge == 2 ? sum_items<2>(args, range) : sum_items<4>(args, range);
+  return {};
+}
+
+}  // namespace quernel::QUERNEL_ISA

@@ -1,0 +1,135 @@
+// Winograd's minimal filtering F(E x E, 3 x 3): E x E results of a 3 x 3 correlation from P x P source pixels, P = E +
+// 2, by P x P products where the sum over taps takes 9 E x E: with the transforms below along both axes,
+//
+//   y = A' ((G w G') . (B' d B)) A        (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015)
+//
+// and, as the product is bilinear, dw = G' ((A dy A') . (B' d B)) G summed over tiles. The matrices evaluate
+// polynomials at P - 1 points and infinity. E = 2 takes 0 and ±1. E = 4 takes 0, ±5/8 and ±3/2, whose constants are
+// exact in float: the error of 64 channels is then 1.7 times that of the sum over taps; with the usual 0, ±1 and ±2 it
+// is 3.8 times.
+#pragma once
+#include <cstdint>
+
+#include "kernels/simd/vec.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+template <class V, int kEdge>
+struct Winograd;
+
+template <class V>
+struct Winograd<V, 2> {
+  static constexpr int kEdge = 2, kPoints = 4;
+
+  // B' d
+  static void source(const V* d, V* v) {
+    v[0] = d[0] - d[2];
+    v[1] = d[1] + d[2];
+    v[2] = d[2] - d[1];
+    v[3] = d[3] - d[1];
+  }
+  // G w
+  static void weight(const V* w, V* u) {
+    const V half = V::set(0.5f), even = half * (w[0] + w[2]), odd = half * w[1];
+    u[0] = w[0];
+    u[1] = even + odd;
+    u[2] = even - odd;
+    u[3] = w[2];
+  }
+  // A' m
+  static void result(const V* m, V* y) {
+    y[0] = m[0] + (m[1] + m[2]);
+    y[1] = (m[1] - m[2]) + m[3];
+  }
+  // A dy
+  static void result_grad(const V* dy, V* m) {
+    m[0] = dy[0];
+    m[1] = dy[0] + dy[1];
+    m[2] = dy[0] - dy[1];
+    m[3] = dy[1];
+  }
+  // G' m
+  static void weight_grad(const V* m, V* dw) {
+    const V half = V::set(0.5f), even = half * (m[1] + m[2]);
+    dw[0] = m[0] + even;
+    dw[1] = half * (m[1] - m[2]);
+    dw[2] = m[3] + even;
+  }
+};
+
+template <class V>
+struct Winograd<V, 4> {
+  static constexpr int kEdge = 4, kPoints = 6;
+  static constexpr float kA = 0.625f, kB = 1.5f, kA2 = kA * kA, kB2 = kB * kB;
+  // 1 / prod (p - q) over the other points q, for p = 0, ±kA, ±kB
+  static constexpr float kZero = static_cast<float>(1 / (0.390625 * 2.25));
+  static constexpr float kNear = static_cast<float>(1 / (2 * 0.390625 * (0.390625 - 2.25)));
+  static constexpr float kFar = static_cast<float>(1 / (2 * 2.25 * (2.25 - 0.390625)));
+
+  static void source(const V* d, V* v) {
+    const V product = V::set(kA2 * kB2), sum = V::set(-(kA2 + kB2)), a2 = V::set(-kA2), b2 = V::set(-kB2);
+    v[0] = fma(product, d[0], fma(sum, d[2], d[4]));
+    pair(fma(b2, d[2], d[4]), fma(b2, d[1], d[3]), kA, v + 1);
+    pair(fma(a2, d[2], d[4]), fma(a2, d[1], d[3]), kB, v + 3);
+    v[5] = fma(product, d[1], fma(sum, d[3], d[5]));
+  }
+  static void weight(const V* w, V* u) {
+    u[0] = V::set(kZero) * w[0];
+    pair(V::set(kNear) * fma(V::set(kA2), w[2], w[0]), V::set(kNear) * w[1], kA, u + 1);
+    pair(V::set(kFar) * fma(V::set(kB2), w[2], w[0]), V::set(kFar) * w[1], kB, u + 3);
+    u[5] = w[2];
+  }
+  static void result(const V* m, V* y) {
+    const V near = m[1] + m[2], far = m[3] + m[4], near_odd = m[1] - m[2], far_odd = m[3] - m[4];
+    y[0] = m[0] + (near + far);
+    y[1] = fma(V::set(kB), far_odd, V::set(kA) * near_odd);
+    y[2] = fma(V::set(kB2), far, V::set(kA2) * near);
+    y[3] = fma(V::set(kB2 * kB), far_odd, fma(V::set(kA2 * kA), near_odd, m[5]));
+  }
+  static void result_grad(const V* dy, V* m) {
+    m[0] = dy[0];
+    pair(fma(V::set(kA2), dy[2], dy[0]), fma(V::set(kA2), dy[3], dy[1]), kA, m + 1);
+    pair(fma(V::set(kB2), dy[2], dy[0]), fma(V::set(kB2), dy[3], dy[1]), kB, m + 3);
+    m[5] = dy[3];
+  }
+  static void weight_grad(const V* m, V* dw) {
+    const V near = V::set(kNear) * (m[1] + m[2]), far = V::set(kFar) * (m[3] + m[4]);
+    dw[0] = fma(V::set(kZero), m[0], near + far);
+    dw[1] = fma(V::set(kNear * kA), m[1] - m[2], V::set(kFar * kB) * (m[3] - m[4]));
+    dw[2] = fma(V::set(kA2), near, fma(V::set(kB2), far, m[5]));
+  }
+
+ private:
+  // A polynomial's values at ±point, from its even and odd part.
+  static void pair(V even, V odd, float point, V* values) {
+    values[0] = fma(V::set(point), odd, even);
+    values[1] = fma(V::set(-point), odd, even);
+  }
+};
+
+// Applies kAlong, which makes kTo vectors of kFrom, to the columns and then to the rows of a square.
+// load(i, j) gives the square's elements, store(i, j, v) takes the result's.
+template <class V, int kFrom, int kTo, auto kAlong, class Load, class Store>
+inline void transform_square(Load load, Store store) {
+  V half[kTo][kFrom];
+#pragma GCC unroll 8
+  for (int j = 0; j < kFrom; ++j) {
+    V column[kFrom], made[kTo];
+#pragma GCC unroll 8
+    for (int i = 0; i < kFrom; ++i) column[i] = load(i, j);
+    kAlong(column, made);
+#pragma GCC unroll 8
+    for (int i = 0; i < kTo; ++i) half[i][j] = made[i];
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kTo; ++i) {
+    V made[kTo];
+    kAlong(half[i], made);
+#pragma GCC unroll 8
+    for (int j = 0; j < kTo; ++j) store(i, j, made[j]);
+  }
+}
+
+}  // namespace
+}  // namespace quernel::QUERNEL_ISA

@@ -1,0 +1,199 @@
+"""Convolutions by Winograd's algorithm: error bounds, exactness where it is exact, bits that depend on no split, reach of NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import quernel as qn
+from quernel import _core
+from tests import reference
+from tests.checks import N, T, check_contraction, check_equal, check_exact
+from tests.strategies import lay_out
+
+Case = tuple[tuple[int, int, int, int], int, tuple[int, int], int]
+
+# Shape of x, outputs, padding, edge of the tiles: sizes that leave tiles incomplete, channels that leave vectors so,
+# several panels, several blocks of tiles, a padding that the adjoint has to cut.
+CASES: list[Case] = [
+    ((2, 9, 8, 33), 40, (1, 1), 4),
+    ((1, 7, 7, 32), 32, (1, 1), 4),
+    ((3, 14, 13, 35), 70, (2, 2), 4),
+    ((2, 9, 11, 64), 130, (0, 0), 4),
+    ((1, 50, 7, 36), 48, (1, 0), 4),
+    ((2, 8, 9, 32), 33, (3, 4), 4),
+    ((70, 8, 8, 40), 32, (1, 1), 4),
+    ((2, 9, 9, 190), 194, (1, 1), 2),
+    ((1, 16, 13, 256), 150, (1, 1), 2),
+]
+IDS = [f"{x}-{o}" for x, o, _, _ in CASES]
+TRANSFORMS = 60  # roundings of an element's way through the three transforms, and more
+
+
+def output_shape(case: Case) -> tuple[int, int, int, int]:
+    (n, h, w, _), o, (ph, pw), _ = case
+    return n, h + 2 * ph - 2, w + 2 * pw - 2, o
+
+
+def tiles(case: Case) -> int:
+    """Those of the forward pass. The gradient of the weights takes them where they are at least 24."""
+    n, oh, ow, _ = output_shape(case)
+    return n * -(-oh // case[3]) * -(-ow // case[3])
+
+
+def draw(case: Case, seed: int, integer: int = 0) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    x, o, _, _ = case
+    shapes = (x, (o, 3, 3, x[3]), output_shape(case))
+    fill = (lambda s: rng.integers(-integer, integer + 1, s)) if integer else rng.standard_normal
+    return tuple(lay_out(fill(s).astype("f4"), "guard_end") for s in shapes)  # type: ignore[return-value]
+
+
+def passes(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
+    pad = case[2]
+    y = N(_core.conv2d(T(x), T(w), padding=pad)[0])
+    dx = N(_core.conv2d_grad_input(T(gy), T(w), list(x.shape), padding=pad))
+    dw = N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), padding=pad))
+    return y, dx, dw
+
+
+def expected(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
+    pad = case[2]
+    return (
+        reference.conv2d(x, w, padding=pad),
+        reference.conv2d_grad_input(gy, w, x.shape, padding=pad),
+        reference.conv2d_grad_weight(x, gy, w.shape, padding=pad),
+    )
+
+
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_these_shapes_take_it(case: Case) -> None:
+    x, w, _ = (qn.tensor(a, requires_grad=True) for a in draw(case, 0))
+
+    def step() -> None:
+        qn.ops.conv2d(x, w, padding=case[2]).sum().backward()
+        x.grad = w.grad = None
+
+    kernels = {step.kernel for step in qn.profile(step, repeats=1, warmup=0).steps}
+    assert {"winograd_f32", "winograd_pack_f32"} <= kernels
+    assert not {"conv2d_f32", "conv2d_grad_input_f32"} & kernels
+    many = tiles(case) >= 24
+    assert ({"winograd_grad_weight_f32", "winograd_sum_f32"} <= kernels) == many
+    assert ("conv2d_grad_weight_f32" in kernels) != many
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_rounding_stays_within_the_bound(case: Case) -> None:
+    x, w, gy = draw(case, 1)
+    _, _, pad, edge = case
+    got, want = passes(case, x, w, gy), expected(case, x, w, gy)
+    flipped = np.ascontiguousarray(w[:, ::-1, ::-1].transpose(3, 1, 2, 0))
+    # The adjoint is the correlation of gy, padded (or cut) so that dx has the shape of x.
+    back = [2 - p for p in pad]
+    cut = tuple(slice(max(0, -p), s - max(0, -p)) for p, s in zip(back, gy.shape[1:3], strict=True))
+    sizes = (
+        reference.winograd_magnitude(x, w, pad, edge),
+        reference.winograd_magnitude(gy[:, cut[0], cut[1]], flipped, [max(0, p) for p in back], edge),
+        reference.winograd_grad_weight_magnitude(x, gy, pad, edge),
+    )
+    sums = (x.shape[3], w.shape[0], tiles(case) if tiles(case) >= 24 else gy[..., 0].size)
+    for a, e, size, n in zip(got, want, sizes, sums, strict=True):
+        check_contraction(a, e, size, n + TRANSFORMS, "float32")
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_errors_are_as_small_as_the_points_promise(case: Case) -> None:
+    """Two to four times the error of the plain sum, seen over whole results; with points ±1, ±2 it would be more than twice that."""
+    x, w, gy = draw(case, 2)
+    for a, e, terms in zip(
+        passes(case, x, w, gy),
+        expected(case, x, w, gy),
+        (w[0].size, w[..., 0].size, gy[..., 0].size),
+        strict=True,
+    ):
+        assert np.sqrt(np.mean((a - e) ** 2)) <= 4 * 2.0**-24 * np.sqrt(terms) * np.sqrt(np.mean(e**2))
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c[3] == 2], ids=[i for i, c in zip(IDS, CASES, strict=True) if c[3] == 2]
+)
+def test_small_tiles_are_exact_on_integers(case: Case) -> None:
+    x, w, gy = draw(case, 3, integer=5)
+    for a, e in zip(passes(case, x, w, gy), expected(case, x, w, gy), strict=True):
+        check_exact(a, e, "float32")
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_bits_depend_on_no_split(case: Case) -> None:
+    """Images one by one, and one thread or more: the same bits."""
+    x, w, gy = draw(case, 4)
+    pad = case[2]
+    y, dx, dw = passes(case, x, w, gy)
+    for i in range(min(3, len(x))):
+        check_equal(N(_core.conv2d(T(x[i : i + 1]), T(w), padding=pad)[0]), y[i : i + 1])
+        one = _core.conv2d_grad_input(T(gy[i : i + 1]), T(w), [1, *x.shape[1:]], padding=pad)
+        check_equal(N(one), dx[i : i + 1])
+    before = _core.num_threads()
+    _core.set_num_threads(1)
+    check_equal(N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), padding=pad)), dw)
+    _core.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("isa")
+@given(
+    st.sampled_from(CASES),
+    st.sampled_from(("none", "relu", "gelu")),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_fused_epilogue_equals_separate_ops(
+    case: Case, activation: str, bias: bool, residual: bool, pre: bool
+) -> None:
+    x, w, gy = draw(case, 5)
+    b = T(np.linspace(-1, 1, case[1], dtype="f4")) if bias else None
+    r = T(gy) if residual else None
+    y, y_pre = _core.conv2d(T(x), T(w), b, r, activation, pre, padding=case[2])
+    want, _ = _core.conv2d(T(x), T(w), padding=case[2])
+    want = want if b is None else _core.add(want, b)
+    want = want if r is None else _core.add(want, r)
+    if y_pre is not None:
+        check_equal(N(y_pre), N(want))
+    check_equal(N(y), N(want if activation == "none" else getattr(_core, activation)(want)))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_nan_reaches_what_reads_it_and_no_other_tile(case: Case) -> None:
+    x, w, _ = draw(case, 6)
+    _, _, pad, edge = case
+    x[0, x.shape[1] // 2, x.shape[2] // 2, -1] = np.nan
+    with np.errstate(invalid="ignore"):
+        reads = np.isnan(reference.conv2d(x, w, padding=pad))
+    got = np.isnan(N(_core.conv2d(T(x), T(w), padding=pad)[0]))
+    assert (got | ~reads).all(), "a NaN got lost"
+    _, rows, cols, _ = np.nonzero(reads)
+    tiles = set(zip(rows // edge, cols // edge, strict=True))
+    # A tile reads a pixel more on each side than its results do.
+    near = {(r + i, c + j) for r, c in tiles for i in (-1, 0, 1) for j in (-1, 0, 1)}
+    image, rows, cols, _ = np.nonzero(got)
+    assert set(zip(rows // edge, cols // edge, strict=True)) <= near
+    assert not image.any()
+
+
+def test_a_frozen_net_and_a_plan_give_the_bits_of_the_ops() -> None:
+    net = qn.nn.Sequential(
+        qn.nn.Conv2d(32, 40, 3, padding=1), qn.nn.ReLU(), qn.nn.Conv2d(40, 32, 3, padding=1)
+    )
+    x = np.random.default_rng(7).standard_normal((3, 9, 9, 32)).astype("f4")
+    want = np.asarray(net(qn.tensor(x)).numpy())
+    check_equal(net.freeze(input_shape=(9, 9, 32))(x), want)
+    check_equal(np.asarray(qn.jit(net)(qn.tensor(x)).numpy()), want)
