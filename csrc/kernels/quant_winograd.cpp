@@ -31,11 +31,10 @@ using S32Lanes [[gnu::vector_size(32)]] = int32_t;
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// By reference: levels without AVX have no register in which to return 32 bytes.
 template <class Lanes, class T>
-Lanes load(const T* p) {
-  Lanes lanes;
+void load(const T* p, Lanes& lanes) {
   __builtin_memcpy(&lanes, p, sizeof(lanes));
-  return lanes;
 }
 
 template <class Lanes, class T>
@@ -164,7 +163,13 @@ class Winograd {
       }
     int64_t c = 0;
     for (; c + kLanes <= s_.c; c += kLanes)
-      load_lanes([&](int64_t y, int64_t x) { return load<U8Lanes>(at[y][x] + c); }, to + c);
+      load_lanes(
+          [&](int64_t y, int64_t x) {
+            U8Lanes lanes;
+            load(at[y][x] + c, lanes);
+            return lanes;
+          },
+          to + c);
     if (c < s_.c)
       load_lanes(
           [&](int64_t y, int64_t x) {
@@ -207,7 +212,7 @@ class Winograd {
         S16Lanes packed[9], even[9], odd[9];
 #pragma GCC unroll 9
         for (int64_t tap = 0; tap < 9; ++tap) {
-          packed[tap] = load<S16Lanes>(panel + (tap * s_.c + c + k) * kQPanel + 2 * half * kLanes);
+          load(panel + (tap * s_.c + c + k) * kQPanel + 2 * half * kLanes, packed[tap]);
           even[tap] = packed[tap] << 8 >> 8;
           odd[tap] = packed[tap] >> 8;
         }
@@ -254,7 +259,7 @@ class Winograd {
       for (int64_t x = 0; x < kIn; ++x) {
         U32Lanes column[kIn];
 #pragma GCC unroll 6
-        for (int64_t y = 0; y < kIn; ++y) column[y] = load<U32Lanes>(sums + (y * kIn + x) * p_.tiles * kQPanel);
+        for (int64_t y = 0; y < kIn; ++y) load(sums + (y * kIn + x) * p_.tiles * kQPanel, column[y]);
         transform_sums(column, half[x]);
       }
 #pragma GCC unroll 4
@@ -266,7 +271,11 @@ class Winograd {
 #pragma GCC unroll 4
         for (int64_t x = 0; x < kOut; ++x, to += kQPanel) {
           S32Lanes sum = reinterpret_cast<S32Lanes>(out[x] * kInverse) >> (kShift[y] + kShift[x]);
-          if (!first) sum += load<S32Lanes>(to);
+          if (!first) {
+            S32Lanes before;
+            load(to, before);
+            sum += before;
+          }
           store(sum, to);
         }
       }
