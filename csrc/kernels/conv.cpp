@@ -17,6 +17,7 @@
 #include "kernels/conv_planar.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/scratch.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -53,21 +54,17 @@ struct Scratch {
 
 // Lays the scratch out from `at` on, or only measures it (at = null).
 template <class V>
-int64_t carve(const ConvArgs& args, bool adjoint, std::byte* at, Scratch<typename V::Scalar>* scratch) {
+int64_t carve(const ConvArgs& args, bool adjoint, void* at, Scratch<typename V::Scalar>* scratch) {
   const ConvShape& s = args.s;
   const int64_t pixels = args.block.images * args.block.rows * args.block.cols, depth = sides(s, adjoint).depth;
-  int64_t used = 0;
-  const auto take = [&]<class U>(U*& part, int64_t count) {
-    if (at) part = reinterpret_cast<U*>(at + used);
-    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-  };
-  take(scratch->taps, s.kh + s.kw);
-  take(scratch->runs, s.kh * s.kw * most(1, least(depth, kShortRun)));
-  take(scratch->stretch, s.kh * s.kw * most(1, least(depth, kShortRun)));
-  take(scratch->a, pixels);
-  take(scratch->c, pixels);
-  take(scratch->source, SourceBlock<V>::scratch_elements(s, adjoint, args.block, depth));
-  return used;
+  Carver carver(at);
+  carver.take(scratch->taps, s.kh + s.kw);
+  carver.take(scratch->runs, s.kh * s.kw * most(1, least(depth, kShortRun)));
+  carver.take(scratch->stretch, s.kh * s.kw * most(1, least(depth, kShortRun)));
+  carver.take(scratch->a, pixels);
+  carver.take(scratch->c, pixels);
+  carver.take(scratch->source, SourceBlock<V>::scratch_elements(s, adjoint, args.block, depth));
+  return carver.used();
 }
 
 template <class V>
@@ -83,7 +80,7 @@ class Pass {
 
   Pass(const ConvArgs& args, bool adjoint, const Ctx& ctx)
       : args_(args), shape_(args.s), adjoint_(adjoint), finishing_(!is_trivial(args)), side_(sides(args.s, adjoint)) {
-    carve<V>(args, adjoint, static_cast<std::byte*>(ctx.scratch), &scratch_);
+    carve<V>(args, adjoint, ctx.scratch, &scratch_);
     source_.set(static_cast<const T*>(args.x), side_.source_channels, side_.depth, side_.depth, scratch_.source);
   }
 

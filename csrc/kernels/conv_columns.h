@@ -3,6 +3,7 @@
 // neighbouring outputs share the columns that they both read.
 #pragma once
 #include "kernels/conv_stencil.h"
+#include "kernels/scratch.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -17,21 +18,14 @@ class Columns {
     return adjoint ? ceil_div(s.w, s.stride_w) + reach / s.stride_w + 1 : (s.ow - 1) * s.stride_w + reach + 1;
   }
 
-  // Lays the tables out from `at` on, or only measures them (at = null).
-  int64_t carve(const ConvShape& s, bool adjoint, std::byte* at) {
+  void carve(const ConvShape& s, bool adjoint, Carver& carver) {
     pitch_ = most_columns(s, adjoint);
-    int64_t used = 0;
-    const auto take = [&]<class U>(U*& part, int64_t count) {
-      if (at) part = reinterpret_cast<U*>(at + used);
-      used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-    };
-    take(zeros_, s.c);
-    take(keys_, slots(s));
-    take(table_, slots(s) * pitch_);
-    if (at) {
+    carver.take(zeros_, s.c);
+    carver.take(keys_, slots(s));
+    carver.take(table_, slots(s) * pitch_);
+    if (!carver.measures()) {
       for (int64_t i = 0; i < s.c; ++i) zeros_[i] = T(0);
     }
-    return used;
   }
 
   // Rows of `channels` channels each, read by the taps of `y` and `x`.

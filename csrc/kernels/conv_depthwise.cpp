@@ -201,7 +201,7 @@ class Depthwise {
   Depthwise(const ConvArgs& args, bool adjoint, const Ctx& ctx) : args_(args), s_(args.s), adjoint_(adjoint) {
     const int64_t pixels = s_.n * (s_.h * s_.w + s_.oh * s_.ow);
     in_cache_ = pixels * s_.c * static_cast<int64_t>(sizeof(T)) <= kInCache;
-    carve(static_cast<std::byte*>(ctx.scratch));
+    carve(Carver(ctx.scratch));
     rest_.activation = args.activation;
   }
 
@@ -226,16 +226,12 @@ class Depthwise {
   }
 
  private:
-  void carve(std::byte* at) {
-    int64_t used = columns_.carve(s_, adjoint_, at);
-    const auto take = [&]<class U>(U*& part, int64_t count) {
-      if (at) part = reinterpret_cast<U*>(at + used);
-      used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-    };
-    take(taps_, s_.kh + s_.kw);
-    take(x_segments_, s_.kh * s_.kw);
-    take(w_segments_, s_.kh * s_.kw);
-    scratch_ = used;
+  void carve(Carver carver) {
+    columns_.carve(s_, adjoint_, carver);
+    carver.take(taps_, s_.kh + s_.kw);
+    carver.take(x_segments_, s_.kh * s_.kw);
+    carver.take(w_segments_, s_.kh * s_.kw);
+    scratch_ = carver.used();
   }
 
   void set_phase(int64_t phase_h, int64_t phase_w) {

@@ -100,14 +100,10 @@ class GradWeight {
   using T = typename V::Scalar;
 
   GradWeight(const ConvGradWeightArgs& args, const Ctx& ctx) : args_(args), s_(args.s), taps_(s_.kh * s_.kw) {
-    std::byte* at = static_cast<std::byte*>(ctx.scratch);
-    int64_t used = columns_.carve(s_, false, at);
-    const auto take = [&]<class U>(U*& part, int64_t count) {
-      if (at) part = reinterpret_cast<U*>(at + used);
-      used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-    };
-    take(axes_, s_.kh + s_.kw);
-    scratch_ = used;
+    Carver carver(ctx.scratch);
+    columns_.carve(s_, false, carver);
+    carver.take(axes_, s_.kh + s_.kw);
+    scratch_ = carver.used();
     if (s_.dilation_w == 1 && s_.stride_w == 1) choice_ = choose<V, 1>(s_.kw);
     if (s_.dilation_w == 1 && s_.stride_w == 2) choice_ = choose<V, 2>(s_.kw);
   }

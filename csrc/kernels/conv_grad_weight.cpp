@@ -14,6 +14,7 @@
 // depends on the shape alone: so does the order of summation.
 #include "kernels/conv_block.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/scratch.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -36,20 +37,16 @@ int64_t source_pitch(int64_t depth) {
 inline bool is_short(const ConvBlock& b) { return b.cols < 16; }
 
 template <class V>
-int64_t carve(const ConvGradWeightArgs& args, std::byte* at, Scratch<typename V::Scalar>* scratch) {
+int64_t carve(const ConvGradWeightArgs& args, void* at, Scratch<typename V::Scalar>* scratch) {
   using T = typename V::Scalar;
   const ConvShape& s = args.s;
   const ConvBlock& b = args.block;
-  int64_t used = 0;
-  const auto take = [&]<class U>(U*& part, int64_t count) {
-    if (at) part = reinterpret_cast<U*>(at + used);
-    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-  };
-  take(scratch->taps, s.kh + s.kw);
-  take(scratch->runs, b.images * b.rows * (is_short(b) ? b.cols : 1));
-  take(scratch->source, SourceBlock<V>::scratch_elements(s, false, b, source_pitch<T>(s.c / s.groups)));
-  take(scratch->gradients, b.images * b.rows * b.cols * ceil_div(s.o / s.groups, kPackWidth<T>) * kPackWidth<T>);
-  return used;
+  Carver carver(at);
+  carver.take(scratch->taps, s.kh + s.kw);
+  carver.take(scratch->runs, b.images * b.rows * (is_short(b) ? b.cols : 1));
+  carver.take(scratch->source, SourceBlock<V>::scratch_elements(s, false, b, source_pitch<T>(s.c / s.groups)));
+  carver.take(scratch->gradients, b.images * b.rows * b.cols * ceil_div(s.o / s.groups, kPackWidth<T>) * kPackWidth<T>);
+  return carver.used();
 }
 
 template <class V>
@@ -58,7 +55,7 @@ class GradWeight {
   using T = typename V::Scalar;
 
   GradWeight(const ConvGradWeightArgs& args, const Ctx& ctx) : args_(args), s_(args.s) {
-    carve<V>(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
+    carve<V>(args, ctx.scratch, &scratch_);
     depth_ = s_.c / s_.groups;
     outputs_ = s_.o / s_.groups;
     taps_ = s_.kh * s_.kw;

@@ -11,6 +11,7 @@
 #include "kernels/conv_block.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/scratch.h"
 #include "kernels/simd/math.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -44,7 +45,7 @@ class Planar {
  public:
   using T = typename V::Scalar;
 
-  Planar(const ConvArgs& args, bool adjoint, std::byte* at)
+  Planar(const ConvArgs& args, bool adjoint, void* at)
       : args_(args),
         s_(args.s),
         adjoint_(adjoint),
@@ -54,15 +55,13 @@ class Planar {
         x_size_(extent(horizontal(s_), adjoint, args.block.cols)) {
     plane_ = y_size_.plane * x_size_.plane;
     pixels_ = ceil_div((y_size_.results - 1) * x_size_.plane + x_size_.results, kTilePixels) * kTilePixels;
-    const auto take = [&]<class U>(U*& part, int64_t count) {
-      if (at) part = reinterpret_cast<U*>(at + used_);
-      used_ += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-    };
-    take(scratch_.taps, s_.kh + s_.kw);
-    take(scratch_.runs, s_.kh * s_.kw * (depth_ < kLongRun ? depth_ : 1));
+    Carver carver(at);
+    carver.take(scratch_.taps, s_.kh + s_.kw);
+    carver.take(scratch_.runs, s_.kh * s_.kw * (depth_ < kLongRun ? depth_ : 1));
     // Tiles at the end of the last plane read beyond it.
-    take(scratch_.planes, depth_ * y_size_.phases * x_size_.phases * plane_ + 2 * kTilePixels + V::kWidth);
-    take(scratch_.sums, kMostCols * pixels_ + V::kWidth);
+    carver.take(scratch_.planes, depth_ * y_size_.phases * x_size_.phases * plane_ + 2 * kTilePixels + V::kWidth);
+    carver.take(scratch_.sums, kMostCols * pixels_ + V::kWidth);
+    used_ = carver.used();
     rest_.activation = args.activation;
   }
 
@@ -294,10 +293,10 @@ int64_t planar_scratch_f64(const ConvArgs& args, bool adjoint) {
 }
 
 void run_planar_f32(const ConvArgs& args, bool adjoint, Range range, const Ctx& ctx) {
-  Planar<VecF32>(args, adjoint, static_cast<std::byte*>(ctx.scratch)).run(range);
+  Planar<VecF32>(args, adjoint, ctx.scratch).run(range);
 }
 void run_planar_f64(const ConvArgs& args, bool adjoint, Range range, const Ctx& ctx) {
-  Planar<VecF64>(args, adjoint, static_cast<std::byte*>(ctx.scratch)).run(range);
+  Planar<VecF64>(args, adjoint, ctx.scratch).run(range);
 }
 
 }  // namespace quernel::QUERNEL_ISA

@@ -2,14 +2,11 @@
 // reads, tap by tap.
 #pragma once
 #include "kernels/args/conv.h"
+#include "kernels/integers.h"
 #include "kernels/simd/vec.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // One kernel position along one axis: result pixel p reads source pixel p * step + offset. `index` counts kernel
 // positions in the order in which the weights are packed.

@@ -12,6 +12,7 @@
 
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/scratch.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -22,23 +23,19 @@ struct Scratch {
   float* products;  // [point][tile][columns of a panel]
 };
 
-int64_t source_matrix(const WinogradArgs& args) { return args.block * TileScratch::channels(args.c) + kLine; }
-int64_t product_pitch(const WinogradArgs& args) { return least(kPanel, TileScratch::channels(args.o)); }
+int64_t source_matrix(const WinogradArgs& args) { return args.block * whole_lines(args.s.c) + kLine; }
+int64_t product_pitch(const WinogradArgs& args) { return least(kPanel, whole_lines(args.s.o)); }
 int64_t product_matrix(const WinogradArgs& args) { return args.block * product_pitch(args) + kLine; }
 
 // Lays the scratch out from `at` on, or only measures it (at = null).
-int64_t carve(const WinogradArgs& args, std::byte* at, Scratch* scratch) {
+int64_t carve(const WinogradArgs& args, void* at, Scratch* scratch) {
   const int64_t points = (args.edge + 2) * (args.edge + 2);
-  int64_t used = 0;
-  const auto take = [&]<class U>(U*& part, int64_t count) {
-    if (at) part = reinterpret_cast<U*>(at + used);
-    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-  };
-  take(scratch->tile.pixels, points);
-  take(scratch->tile.zeros, TileScratch::channels(args.c));
-  take(scratch->source, points * source_matrix(args));
-  take(scratch->products, points * product_matrix(args));
-  return used;
+  Carver carver(at);
+  carver.take(scratch->tile.pixels, points);
+  carver.take(scratch->tile.zeros, whole_lines(args.s.c));
+  carver.take(scratch->source, points * source_matrix(args));
+  carver.take(scratch->products, points * product_matrix(args));
+  return carver.used();
 }
 
 template <class V, int kEdge>
@@ -47,13 +44,13 @@ class Pass {
   using W = Winograd<V, kEdge>;
   static constexpr int kPoints = W::kPoints;
 
-  Pass(const WinogradArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.oh, args.ow) {
-    carve(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
-    scratch_.tile.clear(args.c);
+  Pass(const WinogradArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.s.oh, args.s.ow) {
+    carve(args, ctx.scratch, &scratch_);
+    scratch_.tile.clear(whole_lines(args.s.c));
   }
 
   void run(Range range) {
-    const int64_t panels = ceil_div(args_.o, kPanel), parts = ceil_div(panels, args_.panels);
+    const int64_t panels = ceil_div(args_.s.o, kPanel), parts = ceil_div(panels, args_.panels);
     int64_t loaded = -1;
     for (int64_t item = range.begin; item < range.end; ++item) {
       const int64_t block = item / parts, first = item % parts * args_.panels;
@@ -69,22 +66,22 @@ class Pass {
  private:
   void load(int64_t block) {
     first_tile_ = block * args_.block;
-    tiles_ = least(args_.block, args_.n * grid_.down * grid_.across - first_tile_);
-    const Images images{static_cast<const float*>(args_.x), args_.h, args_.w, args_.c, 0, args_.c};
-    const Matrices to{scratch_.source, source_matrix(args_), TileScratch::channels(args_.c), kLine};
-    transform_tiles<V, kPoints, kPoints, W::source>(images, grid_, args_.pad_h, args_.pad_w, first_tile_,
+    tiles_ = least(args_.block, args_.s.n * grid_.down * grid_.across - first_tile_);
+    const Images images{static_cast<const float*>(args_.x), args_.s.h, args_.s.w, args_.s.c, 0, args_.s.c};
+    const Matrices to{scratch_.source, source_matrix(args_), whole_lines(args_.s.c), kLine};
+    transform_tiles<V, kPoints, kPoints, W::source>(images, grid_, args_.s.pad_h, args_.s.pad_w, first_tile_,
                                                     first_tile_ + tiles_, to, scratch_.tile);
   }
 
   void multiply(int64_t panel) {
-    const int64_t group = args_.c * kLine, matrix = ceil_div(args_.o, kLine) * group;
-    const int64_t pitch = TileScratch::channels(args_.c), tiles = ceil_div(tiles_, kTileRows);
-    const int64_t cols = ceil_div(least(kPanel, args_.o - panel * kPanel), V::kWidth) * V::kWidth;
-    const int64_t lines = ceil_div(args_.c, tiles);
+    const int64_t group = args_.s.c * kLine, matrix = ceil_div(args_.s.o, kLine) * group;
+    const int64_t pitch = whole_lines(args_.s.c), tiles = ceil_div(tiles_, kTileRows);
+    const int64_t cols = ceil_div(least(kPanel, args_.s.o - panel * kPanel), V::kWidth) * V::kWidth;
+    const int64_t lines = ceil_div(args_.s.c, tiles);
     const float* b = static_cast<const float*>(args_.u) + panel * (kPanel / kLine) * group;
     const float* source = scratch_.source;
     float* products = scratch_.products;
-    const Run run{0, 0, args_.c};
+    const Run run{0, 0, args_.s.c};
     for (int point = 0; point < kPoints * kPoints; ++point) {
       const float* next = b + matrix;
       for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -110,13 +107,13 @@ class Pass {
   // The results of a tile at the columns of a panel.
   void store(int64_t tile, int64_t panel) {
     const Grid::Place at = grid_.place(first_tile_ + tile);
-    const int64_t rows = least(kEdge, args_.oh - at.row), cols = least(kEdge, args_.ow - at.col);
-    const int64_t channel = panel * kPanel, width = least(kPanel, args_.o - channel);
+    const int64_t rows = least(kEdge, args_.s.oh - at.row), cols = least(kEdge, args_.s.ow - at.col);
+    const int64_t channel = panel * kPanel, width = least(kPanel, args_.s.o - channel);
     float* pixels[kEdge * kEdge];
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < cols; ++j)
         pixels[i * cols + j] = static_cast<float*>(args_.y) + channel +
-                               ((at.image * args_.oh + at.row + i) * args_.ow + at.col + j) * args_.o;
+                               ((at.image * args_.s.oh + at.row + i) * args_.s.ow + at.col + j) * args_.s.o;
     const float* from = scratch_.products + tile * product_pitch(args_);
     const int64_t matrix = product_matrix(args_);
     for (int64_t col = 0; col < width; col += V::kWidth) {

@@ -9,6 +9,8 @@ namespace {
 
 constexpr int64_t kLine = kPackWidth<float>;
 
+inline int64_t whole_lines(int64_t channels) { return ceil_div(channels, kLine) * kLine; }
+
 // Tiles of kEdge x kEdge pixels that cover the results, counted row by row, image by image.
 struct Grid {
   int64_t edge, down, across;
@@ -42,9 +44,8 @@ struct TileScratch {
   const float** pixels;
   float* zeros;
 
-  static int64_t channels(int64_t count) { return ceil_div(count, kLine) * kLine; }
-  void clear(int64_t count) const {
-    for (int64_t i = 0; i < channels(count); ++i) zeros[i] = 0;
+  void clear(int64_t channels) const {
+    for (int64_t i = 0; i < channels; ++i) zeros[i] = 0;
   }
 };
 

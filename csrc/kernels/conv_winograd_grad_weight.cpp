@@ -7,6 +7,7 @@
 // shape alone, as does therefore the order of summation.
 #include "kernels/conv_winograd.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/scratch.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -17,25 +18,17 @@ struct Scratch {
   float* gradients;  // [point][O / 16][tile][16]
 };
 
-int64_t source_matrix(const WinogradGradWeightArgs& args) {
-  return args.block * TileScratch::channels(args.rows) + kLine;
-}
-int64_t gradient_matrix(const WinogradGradWeightArgs& args) {
-  return args.block * TileScratch::channels(args.o) + kLine;
-}
+int64_t source_matrix(const WinogradGradWeightArgs& args) { return args.block * whole_lines(args.rows) + kLine; }
+int64_t gradient_matrix(const WinogradGradWeightArgs& args) { return args.block * whole_lines(args.s.o) + kLine; }
 
-int64_t carve(const WinogradGradWeightArgs& args, std::byte* at, Scratch* scratch) {
+int64_t carve(const WinogradGradWeightArgs& args, void* at, Scratch* scratch) {
   const int64_t points = (args.edge + 2) * (args.edge + 2);
-  int64_t used = 0;
-  const auto take = [&]<class U>(U*& part, int64_t count) {
-    if (at) part = reinterpret_cast<U*>(at + used);
-    used += ceil_div(count * static_cast<int64_t>(sizeof(U)), 64) * 64;
-  };
-  take(scratch->tile.pixels, points);
-  take(scratch->tile.zeros, TileScratch::channels(most(args.rows, args.o)));
-  take(scratch->source, points * source_matrix(args));
-  take(scratch->gradients, points * gradient_matrix(args));
-  return used;
+  Carver carver(at);
+  carver.take(scratch->tile.pixels, points);
+  carver.take(scratch->tile.zeros, whole_lines(most(args.rows, args.s.o)));
+  carver.take(scratch->source, points * source_matrix(args));
+  carver.take(scratch->gradients, points * gradient_matrix(args));
+  return carver.used();
 }
 
 template <class V, int kEdge>
@@ -44,18 +37,18 @@ class GradWeight {
   using W = Winograd<V, kEdge>;
   static constexpr int kPoints = W::kPoints;
 
-  GradWeight(const WinogradGradWeightArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.oh, args.ow) {
-    carve(args, static_cast<std::byte*>(ctx.scratch), &scratch_);
-    scratch_.tile.clear(most(args.rows, args.o));
+  GradWeight(const WinogradGradWeightArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.s.oh, args.s.ow) {
+    carve(args, ctx.scratch, &scratch_);
+    scratch_.tile.clear(whole_lines(most(args.rows, args.s.o)));
   }
 
   void run(Range range) {
-    const int64_t parts = ceil_div(args_.c, args_.rows), tiles = args_.n * grid_.down * grid_.across;
-    const int64_t blocks = ceil_div(tiles, args_.block), pitch = TileScratch::channels(args_.o);
+    const int64_t parts = ceil_div(args_.s.c, args_.rows), tiles = args_.s.n * grid_.down * grid_.across;
+    const int64_t blocks = ceil_div(tiles, args_.block), pitch = whole_lines(args_.s.o);
     for (int64_t item = range.begin; item < range.end; ++item) {
-      const int64_t split = item / parts, row = item % parts * args_.rows, rows = least(args_.rows, args_.c - row);
+      const int64_t split = item / parts, row = item % parts * args_.rows, rows = least(args_.rows, args_.s.c - row);
       const int64_t first = blocks * split / args_.splits, end = blocks * (split + 1) / args_.splits;
-      float* du = static_cast<float*>(args_.du) + (split * kPoints * kPoints * args_.c + row) * pitch;
+      float* du = static_cast<float*>(args_.du) + (split * kPoints * kPoints * args_.s.c + row) * pitch;
       for (int64_t block = first; block < end; ++block) {
         const int64_t from = block * args_.block, to = least(tiles, from + args_.block);
         load(from, to, row, rows);
@@ -66,22 +59,22 @@ class GradWeight {
 
  private:
   void load(int64_t begin, int64_t end, int64_t row, int64_t rows) {
-    const Images x{static_cast<const float*>(args_.x), args_.h, args_.w, args_.c, row, rows};
-    const Matrices source{scratch_.source, source_matrix(args_), TileScratch::channels(args_.rows), kLine};
-    transform_tiles<V, kPoints, kPoints, W::source>(x, grid_, args_.pad_h, args_.pad_w, begin, end, source,
+    const Images x{static_cast<const float*>(args_.x), args_.s.h, args_.s.w, args_.s.c, row, rows};
+    const Matrices source{scratch_.source, source_matrix(args_), whole_lines(args_.rows), kLine};
+    transform_tiles<V, kPoints, kPoints, W::source>(x, grid_, args_.s.pad_h, args_.s.pad_w, begin, end, source,
                                                     scratch_.tile);
-    const Images g{static_cast<const float*>(args_.g), args_.oh, args_.ow, args_.o, 0, args_.o};
+    const Images g{static_cast<const float*>(args_.g), args_.s.oh, args_.s.ow, args_.s.o, 0, args_.s.o};
     const Matrices gradients{scratch_.gradients, gradient_matrix(args_), kLine, args_.block * kLine};
     transform_tiles<V, kEdge, kPoints, W::result_grad>(g, grid_, 0, 0, begin, end, gradients, scratch_.tile);
   }
 
   void multiply(int64_t tiles, int64_t rows, bool accumulate, float* du) const {
-    const int64_t pitch = TileScratch::channels(args_.o), padded = ceil_div(args_.o, V::kWidth) * V::kWidth;
-    const int64_t a_step = TileScratch::channels(args_.rows), row_tiles = ceil_div(rows, kTileRows);
+    const int64_t pitch = whole_lines(args_.s.o), padded = ceil_div(args_.s.o, V::kWidth) * V::kWidth;
+    const int64_t a_step = whole_lines(args_.rows), row_tiles = ceil_div(rows, kTileRows);
     const Run run{0, 0, tiles};
-    for (int point = 0; point < kPoints * kPoints; ++point, du += args_.c * pitch) {
+    for (int point = 0; point < kPoints * kPoints; ++point, du += args_.s.c * pitch) {
       const float* source = scratch_.source + point * source_matrix(args_);
-      for (int64_t col = 0; col < args_.o; col += kTileCols) {
+      for (int64_t col = 0; col < args_.s.o; col += kTileCols) {
         const int cols = static_cast<int>(least(padded - col, kTileCols));
         const float* b = scratch_.gradients + point * gradient_matrix(args_) + col * args_.block;
         for (int64_t tile = 0; tile < row_tiles; ++tile) {
@@ -111,7 +104,7 @@ template <class V, int kEdge>
 void transform_weights(const WinogradSumArgs& args, int64_t o) {
   using W = Winograd<V, kEdge>;
   constexpr int kPoints = W::kPoints, kTaps = 9;
-  const int64_t pitch = ceil_div(args.o, kLine) * kLine, matrix = args.c * pitch, split = kPoints * kPoints * matrix;
+  const int64_t pitch = whole_lines(args.o), matrix = args.c * pitch, split = kPoints * kPoints * matrix;
   const int outputs = static_cast<int>(least(V::kWidth, args.o - o));
   for (int64_t c = 0; c < args.c; c += V::kWidth) {
     const int channels = static_cast<int>(least(V::kWidth, args.c - c));

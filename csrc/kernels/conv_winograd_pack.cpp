@@ -2,6 +2,7 @@
 // every channel pair's transform. Lanes run along whichever channels are neighbours in the source; blocks of 16 x 16
 // channels pass through scratch that stays in L1, where pack_block.h turns them if it must.
 #include "kernels/args/conv.h"
+#include "kernels/integers.h"
 #include "kernels/pack_block.h"
 #include "kernels/winograd.h"
 
@@ -9,8 +10,6 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int64_t kSide = kPackWidth<float>;  // of a block
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // `rows` x `lanes` channel pairs from src on, lanes next to each other, to scratch[point][row][kSide].
 template <class W, class V>
@@ -37,7 +36,7 @@ template <class V, int kEdge>
 void pack_panel(const WinogradPackArgs& args, int64_t panel, float* scratch) {
   using W = Winograd<V, kEdge>;
   const bool along_rows = args.src_row == 1;  // lanes run along C
-  const int64_t group = args.c * kSide, matrix = (args.o + kSide - 1) / kSide * group;
+  const int64_t group = args.c * kSide, matrix = ceil_div(args.o, kSide) * group;
   const float* src = static_cast<const float*>(args.src) + args.src_offset;
   const int64_t end = least(args.o, (panel + 1) * kPanel);
   for (int64_t col = panel * kPanel; col < end; col += kSide) {

@@ -20,6 +20,7 @@
 #include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/integers.h"
 #include "kernels/pack_block.h"
 #include "kernels/visit.h"
 
@@ -29,10 +30,6 @@ namespace {
 constexpr int64_t kBlockBytes = 4096;        // of a row of A
 constexpr int64_t kPackedBlockBytes = 1024;  // of a row of A, where B is packed in scratch: 64 KB
 constexpr int64_t kRowsAtOnce = 8;           // of B, for a single row of A
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Whether rows of A are packed: they lie apart, k by k, and several panels use them.
 inline bool packs_rows(const GemmArgs& g) { return g.a_col != 1 && g.span > 1 && g.k > kShortDepth; }

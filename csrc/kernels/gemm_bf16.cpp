@@ -4,6 +4,7 @@
 // product.
 #include "kernels/args/bf16.h"
 #include "kernels/epilogue.h"
+#include "kernels/integers.h"
 #include "kernels/simd/bf16.h"
 #include "kernels/visit.h"
 
@@ -67,9 +68,6 @@ void finish_bf16(const Bf16GemmArgs& g, const Place& at, float* acc) {
   for (int r = 0; r < at.rows; ++r) narrow(rows[r], const_cast<uint16_t*>(place(g.c, r)), at.cols);
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int least(int64_t a, int64_t b) { return static_cast<int>(a < b ? a : b); }
-
 }  // namespace
 
 Status gemm_bf16(const Bf16GemmArgs& g, Range range, const Ctx& ctx) {
@@ -80,8 +78,8 @@ Status gemm_bf16(const Bf16GemmArgs& g, Range range, const Ctx& ctx) {
     Place at;
     at.row = item % strips * kBf16Strip;
     at.column = item / strips * kBf16Columns;
-    at.rows = least(g.m - at.row, kBf16Strip);
-    at.cols = least(g.n - at.column, kBf16Columns);
+    at.rows = static_cast<int>(least(g.m - at.row, kBf16Strip));
+    at.cols = static_cast<int>(least(g.n - at.column, kBf16Columns));
     dot(static_cast<const uint16_t*>(g.a) + at.row * g.k, g.k, at.rows,
         static_cast<const uint16_t*>(g.b) + at.column * g.k, g.k, static_cast<int>(ceil_div(at.cols, kBf16Group)), acc);
     if (g.dtype == DType::kFloat32)

@@ -9,6 +9,7 @@
 
 #include <math.h>
 
+#include "kernels/integers.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 
@@ -21,7 +22,6 @@ struct Block {
   int64_t in, out;  // offsets of the first element, and of the first result
 };
 
-int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
 int64_t blocks_of(const GroupNormSize& s) { return (s.rows + kGroupNormRows - 1) / kGroupNormRows; }
 
 Block locate(int64_t item, const GroupNormSize& s) {
@@ -29,9 +29,9 @@ Block locate(int64_t item, const GroupNormSize& s) {
   const int64_t block = item / tiles % blocks, first_row = block * kGroupNormRows;
   Block b;
   b.sample = item / tiles / blocks;
-  b.rows = at_most(kGroupNormRows, s.rows - first_row);
+  b.rows = least(kGroupNormRows, s.rows - first_row);
   b.first_channel = item % tiles * kGroupNormTile;
-  b.channels = at_most(kGroupNormTile, s.channels - b.first_channel);
+  b.channels = least(kGroupNormTile, s.channels - b.first_channel);
   b.in = (b.sample * s.rows + first_row) * s.channels + b.first_channel;
   b.out = (b.sample * blocks + block) * s.channels + b.first_channel;
   return b;
@@ -64,7 +64,7 @@ void merge_group(const GroupNormMergeArgs& a, int64_t sample, int64_t group) {
   const T* means = static_cast<const T*>(a.block_mean) + first;
   const T* squares = static_cast<const T*>(a.block_squares) + first;
   const auto rows_of = [&](int64_t b) {
-    return static_cast<double>(at_most(kGroupNormRows, s.rows - b * kGroupNormRows));
+    return static_cast<double>(least(kGroupNormRows, s.rows - b * kGroupNormRows));
   };
   const double count = static_cast<double>(s.rows * each);
   double mean = 0, total = 0;

@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "kernels/epilogue.h"
+#include "kernels/integers.h"
 #include "kernels/isa.h"
 #include "kernels/visit.h"
 
@@ -21,10 +22,6 @@ struct Span {
   int64_t begin, end;
   int64_t size() const { return end - begin; }
 };
-
-int64_t at_least(int64_t a, int64_t b) { return a > b ? a : b; }
-int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }  // a >= 0
 
 // How windows lie along one axis of an image.
 struct Axis {
@@ -38,9 +35,9 @@ struct Axis {
   Span taps(int64_t out) const {
     const int64_t first = origin(out);
     if (adaptive) return {0, ceil_div((out + 1) * size, outputs) - first};
-    const int64_t room = at_least(0, size - first);
-    if (dilation == 1) return {at_least(0, -first), at_most(kernel, room)};
-    return {first < 0 ? ceil_div(-first, dilation) : 0, at_most(kernel, ceil_div(room, dilation))};
+    const int64_t room = most(0, size - first);
+    if (dilation == 1) return {most(0, -first), least(kernel, room)};
+    return {first < 0 ? ceil_div(-first, dilation) : 0, least(kernel, ceil_div(room, dilation))};
   }
 
   // Windows that may hold position `in`: all that do, if there is no dilation.
@@ -48,14 +45,14 @@ struct Axis {
     if (adaptive) return {in * outputs / size, ceil_div((in + 1) * outputs, size)};
     const int64_t last = in + pad;
     const int64_t before = last - (kernel - 1) * dilation - 1;  // the window that starts there ends just before `in`
-    return {before < 0 ? 0 : before / stride + 1, at_most(outputs, last / stride + 1)};
+    return {before < 0 ? 0 : before / stride + 1, least(outputs, last / stride + 1)};
   }
 
   // The windows whose taps all lie inside, unless adaptive.
   Span inner() const {
     const int64_t last = size + pad - (kernel - 1) * dilation - 1;  // the greatest origin + pad
-    const int64_t end = last < 0 ? 0 : at_most(outputs, last / stride + 1);
-    return {at_most(ceil_div(pad, stride), end), end};
+    const int64_t end = last < 0 ? 0 : least(outputs, last / stride + 1);
+    return {least(ceil_div(pad, stride), end), end};
   }
 
   // Whether no position is in two windows, nor between the taps of one.
@@ -70,7 +67,7 @@ struct Axis {
 
   // Taps of a window that an average counts: those inside, or also those in the padding.
   int64_t counted(int64_t out, bool include_pad) const {
-    return include_pad ? at_most(kernel, size + pad - origin(out)) : taps(out).size();
+    return include_pad ? least(kernel, size + pad - origin(out)) : taps(out).size();
   }
 };
 
@@ -113,10 +110,10 @@ inline void take_better(V v, V tap, V* best, V* index) {
 template <class V, class F>
 inline void for_registers(int64_t pixels, int64_t channels, F f) {
   const int64_t spare = ceil_div(channels, V::kWidth) * V::kWidth - channels;
-  const int64_t whole = at_least(0, pixels - ceil_div(spare, channels));
+  const int64_t whole = most(0, pixels - ceil_div(spare, channels));
   const auto pixel = [&](int64_t i, auto lanes_of) {
     for (int64_t c = 0; c < channels; c += V::kWidth) {
-      const int lanes = static_cast<int>(at_most(channels - c, V::kWidth));
+      const int lanes = static_cast<int>(least(channels - c, V::kWidth));
       f(i, c, lanes, lanes_of(lanes));
     }
   };

@@ -5,13 +5,12 @@
 //
 // Weights come packed as int16 [blocks of 16 channels][pairs of taps][16][2], padded with zeros.
 #include "kernels/args/quant.h"
+#include "kernels/integers.h"
 #include "kernels/quant_epilogue.h"
 #include "kernels/simd/tap_dot.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // First channel of a block: whole blocks, the last one moved back to end with the last channel.
 int64_t first_channel(int64_t block, int64_t channels) {

@@ -12,6 +12,7 @@
 // (kw, c), so a patch row is KH block copies, and copying K bytes stands against K · O/64 cycles of dot products. The
 // padding is the input's zero point. Where bytes are widened anyway, few channels are left to quant_planar.cpp.
 #include "kernels/args/quant.h"
+#include "kernels/integers.h"
 #include "kernels/quant_epilogue.h"
 #include "kernels/quant_gather.h"
 #include "kernels/quant_planar.h"
@@ -33,8 +34,6 @@ using PanelDot = RegisterDot;
 
 // Levels without a dot product of bytes.
 constexpr bool kWidens = DotS8::kWidens && !kEmulatedTiles;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Bytes of packed weights for each output column: k up to a whole group.
 int64_t column_bytes(int64_t k) { return ceil_div(k, 4) * 4; }

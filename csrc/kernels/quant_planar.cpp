@@ -8,6 +8,7 @@
 #include "kernels/quant_planar.h"
 
 #include "kernels/quant_epilogue.h"
+#include "kernels/scratch.h"
 #include "kernels/simd/dot_s16.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -20,8 +21,6 @@ constexpr int64_t kMostOutputs = 32;
 
 using U8Lanes [[gnu::vector_size(16)]] = uint8_t;
 using U64Lanes [[gnu::vector_size(16)]] = uint64_t;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // R channels of a tile: sums[r][pixel] over lines of pairs, from pixel x on; w[line][R][2].
 template <int R>
@@ -79,7 +78,7 @@ inline void transpose(const uint8_t* lines, uint64_t (&columns)[8]) {
 
 class Planar {
  public:
-  Planar(const QConvArgs& args, std::byte* at)
+  Planar(const QConvArgs& args, void* at)
       : p_(args),
         s_(args.s),
         outputs_(static_cast<int>(s_.o)),
@@ -87,19 +86,17 @@ class Planar {
         count_(s_.kh * s_.c * pairs_),
         // Tiles at the end of a row read beyond it.
         width_(s_.ow + 2 * pairs_ + kTilePixels) {
-    const auto take = [&]<class T>(T*& part, int64_t count) {
-      if (at) part = reinterpret_cast<T*>(at + used_);
-      used_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
-    };
-    take(keys_, s_.kh);
-    take(lines_, s_.kh * s_.c * width_);
-    take(line_, width_ + 1);
-    take(taps_, count_);
-    take(weight_, outputs_ * count_);
-    take(sums_, outputs_ * kBlock);
-    take(bytes_, ceil_div(outputs_, 8) * 8 * kBlock);
-    take(bias_, outputs_ * Requantizer::kWidth);
-    take(scale_, outputs_ * Requantizer::kWidth);
+    Carver carver(at);
+    carver.take(keys_, s_.kh);
+    carver.take(lines_, s_.kh * s_.c * width_);
+    carver.take(line_, width_ + 1);
+    carver.take(taps_, count_);
+    carver.take(weight_, outputs_ * count_);
+    carver.take(sums_, outputs_ * kBlock);
+    carver.take(bytes_, ceil_div(outputs_, 8) * 8 * kBlock);
+    carver.take(bias_, outputs_ * Requantizer::kWidth);
+    carver.take(scale_, outputs_ * Requantizer::kWidth);
+    used_ = carver.used();
   }
 
   int64_t scratch_bytes() const { return used_; }
@@ -261,8 +258,6 @@ bool planar_pays_u8s8(const QConvArgs& p) {
 
 int64_t planar_scratch_u8s8(const QConvArgs& p) { return Planar(p, nullptr).scratch_bytes(); }
 
-void run_planar_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
-  Planar(p, static_cast<std::byte*>(ctx.scratch)).run(range);
-}
+void run_planar_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) { Planar(p, ctx.scratch).run(range); }
 
 }  // namespace quernel::QUERNEL_ISA

@@ -14,6 +14,7 @@
 // product with two tiles, and no memory beside (transformed, weights are eight times as large).
 #include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
+#include "kernels/scratch.h"
 #include "kernels/simd/dot_s16.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -28,8 +29,6 @@ using U8Lanes [[gnu::vector_size(kLanes)]] = uint8_t;
 using S16Lanes [[gnu::vector_size(2 * kLanes)]] = int16_t;
 using U32Lanes [[gnu::vector_size(32)]] = uint32_t;  // unsigned: wraps
 using S32Lanes [[gnu::vector_size(32)]] = int32_t;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // By reference: levels without AVX have no register in which to return 32 bytes.
 template <class Lanes, class T>
@@ -107,7 +106,7 @@ void multiply_rows(int64_t rows, const int16_t* a, int64_t lda, const int16_t* b
 
 class Winograd {
  public:
-  Winograd(const QConvArgs& args, std::byte* at)
+  Winograd(const QConvArgs& args, void* at)
       : p_(args),
         s_(args.s),
         depth_(ceil_div(ceil_div(s_.c, ceil_div(s_.c, kMostDepth)), 4) * 4),
@@ -117,15 +116,13 @@ class Winograd {
         weight_point_(depth_ * kQPanel + 32),
         down_(ceil_div(s_.oh, kOut)),
         across_(ceil_div(s_.ow, kOut)) {
-    const auto take = [&]<class T>(T*& part, int64_t count) {
-      if (at) part = reinterpret_cast<T*>(at + used_);
-      used_ += ceil_div(count * static_cast<int64_t>(sizeof(T)), 64) * 64;
-    };
-    take(input_, kPoints * input_point_);
-    take(weight_, kPoints * weight_point_);
-    take(sums_, kPoints * p_.tiles * kQPanel);
-    take(outputs_, p_.tiles * kOut * kOut * kQPanel);
-    take(padding_, s_.c);
+    Carver carver(at);
+    carver.take(input_, kPoints * input_point_);
+    carver.take(weight_, kPoints * weight_point_);
+    carver.take(sums_, kPoints * p_.tiles * kQPanel);
+    carver.take(outputs_, p_.tiles * kOut * kOut * kQPanel);
+    carver.take(padding_, s_.c);
+    used_ = carver.used();
     if (at) __builtin_memset(padding_, p_.x_zero_point, static_cast<size_t>(s_.c));
   }
 
@@ -313,7 +310,7 @@ class Winograd {
 int64_t winograd_u8s8_scratch(const QConvArgs& p) { return Winograd(p, nullptr).scratch_bytes(); }
 
 Status winograd_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
-  Winograd kernel(p, static_cast<std::byte*>(ctx.scratch));
+  Winograd kernel(p, ctx.scratch);
   for (int64_t item = range.begin; item < range.end; ++item) kernel.run(item);
   return {};
 }

@@ -12,6 +12,7 @@
 #include "kernels/args/sparse.h"
 
 #include "kernels/epilogue.h"
+#include "kernels/integers.h"
 #include "kernels/simd/vec.h"
 #include "kernels/visit.h"
 
@@ -20,9 +21,6 @@ namespace {
 
 constexpr int kWindow = static_cast<int>(kSparseRows);
 constexpr int kChains = 4;
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // A register of one lane.
 template <class T>

@@ -7,6 +7,7 @@
 // on with the rest. A strip of 24 rows of x stays near while all panels pass: x is the operand that is read at random.
 #include "kernels/args/sparse.h"
 #include "kernels/epilogue.h"
+#include "kernels/integers.h"
 #include "kernels/simd/vec.h"
 #include "kernels/visit.h"
 
@@ -14,9 +15,6 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int kLanes = static_cast<int>(kSparseRows);
-
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Vectors of a panel's width, and how many rows of x or panels fit into the registers beside them.
 template <class V>

@@ -2,6 +2,7 @@
 // block is [16][4], a register of vpdpbusd (two of AVX2's). Up to eight rows share a block's load; one row alone keeps
 // four partial sums, which integers allow. Sums are exact and wrap, and the epilogue is that of every int8 kernel.
 #include "kernels/args/sparse.h"
+#include "kernels/integers.h"
 #include "kernels/quant_epilogue.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -10,8 +11,6 @@ namespace {
 constexpr int kVectors = static_cast<int>(kSparseRows) / DotS8::kWidth;
 constexpr int kMostRows = DotS8::kWidth == 16 ? 8 : DotS8::kRows;
 constexpr int kBlock = 4 * static_cast<int>(kSparseRows);
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct List {
   const int32_t* index;

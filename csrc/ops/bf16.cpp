@@ -1,13 +1,13 @@
 #include "ops/bf16.h"
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "ops/matmul.h"
 #include "runtime/derived.h"
 
 namespace quernel::ops {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t padded_depth(int64_t k) { return ceil_div(k, kBf16Block) * kBf16Block; }
 
 // A matrix of `rows` x k elements of t; `along_k` if k is contiguous, else the rows are.

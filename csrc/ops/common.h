@@ -18,9 +18,13 @@ inline void check_like(const char* op, const char* what, const Tensor& t, const 
   check<DTypeError>(t.dtype() == dtype, op, what, " expects ", name(dtype), ", is ", name(t.dtype()));
 }
 
+inline constexpr int64_t kBusyItems = 8;  // of a launch: enough for any balance on few cores
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Work of kernels whose items are blocks of kElementBlock elements.
 inline Work element_blocks(int64_t size, double ns_per_element) {
-  return {(size + kElementBlock - 1) / kElementBlock, ns_per_element * static_cast<double>(kElementBlock)};
+  return {ceil_div(size, kElementBlock), ns_per_element * static_cast<double>(kElementBlock)};
 }
 
 }  // namespace quernel::ops

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "ops/conv_winograd.h"
 #include "ops/layout.h"
 #include "ops/matmul.h"
@@ -20,14 +21,11 @@ constexpr int64_t kBlockBytes = 192 << 10;    // of source pixels: they stay in 
 constexpr int64_t kMostBlockBytes = 1 << 20;  // … unless the weights are so many that it is they who cost
 constexpr int64_t kFewPixels = 96;            // fewer only to keep all threads busy
 constexpr double kItemNs = 150e3;
-constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
 constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
 constexpr int64_t kLeastGradRows = 192;     // of dW in an item, which copies its pixels for them
 constexpr double kLongestSplitNs = 2e6;     // Ctrl-C and balance wait for the end of an item
 constexpr double kMostSplits = 256;
 constexpr int64_t kSplitBytes = 512 << 10;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool is_depthwise(const ConvShape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.o; }
 

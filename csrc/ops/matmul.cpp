@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "ops/common.h"
 #include "runtime/derived.h"
 
 namespace quernel::ops {
@@ -22,13 +23,10 @@ constexpr int64_t kPackRows = 6;            // packing costs as much as so many 
 constexpr int64_t kStripRows = 48;
 constexpr int64_t kLeastStripRows = 12;  // whole register tiles at every level
 constexpr double kItemNs = 30e3;
-constexpr int64_t kBusyItems = 8;           // enough for any balance on few cores
 constexpr double kManyItems = 64;           // so many may last longer than kItemNs
 constexpr int64_t kRowSpan = 32;            // panels of a single row: B is read in stretches of 8 KB
 constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
 constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Panels an item takes.
 int64_t span_panels(const GemmArgs& g, int64_t panels, DType dtype) {

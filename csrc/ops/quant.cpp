@@ -13,8 +13,6 @@
 namespace quernel::ops {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Nanoseconds of `macs` multiply-adds: between AVX2's 24 a cycle and VNNI's 64.
 double mac_ns(double macs) { return macs / 100.0; }
 
@@ -224,12 +222,13 @@ bool winograd_pays(const ConvShape& s) {
 // Transformed tiles stay in L2, and many share the transformation of weights. Few of them are shared out by columns.
 void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, const Tensor& y, const QOutput& out) {
   constexpr int64_t kInputBytes = 300 << 10, kMostTiles = 32;
+  constexpr int64_t kChannelBytes = 36 * 2;  // of a tile, transformed
   const ConvShape& s = args.s;
   const int64_t tiles = s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4);
-  const int64_t most = std::clamp<int64_t>(kInputBytes / (72 * s.c) / 4 * 4, 4, kMostTiles);
+  const int64_t most = std::clamp<int64_t>(kInputBytes / (kChannelBytes * s.c) / 4 * 4, 4, kMostTiles);
   args.tiles = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), 4) * 4;
   const int64_t blocks = ceil_div(tiles, args.tiles);
-  args.columns = blocks < 8 ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
+  args.columns = blocks < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
   const double macs = static_cast<double>(args.tiles * args.columns * 16) * static_cast<double>(9 * s.c);
   launch("qconv2d", &KernelTable::winograd_u8s8, args,
          {blocks * ceil_div(s.o, args.columns), mac_ns(macs / 2),

@@ -17,8 +17,6 @@
 namespace quernel::ops {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 // Columns that one index stands for, and rows that one pointer does.
 int64_t depth_of(const Sparse& a) { return a.is_blocked() ? a.values.dim(2) : 1; }
 int64_t units_of(const Sparse& a) { return a.is_blocked() ? ceil_div(a.rows, kSparseRows) : a.rows; }

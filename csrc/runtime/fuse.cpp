@@ -101,7 +101,7 @@ std::optional<EpilogueView> epilogue_of(Step& step) {
   }
   if (step.is(&KernelTable::winograd_f32)) {
     auto& args = step.as<WinogradArgs>();
-    return EpilogueView{&args, epilogue_fields<WinogradArgs>(&WinogradArgs::y), args.o};
+    return EpilogueView{&args, epilogue_fields<WinogradArgs>(&WinogradArgs::y), args.s.o};
   }
   if (step.is(&KernelTable::batch_norm)) {
     auto& args = step.as<BatchNormArgs>();

@@ -35,14 +35,13 @@ struct ConvArgs : Epilogue {
 
 // y = epilogue(conv(x, w)) of 3 x 3 taps, stride 1, one group, by Winograd's algorithm F(edge x edge, 3 x 3), edge 2 or
 // 4 (kernels/winograd.h). Tiles of edge x edge result pixels are counted row by row, image by image. Item = (`block` of
-// them, `panels` panels of 64 columns), the last ones fastest. u: the weights as WinogradPackArgs leaves them.
+// them, `panels` panels of 64 columns), the last ones fastest. u: the weights as WinogradPackArgs leaves them. An
+// adjoint is given as the forward pass that it is, from g to dx.
 struct WinogradArgs : Epilogue {
   const void* x = nullptr;
   const void* u = nullptr;
   void* y = nullptr;
-  int64_t n = 0, h = 0, w = 0, c = 0;  // source
-  int64_t oh = 0, ow = 0, o = 0;       // result
-  int64_t pad_h = 0, pad_w = 0;
+  ConvShape s{};
   int64_t edge = 0, block = 0, panels = 1;
 };
 
@@ -63,9 +62,7 @@ struct WinogradGradWeightArgs {
   const void* x = nullptr;
   const void* g = nullptr;
   void* du = nullptr;
-  int64_t n = 0, h = 0, w = 0, c = 0;
-  int64_t oh = 0, ow = 0, o = 0;
-  int64_t pad_h = 0, pad_w = 0;
+  ConvShape s{};
   int64_t edge = 0, block = 0, splits = 1, rows = 0;
 };
 

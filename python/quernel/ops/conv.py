@@ -290,7 +290,8 @@ def conv2d(
     channels of input and output split into ``groups`` that see only each other.
 
     In float32, 3 x 3 windows of stride 1 over at least 32 channels take Winograd's algorithm (Lavin and Gray, 2015) where it
-    is faster. Results then round about twice as much, and an infinity or NaN may reach results up to five pixels away.
+    is faster. Results may then round up to about twice as much, and an infinity or NaN may reach results up to five pixels
+    away.
 
     Args:
         x: (N, H, W, C).
