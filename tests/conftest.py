@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
-from quernel import _core
+from quernel import _core, runtime
+from quernel.errors import DeviceError
 
 # A fixture that selects an ISA level or thread count holds for all examples of a test, as meant.
 _QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -30,8 +31,28 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 EMULATED = (
     "amx_emulated"  # the AMX kernels on emulated tiles, for CPUs without AMX; tests choose it, dispatch never
 )
+# With QUERNEL_TEST_DEVICE=cuda the tests run there: tensors are made on the device, and levels of the CPU mean nothing.
+# `python -m tests.gpu` sets it; a test of an op that has no CUDA kernel yet is skipped by name.
+DEVICE = os.environ.get("QUERNEL_TEST_DEVICE", "cpu")
 _ISAS = [name for name in _core.supported_isas() if name != EMULATED]
 _QUANT_ISAS = _ISAS + [name for name in _core.compiled_isas() if name == EMULATED and "avx2" in _ISAS]
+
+
+if DEVICE != "cpu":
+    runtime.check_device(DEVICE)
+    _core.set_default_device(DEVICE)
+    _ISAS = _QUANT_ISAS = [_core.active_isa()]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    """Skips what CUDA has no kernel for."""
+    try:
+        return (yield)
+    except DeviceError as error:
+        if "has no CUDA kernel" not in str(error):
+            raise
+        pytest.skip(str(error))
 
 
 def _at_level(name: str) -> Iterator[str]:

@@ -307,6 +307,7 @@ LINEAR: dict[str, tuple[Callable[[qn.Tensor], qn.Tensor], tuple[int, ...]]] = {
     "topk": (lambda x: x.topk(3, dim=1)[0], (3, 7, 2)),
     "sort": (lambda x: x.sort(dim=0)[0], (9, 4)),
     "clone": (ops.clone, (3,)),
+    "to_device": (lambda x: ops.to_device(x, "cpu"), (3,)),
     "avg_pool": (lambda x: ops.avg_pool2d(x, 2, 1, 1), (2, 5, 4, 3)),
     "adaptive_pool": (lambda x: ops.adaptive_avg_pool2d(x, (4, 2)), (2, 8, 4, 3)),
     "nearest": (lambda x: ops.interpolate(x, (7, 3)), (2, 5, 4, 3)),

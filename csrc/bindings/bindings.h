@@ -18,14 +18,20 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 using Optional = std::optional<Tensor>;  // an operand that Python may leave None
 inline Tensor or_none(const Optional& t) { return t.value_or(Tensor()); }
 
+// The device of that name, or where tensors are made by default.
+inline Device or_default(const std::optional<std::string>& device) {
+  return device ? device_from_name(device->c_str()) : default_device();
+}
+
 // NumPy in and out; defined in register_tensor.cpp.
-Tensor from_numpy(const py::array& array, bool copy);
+Tensor from_numpy(const py::array& array, bool copy, Device device);
 py::array to_numpy(const Tensor& t, bool writable);
 const py::dtype& numpy_dtype(DType dtype);
 
 void register_errors(py::module_& m);
 void register_tensor(py::module_& m);
 void register_runtime(py::module_& m);
+void register_cuda(py::module_& m);
 void register_probe(py::module_& m);
 void register_plan(py::module_& m);
 void register_replay(py::module_& m);

@@ -36,6 +36,8 @@ void register_errors(py::module_& m) {
     d["DTypeError"] = derive("DTypeError", PyExc_TypeError);
     d["StateError"] = derive("StateError", PyExc_RuntimeError);
     d["UnsupportedError"] = derive("UnsupportedError", PyExc_NotImplementedError);
+    d["DeviceError"] = py::reinterpret_steal<py::object>(
+        PyErr_NewException("quernel._core.DeviceError", d["UnsupportedError"].ptr(), nullptr));
     return d;
   });
   for (auto [name, cls] : classes.get_stored()) m.attr(name) = cls;
@@ -56,6 +58,8 @@ void register_errors(py::module_& m) {
       set("DTypeError", e.what());
     } catch (const StateError& e) {
       set("StateError", e.what());
+    } catch (const DeviceError& e) {
+      set("DeviceError", e.what());
     } catch (const UnsupportedError& e) {
       set("UnsupportedError", e.what());
     } catch (const Interrupted&) {

@@ -122,10 +122,11 @@ void register_elementwise(py::module_& m) {
       py::arg("x"), py::arg("dtype"), Unlocked());
   m.def(
       "full",
-      [](const std::vector<int64_t>& shape, double value, const std::string& dtype) {
-        return ops::full(Shape(shape), value, dtype_from_name(dtype.c_str()));
+      [](const std::vector<int64_t>& shape, double value, const std::string& dtype,
+         const std::optional<std::string>& device) {
+        return ops::full(Shape(shape), value, dtype_from_name(dtype.c_str()), or_default(device));
       },
-      py::arg("shape"), py::arg("value"), py::arg("dtype"), Unlocked());
+      py::arg("shape"), py::arg("value"), py::arg("dtype"), py::arg("device") = py::none(), Unlocked());
   m.def("fill_", &ops::fill_into, py::arg("dst"), py::arg("value"), Unlocked());
   m.def("copy_into_", &ops::copy_into, py::arg("dst"), py::arg("src"), Unlocked());
   m.def("add_into_", &ops::add_into, py::arg("dst"), py::arg("src"), Unlocked());

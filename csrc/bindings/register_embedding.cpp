@@ -62,11 +62,13 @@ void register_embedding(py::module_& m) {
       py::arg("rows"), Unlocked());
   m.def(
       "iota",
-      [](const std::string& dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step) {
-        return ops::iota(dtype_from_name(dtype.c_str()), size, start, step, whole_start, whole_step);
+      [](const std::string& dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step,
+         const std::optional<std::string>& device) {
+        return ops::iota(dtype_from_name(dtype.c_str()), size, start, step, whole_start, whole_step,
+                         or_default(device));
       },
       py::arg("dtype"), py::arg("size"), py::arg("start"), py::arg("step"), py::arg("whole_start"),
-      py::arg("whole_step"), Unlocked());
+      py::arg("whole_step"), py::arg("device") = py::none(), Unlocked());
 }
 
 }  // namespace quernel

@@ -10,7 +10,7 @@ namespace {
 
 // Results are fresh copies: fusion removes the copy where the result was a temporary anyway.
 Tensor fresh_copy(const Tensor& t) {
-  const Tensor copy = Tensor::empty(t.dtype(), t.shape());
+  const Tensor copy = Tensor::empty(t.dtype(), t.shape(), t.device());
   ops::copy_into(copy, t);
   return copy;
 }
@@ -18,7 +18,7 @@ Tensor fresh_copy(const Tensor& t) {
 // The short path of frozen models: arrays in, fresh arrays out.
 std::vector<py::array> run(const Plan& plan, const std::vector<py::array>& arguments, ArenaPool& arenas) {
   std::vector<Tensor> inputs;
-  for (const py::array& array : arguments) inputs.push_back(from_numpy(array, false));
+  for (const py::array& array : arguments) inputs.push_back(from_numpy(array, false, plan.device()));
   std::vector<Tensor> outputs;
   {
     py::gil_scoped_release unlocked;

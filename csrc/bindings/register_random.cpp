@@ -6,11 +6,11 @@
 namespace quernel {
 namespace {
 
-using RandomOp = Tensor (*)(const Shape&, double, double, DType, const Generator&);
+using RandomOp = Tensor (*)(const Shape&, double, double, DType, const Generator&, Device);
 
 template <RandomOp kOp>
 Tensor draw(const std::vector<int64_t>& shape, double a, double b, const std::string& dtype, const Generator& g) {
-  return kOp(Shape(shape), a, b, dtype_from_name(dtype.c_str()), g);
+  return kOp(Shape(shape), a, b, dtype_from_name(dtype.c_str()), g, default_device());
 }
 
 }  // namespace

@@ -46,7 +46,9 @@ class ArrayRunner {
  public:
   explicit ArrayRunner(std::shared_ptr<ArenaPool> arenas) : arenas_(std::move(arenas)) {}
 
-  void add(std::shared_ptr<Plan> plan) { plans_.push_back(std::move(plan)); }
+  void add(std::shared_ptr<Plan> plan) {
+    if (plan->device() == Device::kCpu) plans_.push_back(std::move(plan));
+  }
   void clear() { plans_.clear(); }
 
   py::object run(const py::handle x) const {
@@ -76,6 +78,7 @@ class Replayer {
   // None where an argument is not simply an array, a tensor, a float, or a constant that identity tells.
   static std::optional<Replayer> make(std::shared_ptr<Plan> plan, std::shared_ptr<ArenaPool> arenas,
                                       const py::tuple& arguments, const py::type& tensor_class) {
+    if (plan->device() != Device::kCpu) return std::nullopt;  // arrays must be copied there
     Replayer self(std::move(plan), std::move(arenas), tensor_class);
     for (const py::handle x : arguments) {
       const bool varies = is_exact_array(x.ptr()) || self.is_tensor(x) || PyFloat_CheckExact(x.ptr());
@@ -93,7 +96,7 @@ class Replayer {
 
   // The results, or none if the plan does not serve these arguments now.
   std::optional<std::vector<Tensor>> run(const py::tuple& arguments) const {
-    if (arguments.size() != constants_.size()) return std::nullopt;
+    if (arguments.size() != constants_.size() || default_device() != Device::kCpu) return std::nullopt;
     const auto& outputs = plan_->outputs();
     std::vector<std::byte*> bases(1 + varying_ + outputs.size());
     std::vector<double> numbers(varying_);
@@ -112,7 +115,7 @@ class Replayer {
     std::vector<Tensor> results;
     results.reserve(outputs.size());
     for (const auto& spec : outputs) {
-      results.push_back(Tensor::empty(spec.dtype, spec.shape));
+      results.push_back(Tensor::empty(spec.dtype, spec.shape, Device::kCpu));
       bases[1 + at++] = results.back().data();
     }
     replay(*plan_, bases, *arenas_);

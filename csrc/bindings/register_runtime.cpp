@@ -1,6 +1,7 @@
 #include "bindings/bindings.h"
 #include "core/allocator.h"
 #include "runtime/cpu_features.h"
+#include "runtime/cuda.h"
 #include "runtime/dispatch.h"
 #include "runtime/thread_pool.h"
 
@@ -33,7 +34,14 @@ void register_runtime(py::module_& m) {
         return std::make_pair(n, std::string(reason));
       },
       "(threads, what decided).");
-  m.def("release_memory", [] { cpu_allocator().trim(); }, "Gives cached blocks back to the system.");
+  m.def(
+      "release_memory",
+      [] {
+        for (const Device device : {Device::kCpu, Device::kCuda}) {
+          if (device == Device::kCpu || cuda_library()) allocator(device).trim();
+        }
+      },
+      "Gives cached blocks back to the system.");
 }
 
 }  // namespace quernel

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "bindings/bindings.h"
+#include "core/allocator.h"
 #include "core/error.h"
 #include "ops/grad.h"
 #include "runtime/dispatch.h"
@@ -66,9 +67,25 @@ const py::dtype& numpy_dtype(DType dtype) {
   return *reinterpret_cast<const py::dtype*>(&object);
 }
 
-// A view of the tensor's memory that keeps the storage alive.
+// A copy elsewhere.
+Tensor to_device(const Tensor& t, Device device) {
+  if (Recorder* recorder = Recorder::current()) recorder->abandon("a tensor moves between devices");
+  const Tensor copy = Tensor::empty(t.dtype(), t.shape(), device);
+  Allocator& cuda = allocator(Device::kCuda);
+  if (t.device() == device)
+    allocator(device).copy(copy.data(), t.data(), t.nbytes());
+  else if (device == Device::kCuda)
+    cuda.upload(copy.data(), t.data(), t.nbytes());
+  else
+    cuda.download(copy.data(), t.data(), t.nbytes());
+  copy.storage()->mark_from_host();
+  return copy;
+}
+
+// A view of the tensor's memory that keeps the storage alive; of a copy if it lies on another device.
 py::array to_numpy(const Tensor& t, bool writable) {
   if (Recorder* recorder = Recorder::current()) recorder->abandon("values are read on the host");
+  if (t.device() != Device::kCpu) return to_numpy(to_device(t, Device::kCpu), writable);
   auto* owner = new std::shared_ptr<Storage>(t.storage());
   const py::capsule keep(owner, [](void* p) { delete static_cast<std::shared_ptr<Storage>*>(p); });
   const std::vector<py::ssize_t> dims(t.shape().begin(), t.shape().end());
@@ -78,7 +95,7 @@ py::array to_numpy(const Tensor& t, bool writable) {
 }
 
 // Borrows C-contiguous native-endian memory if asked to, else copies.
-Tensor from_numpy(const py::array& given, bool copy) {
+Tensor from_numpy(const py::array& given, bool copy, Device device) {
   const py::dtype given_dtype = given.dtype();
   const DType dtype = to_dtype(given_dtype);
   constexpr int kPlain = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
@@ -89,9 +106,9 @@ Tensor from_numpy(const py::array& given, bool copy) {
   }
   const Shape shape(std::span<const int64_t>(array.shape(), static_cast<size_t>(given.ndim())));
   const auto nbytes = static_cast<size_t>(array.nbytes());
-  if (copy) {
-    Tensor t = Tensor::empty(dtype, shape);
-    std::memcpy(t.data(), array.data(), nbytes);
+  if (copy || device != Device::kCpu) {
+    Tensor t = Tensor::empty(dtype, shape, device);
+    allocator(device).upload(t.data(), array.data(), nbytes);
     t.storage()->mark_from_host();
     return t;
   }
@@ -108,6 +125,7 @@ void register_tensor(py::module_& m) {
   py::class_<Tensor>(m, "Tensor", "A contiguous tensor: dtype, shape and a place in a storage.")
       .def_property_readonly("shape", [](const Tensor& t) { return shape_tuple(t.shape()); })
       .def_property_readonly("dtype", [](const Tensor& t) { return dtype_text(t.dtype()); })
+      .def_property_readonly("device", [](const Tensor& t) { return name(t.device()); })
       .def_property_readonly("ndim", &Tensor::rank)
       .def_property_readonly("size", &Tensor::size)
       .def_property_readonly("nbytes", &Tensor::nbytes)
@@ -136,12 +154,21 @@ void register_tensor(py::module_& m) {
            "Moves the contents into `flat`, `offset` elements in, for every holder of this tensor.");
   m.def(
       "empty",
-      [](const std::vector<int64_t>& shape, const std::string& dtype) {
-        return Tensor::empty(dtype_from_name(dtype.c_str()), Shape(shape));
+      [](const std::vector<int64_t>& shape, const std::string& dtype, const std::optional<std::string>& device) {
+        return Tensor::empty(dtype_from_name(dtype.c_str()), Shape(shape), or_default(device));
       },
-      py::arg("shape"), py::arg("dtype"), "A tensor of undefined contents.");
-  m.def("from_numpy", &from_numpy, py::arg("array"), py::arg("copy") = true,
-        "A tensor with an array's values; copy=False borrows C-contiguous memory, read-only.");
+      py::arg("shape"), py::arg("dtype"), py::arg("device") = py::none(), "A tensor of undefined contents.");
+  m.def(
+      "from_numpy",
+      [](const py::array& array, bool copy, const std::optional<std::string>& device) {
+        return from_numpy(array, copy, or_default(device));
+      },
+      py::arg("array"), py::arg("copy") = true, py::arg("device") = py::none(),
+      "A tensor with an array's values; copy=False borrows C-contiguous memory on the CPU, read-only.");
+  m.def(
+      "to_device",
+      [](const Tensor& t, const std::string& device) { return to_device(t, device_from_name(device.c_str())); },
+      py::arg("tensor"), py::arg("device"), Unlocked(), "A copy on that device.");
   m.def("flat_view", &Tensor::flat_view, py::arg("tensor"), py::arg("begin"), py::arg("size"),
         "Elements [begin, begin + size) as a 1-D view of the same memory and version.");
   m.def("accumulate_grad_", &ops::accumulate_grad, py::arg("param"), py::arg("g"), Unlocked(),

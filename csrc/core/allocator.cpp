@@ -3,11 +3,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <vector>
+
+#include "core/error.h"
 
 namespace quernel {
 namespace {
@@ -28,7 +31,14 @@ int class_index(size_t size) {
   return log * 4 + static_cast<int>((size - (size_t{1} << log)) * 4 >> log);
 }
 
-class CachingAllocator final : public Allocator {
+class HostAllocator : public Allocator {
+ public:
+  void upload(void* to, const void* host, size_t nbytes) final { std::memcpy(to, host, nbytes); }
+  void download(void* host, const void* from, size_t nbytes) final { std::memcpy(host, from, nbytes); }
+  void copy(void* to, const void* from, size_t nbytes) final { std::memcpy(to, from, nbytes); }
+};
+
+class CachingAllocator final : public HostAllocator {
  public:
   void* allocate(size_t nbytes) override {
     const size_t size = class_size(nbytes);
@@ -88,7 +98,7 @@ class CachingAllocator final : public Allocator {
   size_t cached_ = 0;
 };
 
-class GuardAllocator final : public Allocator {
+class GuardAllocator final : public HostAllocator {
  public:
   void* allocate(size_t nbytes) override {
     const size_t body = round_up(std::max<size_t>(nbytes, 1), kPage);
@@ -113,8 +123,6 @@ class GuardAllocator final : public Allocator {
   const size_t kPage = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 };
 
-}  // namespace
-
 Allocator& cpu_allocator() {
   // Never destroyed: tensors may outlive static destruction at interpreter exit.
   static Allocator& allocator = []() -> Allocator& {
@@ -124,5 +132,18 @@ Allocator& cpu_allocator() {
   }();
   return allocator;
 }
+
+std::atomic<Allocator*> cuda_allocator{nullptr};
+
+}  // namespace
+
+Allocator& allocator(Device device) {
+  if (device == Device::kCpu) return cpu_allocator();
+  Allocator* cuda = cuda_allocator.load(std::memory_order_acquire);
+  check<DeviceError>(cuda != nullptr, "allocate", "the CUDA library is not loaded");
+  return *cuda;
+}
+
+void set_cuda_allocator(Allocator& allocator) { cuda_allocator.store(&allocator, std::memory_order_release); }
 
 }  // namespace quernel

@@ -28,6 +28,9 @@ struct StateError : Error {  // a RuntimeError too
 struct UnsupportedError : Error {  // a NotImplementedError too
   using Error::Error;
 };
+struct DeviceError : UnsupportedError {  // the device cannot be used, or operands lie on several
+  using UnsupportedError::UnsupportedError;
+};
 
 // Throws E with "[op] " and the streamed parts.
 template <class E, class... Parts>

@@ -11,9 +11,10 @@ std::atomic<int64_t> live{0};
 std::atomic<uint64_t> next{0};
 }  // namespace
 
-Storage::Storage(Key, std::byte* data, size_t nbytes, bool readonly, std::function<void()> release)
+Storage::Storage(Key, std::byte* data, size_t nbytes, Device device, bool readonly, std::function<void()> release)
     : data_(data),
       nbytes_(nbytes),
+      device_(device),
       readonly_(readonly),
       id_(next.fetch_add(1, std::memory_order_relaxed)),
       release_(std::move(release)) {
@@ -25,18 +26,19 @@ Storage::~Storage() {
   if (release_) {
     release_();
   } else {
-    cpu_allocator().release(data_, nbytes_);
+    allocator(device_).release(data_, nbytes_);
   }
 }
 
-std::shared_ptr<Storage> Storage::allocate(size_t nbytes) {
-  auto* data = static_cast<std::byte*>(cpu_allocator().allocate(nbytes));
-  return std::make_shared<Storage>(Key{}, data, nbytes, false, nullptr);
+std::shared_ptr<Storage> Storage::allocate(size_t nbytes, Device device) {
+  auto* data = static_cast<std::byte*>(allocator(device).allocate(nbytes));
+  return std::make_shared<Storage>(Key{}, data, nbytes, device, false, nullptr);
 }
 
-std::shared_ptr<Storage> Storage::borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release) {
+std::shared_ptr<Storage> Storage::borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release,
+                                         Device device) {
   if (!release) release = [] {};
-  return std::make_shared<Storage>(Key{}, static_cast<std::byte*>(data), nbytes, readonly, std::move(release));
+  return std::make_shared<Storage>(Key{}, static_cast<std::byte*>(data), nbytes, device, readonly, std::move(release));
 }
 
 uint64_t Storage::next_id() { return next.load(std::memory_order_relaxed); }

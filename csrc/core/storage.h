@@ -6,23 +6,27 @@
 #include <functional>
 #include <memory>
 
+#include "core/device.h"
+
 namespace quernel {
 
 class Storage {
   struct Key {};  // only allocate() and borrow() make one
 
  public:
-  static std::shared_ptr<Storage> allocate(size_t nbytes);  // contents undefined
+  static std::shared_ptr<Storage> allocate(size_t nbytes, Device device = Device::kCpu);  // contents undefined
   // Memory owned by someone else; `release` runs when the last view is gone.
-  static std::shared_ptr<Storage> borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release);
+  static std::shared_ptr<Storage> borrow(void* data, size_t nbytes, bool readonly, std::function<void()> release,
+                                         Device device = Device::kCpu);
 
-  Storage(Key, std::byte* data, size_t nbytes, bool readonly, std::function<void()> release);
+  Storage(Key, std::byte* data, size_t nbytes, Device device, bool readonly, std::function<void()> release);
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
   ~Storage();
 
   std::byte* data() const { return data_; }
   size_t nbytes() const { return nbytes_; }
+  Device device() const { return device_; }
   bool readonly() const { return readonly_; }
 
   // Storages are numbered in the order of their making: a recording tells its temporaries by that.
@@ -45,6 +49,7 @@ class Storage {
  private:
   std::byte* data_;
   size_t nbytes_;
+  Device device_;
   bool readonly_;
   bool from_host_ = false;
   uint64_t id_;

@@ -1,8 +1,8 @@
 #include "core/tensor.h"
 
-#include <cstring>
 #include <utility>
 
+#include "core/allocator.h"
 #include "core/error.h"
 
 namespace quernel {
@@ -16,8 +16,8 @@ Tensor::Tensor(std::shared_ptr<Storage> storage, int64_t offset_bytes, DType dty
   impl_->shape = shape;
 }
 
-Tensor Tensor::empty(DType dtype, const Shape& shape) {
-  return Tensor(Storage::allocate(static_cast<size_t>(shape.volume()) * itemsize(dtype)), 0, dtype, shape);
+Tensor Tensor::empty(DType dtype, const Shape& shape, Device device) {
+  return Tensor(Storage::allocate(static_cast<size_t>(shape.volume()) * itemsize(dtype), device), 0, dtype, shape);
 }
 
 Tensor Tensor::reshape(const Shape& shape) const {
@@ -39,7 +39,7 @@ Tensor Tensor::flat_view(int64_t begin, int64_t size) const {
 }
 
 Tensor Tensor::alias() const {
-  auto borrowed = Storage::borrow(data(), nbytes(), storage()->readonly(), [keep = storage()] {});
+  auto borrowed = Storage::borrow(data(), nbytes(), storage()->readonly(), [keep = storage()] {}, device());
   Tensor view(std::move(borrowed), 0, dtype(), shape());
   view.impl_->version = impl_->version;
   view.impl_->segment = impl_->segment;
@@ -48,7 +48,7 @@ Tensor Tensor::alias() const {
 
 void Tensor::rehome(const Tensor& segment, int64_t begin) const {
   const Tensor place = segment.flat_view(begin, size());
-  std::memcpy(place.data(), data(), nbytes());
+  allocator(device()).copy(place.data(), data(), nbytes());
   // A counter of its own from here on: views made before share the old memory. It never repeats an earlier version.
   impl_->version = std::make_shared<std::atomic<uint64_t>>(version() + 1);
   impl_->segment = segment.version_counter();

@@ -17,10 +17,11 @@ class Tensor {
   Tensor() = default;  // undefined: stands for an absent optional operand
   Tensor(std::shared_ptr<Storage> storage, int64_t offset_bytes, DType dtype, const Shape& shape);
 
-  static Tensor empty(DType dtype, const Shape& shape);  // contents undefined; throws std::bad_alloc
+  static Tensor empty(DType dtype, const Shape& shape, Device device);  // contents undefined; throws std::bad_alloc
 
   bool defined() const { return impl_ != nullptr; }
   DType dtype() const { return impl_->dtype; }
+  Device device() const { return impl_->storage->device(); }
   const Shape& shape() const { return impl_->shape; }
   int rank() const { return impl_->shape.rank(); }
   int64_t dim(int i) const { return impl_->shape[i]; }

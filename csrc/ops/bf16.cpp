@@ -19,7 +19,7 @@ struct Matrix {
 
 Tensor packed(const Matrix& m, bool as_columns) {
   const int64_t rows = as_columns ? ceil_div(m.rows, kBf16Group) * kBf16Group : m.rows;
-  const Tensor dst = Tensor::empty(DType::kBFloat16, {rows, padded_depth(m.k)});
+  const Tensor dst = Tensor::empty(DType::kBFloat16, {rows, padded_depth(m.k)}, m.t.device());
   if (dst.size() == 0) return dst;
   Bf16PackArgs args;
   args.dtype = m.t.dtype();
@@ -76,8 +76,8 @@ OutputAndPre linear_bf16(const Tensor& x, const Tensor& weight, const EpilogueSp
                     name(weight.dtype()), "; cast one of them");
   const Shape shape = linear_shape(x, weight);
   check_epilogue("linear", epilogue, x.dtype(), shape);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
-  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape, x.device()) : Tensor();
   const int64_t m = y.size() == 0 ? 0 : y.size() / weight.dim(0);
   multiply("linear", {x, m, weight.dim(1), true}, {weight, weight.dim(0), weight.dim(1), true}, y, epilogue, pre);
   return {y, pre};
@@ -92,7 +92,7 @@ Tensor matmul_bf16(const Tensor& a, const Tensor& b, bool transpose_a, bool tran
   check<ShapeError>(b.dim(transpose_b ? 1 : 0) == k, "matmul", "a has ", k, " columns, b has ",
                     b.dim(transpose_b ? 1 : 0), " rows (a: ", a.shape(), transpose_a ? " transposed" : "",
                     ", b: ", b.shape(), transpose_b ? " transposed" : "", ")");
-  const Tensor c = Tensor::empty(DType::kFloat32, {m, n});
+  const Tensor c = Tensor::empty(DType::kFloat32, {m, n}, a.device());
   multiply("matmul", {a, m, k, !transpose_a}, {b, n, k, transpose_b}, c, {}, {});
   return c;
 }

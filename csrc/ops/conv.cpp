@@ -117,7 +117,7 @@ Tensor pack_adjoint(const Tensor& weight, const ConvShape& s) {
       args.src_offset = (taps - 1) * c;
     }
     args.dst_batch = packed_columns(weight.dtype(), args.n) * args.taps * args.k;
-    const Tensor packed = Tensor::empty(weight.dtype(), {args.batch, args.dst_batch});
+    const Tensor packed = Tensor::empty(weight.dtype(), {args.batch, args.dst_batch}, weight.device());
     launch_pack(weight, packed, args);
     return packed;
   });
@@ -223,8 +223,8 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool adjoint, const
                          const EpilogueSpec& epilogue) {
   const Shape shape = adjoint ? Shape{s.n, s.h, s.w, s.c} : Shape{s.n, s.oh, s.ow, s.o};
   check_epilogue(op, epilogue, source.dtype(), shape);
-  const Tensor y = Tensor::empty(source.dtype(), shape);
-  const Tensor pre = epilogue.save_pre ? Tensor::empty(source.dtype(), shape) : Tensor();
+  const Tensor y = Tensor::empty(source.dtype(), shape, source.device());
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(source.dtype(), shape, source.device()) : Tensor();
   if (y.size() == 0) return {y, pre};
   if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint)) {
     launch_winograd(op, s, edge, adjoint, source, weight, epilogue, y, pre);
@@ -339,7 +339,7 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const Tensor source = times > 1 && x.size() > 0 ? repeat_channels(x, times) : x;
   if (times > 1) args.s = repeated(args.s);
   const ConvShape& s = args.s;
-  const Tensor dw = Tensor::empty(x.dtype(), weight_shape);
+  const Tensor dw = Tensor::empty(x.dtype(), weight_shape, x.device());
   if (dw.size() == 0) return dw;
   if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype())) {
     launch_winograd_grad_weight(s, edge, source, g, dw);
@@ -347,8 +347,8 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   }
   const Work work = split(args, source, g);
   const SumSplitsArgs sum = sum_of(args, x.dtype());
-  const Tensor parts = args.turned       ? Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch})
-                       : args.splits > 1 ? Tensor::empty(x.dtype(), {sum.splits, dw.size()})
+  const Tensor parts = args.turned ? Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch}, x.device())
+                       : args.splits > 1 ? Tensor::empty(x.dtype(), {sum.splits, dw.size()}, x.device())
                                          : dw;
   const bool f32 = is_f32(x);
   const auto depthwise = f32 ? &KernelTable::depthwise2d_grad_weight_f32 : &KernelTable::depthwise2d_grad_weight_f64;

@@ -58,7 +58,8 @@ Tensor pack(const Tensor& weight, const ConvShape& s, int64_t edge, bool adjoint
       pack.src_col = kTaps * s.c;
       pack.src_tap = s.c;
     }
-    const Tensor packed = Tensor::empty(DType::kFloat32, {points_of(edge), s.c, packed_columns(DType::kFloat32, s.o)});
+    const Tensor packed =
+        Tensor::empty(DType::kFloat32, {points_of(edge), s.c, packed_columns(DType::kFloat32, s.o)}, weight.device());
     launch("pack", &KernelTable::winograd_pack_f32, pack,
            {ceil_div(s.o, kPanel), static_cast<double>(s.c * kPanel * points_of(edge))},
            {read(&WinogradPackArgs::src, weight), write(&WinogradPackArgs::dst, packed)});
@@ -154,7 +155,7 @@ void launch_winograd_grad_weight(const ConvShape& s, int64_t edge, const Tensor&
   args.edge = edge;
   const Work work = split(args);
   const Shape shape{args.splits, points_of(edge), s.c, packed_columns(DType::kFloat32, s.o)};
-  const Tensor du = Tensor::empty(DType::kFloat32, shape);
+  const Tensor du = Tensor::empty(DType::kFloat32, shape, x.device());
   launch(op, &KernelTable::winograd_grad_weight_f32, args, work,
          {read(&WinogradGradWeightArgs::x, x), read(&WinogradGradWeightArgs::g, g),
           write(&WinogradGradWeightArgs::du, du)});

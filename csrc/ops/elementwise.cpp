@@ -182,7 +182,7 @@ Tensor unary(const char* op, UnaryOp kind, const Tensor& x, const Params& params
   const bool logical = kind == UnaryOp::kLogicalNot || kind == UnaryOp::kCopy;
   check<DTypeError>(logical || x.dtype() != DType::kBool, op,
                     "is not defined for bool; use logical_not, or cast to an integer or float dtype first");
-  const Tensor y = Tensor::empty(kind == UnaryOp::kLogicalNot ? DType::kBool : x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(kind == UnaryOp::kLogicalNot ? DType::kBool : x.dtype(), x.shape(), x.device());
   launch_unary(op, kind, x, y, params);
   return y;
 }
@@ -194,7 +194,7 @@ Tensor binary(const char* op, BinaryOp kind, const Value& a, const Value& b, con
                     name(dtype));
   const Tensor *x = tensor_of(a), *z = tensor_of(b);
   const Shape shape = x && z ? broadcast(op, x->shape(), z->shape()) : (x ? x : z)->shape();
-  const Tensor y = Tensor::empty(compares(kind) ? DType::kBool : dtype, shape);
+  const Tensor y = Tensor::empty(compares(kind) ? DType::kBool : dtype, shape, (x ? x : z)->device());
   launch_binary(op, kind, a, b, dtype, write(&BinaryArgs::y, y), shape, params);
   return y;
 }
@@ -207,7 +207,7 @@ Tensor where(const Tensor& condition, const Value& a, const Value& b) {
   Shape shape = condition.shape();
   if (x) shape = broadcast("where", shape, x->shape());
   if (z) shape = broadcast("where", shape, z->shape());
-  const Tensor y = Tensor::empty(dtype, shape);
+  const Tensor y = Tensor::empty(dtype, shape, condition.device());
   WhereArgs args;
   args.dtype = dtype;
   args.a_scalar = scalar_of(a);
@@ -227,7 +227,7 @@ Tensor clip(const Tensor& x, double lo, double hi) {
   check<DTypeError>(x.dtype() != DType::kBool, "clip", "is not defined for bool; cast first");
   check<ArgumentError>(!std::isnan(lo) && !std::isnan(hi), "clip", "the limits are ", lo, " and ", hi,
                        "; use -inf or inf for no limit");
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
   ClipArgs args;
   args.dtype = x.dtype();
   args.lo = lo;
@@ -240,7 +240,7 @@ Tensor clip(const Tensor& x, double lo, double hi) {
 
 Tensor cast(const Tensor& x, DType dtype) {
   if (dtype == x.dtype()) return copy(x);
-  const Tensor y = Tensor::empty(dtype, x.shape());
+  const Tensor y = Tensor::empty(dtype, x.shape(), x.device());
   CastArgs args;
   args.from = x.dtype();
   args.to = dtype;
@@ -252,8 +252,8 @@ Tensor cast(const Tensor& x, DType dtype) {
 
 Tensor copy(const Tensor& x) { return unary("copy", UnaryOp::kCopy, x); }
 
-Tensor full(const Shape& shape, double value, DType dtype) {
-  const Tensor y = Tensor::empty(dtype, shape);
+Tensor full(const Shape& shape, double value, DType dtype, Device device) {
+  const Tensor y = Tensor::empty(dtype, shape, device);
   fill_into(y, value);
   return y;
 }

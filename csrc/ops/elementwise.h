@@ -17,7 +17,7 @@ Tensor where(const Tensor& condition, const Value& a, const Value& b);
 Tensor clip(const Tensor& x, double lo, double hi);
 Tensor cast(const Tensor& x, DType dtype);
 Tensor copy(const Tensor& x);
-Tensor full(const Shape& shape, double value, DType dtype);
+Tensor full(const Shape& shape, double value, DType dtype, Device device);
 
 void fill_into(const Tensor& dst, double value);
 void copy_into(const Tensor& dst, const Tensor& src);  // equal shapes and dtypes

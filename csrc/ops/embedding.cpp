@@ -69,7 +69,7 @@ void check_index(const IndexUse& use, const Tensor& index, int64_t rows) {
 Tensor fold_index(const IndexUse& use, const Tensor& high, const Tensor& index, int64_t rows) {
   check_index(use, index, rows);
   if (high.defined()) check_like(use.op, "the index before", high, index.shape(), DType::kInt64);
-  const Tensor y = Tensor::empty(DType::kInt64, index.shape());
+  const Tensor y = Tensor::empty(DType::kInt64, index.shape(), index.device());
   FoldIndexArgs args;
   args.size = index.size();
   args.rows = rows;
@@ -81,7 +81,7 @@ Tensor fold_index(const IndexUse& use, const Tensor& high, const Tensor& index, 
 Tensor take_rows(const IndexUse& use, const Tensor& x, const Tensor& index) {
   check_view(use, "x", x);
   check_index(use, index, x.dim(1));
-  const Tensor y = Tensor::empty(x.dtype(), Shape{x.dim(0), index.size(), x.dim(2)});
+  const Tensor y = Tensor::empty(x.dtype(), Shape{x.dim(0), index.size(), x.dim(2)}, x.device());
   TakeRowsArgs args;
   args.rows = x.dim(1);
   args.n = index.size();
@@ -100,7 +100,7 @@ Tensor add_rows(const IndexUse& use, const Tensor& base, const Tensor& index, co
   if (base.defined()) check_like(use.op, "x", base, shape, args.dtype);
   args.onto = base.defined() ? PutOnto::kBase : PutOnto::kZeros;
   args.skip = skip;
-  const Tensor y = Tensor::empty(args.dtype, shape);
+  const Tensor y = Tensor::empty(args.dtype, shape, src.device());
   const Work work = put_work(args, src.dim(0));
   launch(use.op, &KernelTable::put_rows, args, work,
          {read(&PutRowsArgs::base, base), read(&PutRowsArgs::index, index), read(&PutRowsArgs::src, src),
@@ -126,7 +126,7 @@ Tensor gather(const IndexUse& use, const Tensor& x, const Tensor& index, int64_t
   const Shape shape = x.shape().with(1, n);
   check<ShapeError>(index.size() == shape.volume(), use.op, "index ", index.shape(), " does not fit ", shape);
   check_index(use, index, x.dim(1));
-  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
   GatherArgs args;
   args.itemsize = static_cast<int32_t>(itemsize(x.dtype()));
   args.rows = x.dim(1);
@@ -145,7 +145,7 @@ Tensor scatter_add(const IndexUse& use, const Tensor& base, const Tensor& index,
   check_index(use, index, rows);
   const Shape shape{src.dim(0), rows, src.dim(2)};
   if (base.defined()) check_like(use.op, "x", base, shape, src.dtype());
-  const Tensor y = Tensor::empty(src.dtype(), shape);
+  const Tensor y = Tensor::empty(src.dtype(), shape, src.device());
   ScatterAddArgs args;
   args.dtype = src.dtype();
   args.rows = rows;
@@ -161,9 +161,10 @@ Tensor scatter_add(const IndexUse& use, const Tensor& base, const Tensor& index,
   return y;
 }
 
-Tensor iota(DType dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step) {
+Tensor iota(DType dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step,
+            Device device) {
   check<UnsupportedError>(dtype != DType::kBFloat16, "arange", "has no bfloat16 kernel; cast from float32");
-  const Tensor y = Tensor::empty(dtype, Shape{size});
+  const Tensor y = Tensor::empty(dtype, Shape{size}, device);
   IotaArgs args;
   args.dtype = dtype;
   args.size = size;

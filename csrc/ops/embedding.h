@@ -36,6 +36,7 @@ Tensor gather(const IndexUse& use, const Tensor& x, const Tensor& index, int64_t
 Tensor scatter_add(const IndexUse& use, const Tensor& base, const Tensor& index, const Tensor& src, int64_t rows);
 
 // start, start + step, …; int64 takes the whole numbers, other dtypes the floats.
-Tensor iota(DType dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step);
+Tensor iota(DType dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step,
+            Device device);
 
 }  // namespace quernel::ops

@@ -11,7 +11,7 @@ void accumulate_grad(const Tensor& param, const Tensor& g) {
                     " for a parameter of shape ", param.shape());
   Tensor::GradSlot& slot = param.grad_slot();
   const bool has_grad = read_has_grad(param);
-  if (!slot.grad) slot.grad = std::make_shared<Tensor>(Tensor::empty(g.dtype(), g.shape()));
+  if (!slot.grad) slot.grad = std::make_shared<Tensor>(Tensor::empty(g.dtype(), g.shape(), g.device()));
   if (has_grad) {
     add_into(*slot.grad, g);
   } else {

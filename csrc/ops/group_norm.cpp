@@ -66,9 +66,10 @@ Args common(const Tensor& x, const GroupNormSize& size) {
 std::pair<Tensor, Tensor> group_norm_stats(const Tensor& x, int64_t groups) {
   const GroupNormSize s = size_of(x, groups);
   check<ShapeError>(s.rows > 0 || x.size() == 0, kOp, "expects at least one value per group (x: ", x.shape(), ")");
-  const Tensor means = Tensor::empty(x.dtype(), {s.samples, blocks_of(s), s.channels});
-  const Tensor squares = Tensor::empty(x.dtype(), means.shape());
-  const Tensor mean = Tensor::empty(x.dtype(), {s.samples, groups}), var = Tensor::empty(x.dtype(), mean.shape());
+  const Tensor means = Tensor::empty(x.dtype(), {s.samples, blocks_of(s), s.channels}, x.device());
+  const Tensor squares = Tensor::empty(x.dtype(), means.shape(), x.device());
+  const Tensor mean = Tensor::empty(x.dtype(), {s.samples, groups}, x.device()),
+               var = Tensor::empty(x.dtype(), mean.shape(), x.device());
   using S = GroupNormStatsArgs;
   launch(kOp, &KernelTable::group_norm_stats, common<S>(x, s), block_work(s, 0.25),
          {read(&S::x, x), write(&S::mean, means), write(&S::squares, squares)});
@@ -84,7 +85,7 @@ Tensor group_norm(const Tensor& x, const Tensor& mean, const Tensor& var, const 
   const GroupNormSize s = size_of(x, mean, var);
   check_param("weight", weight, x);
   check_param("bias", bias, x);
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
   using A = GroupNormArgs;
   A args = common<A>(x, s);
   args.eps = eps;
@@ -101,8 +102,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_grad(const Tensor& x, const Tensor
   check<ShapeError>(g.shape() == x.shape(), kGrad, "gradient has shape ", g.shape(), ", x has ", x.shape());
   check<DTypeError>(g.dtype() == x.dtype(), kGrad, "gradient is ", name(g.dtype()), ", x is ", name(x.dtype()));
   check_param("weight", weight, x);
-  const Tensor dots = Tensor::empty(x.dtype(), {s.samples, blocks_of(s), s.channels});
-  const Tensor sums = Tensor::empty(x.dtype(), dots.shape());
+  const Tensor dots = Tensor::empty(x.dtype(), {s.samples, blocks_of(s), s.channels}, x.device());
+  const Tensor sums = Tensor::empty(x.dtype(), dots.shape(), x.device());
   using P = GroupNormGradSumsArgs;
   P parts = common<P>(x, s);
   parts.eps = eps;
@@ -112,7 +113,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_grad(const Tensor& x, const Tensor
   const Tensor dot = sum_middle(kGrad, dots, s.samples, blocks_of(s), s.channels);
   const Tensor sum = sum_middle(kGrad, sums, s.samples, blocks_of(s), s.channels);
 
-  const Tensor dx = Tensor::empty(x.dtype(), x.shape());
+  const Tensor dx = Tensor::empty(x.dtype(), x.shape(), x.device());
   using A = GroupNormGradArgs;
   A args = common<A>(x, s);
   args.eps = eps;

@@ -22,7 +22,9 @@ void check_param(const char* op, const char* what, const Tensor& t, const Tensor
   check<DTypeError>(t.dtype() == x.dtype(), op, what, " is ", name(t.dtype()), ", x is ", name(x.dtype()));
 }
 
-Tensor maybe(bool wanted, DType dtype, const Shape& shape) { return wanted ? Tensor::empty(dtype, shape) : Tensor(); }
+Tensor maybe(bool wanted, const Tensor& like, const Shape& shape) {
+  return wanted ? Tensor::empty(like.dtype(), shape, like.device()) : Tensor();
+}
 
 }  // namespace
 
@@ -37,8 +39,8 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm(const Tensor& x, int64_t columns, 
   args.eps = eps;
   check_param(op, "weight", weight, x, columns);
   check_param(op, "bias", bias, x, columns);
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
-  const Tensor mean = maybe(!rms, x.dtype(), {args.rows}), rstd = Tensor::empty(x.dtype(), {args.rows});
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
+  const Tensor mean = maybe(!rms, x, {args.rows}), rstd = Tensor::empty(x.dtype(), {args.rows}, x.device());
   using A = LayerNormArgs;
   launch(op, &KernelTable::layer_norm, args, {args.rows, 15 + 0.2 * static_cast<double>(columns)},
          {read(&A::x, x), read(&A::weight, weight), read(&A::bias, bias), write(&A::y, y), write(&A::mean, mean),
@@ -62,9 +64,9 @@ std::tuple<Tensor, Tensor, Tensor> layer_norm_grad(const Tensor& x, const Tensor
   check<ShapeError>(rstd.defined() && mean.defined() != rms, op, "needs the mean and rstd of the forward pass");
   check_param(op, "mean", mean, x, args.rows);
   const int64_t blocks = (args.rows + kLayerNormRows - 1) / kLayerNormRows;
-  const Tensor dx = Tensor::empty(x.dtype(), x.shape());
-  const Tensor dweight = maybe(want_weight, x.dtype(), {blocks, columns});
-  const Tensor dbias = maybe(want_bias, x.dtype(), {blocks, columns});
+  const Tensor dx = Tensor::empty(x.dtype(), x.shape(), x.device());
+  const Tensor dweight = maybe(want_weight, x, {blocks, columns});
+  const Tensor dbias = maybe(want_bias, x, {blocks, columns});
   using A = LayerNormGradArgs;
   launch(op, &KernelTable::layer_norm_grad, args,
          {blocks, static_cast<double>(kLayerNormRows) * (20 + 0.5 * static_cast<double>(columns))},

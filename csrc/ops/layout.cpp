@@ -109,7 +109,7 @@ Tensor transpose(const Tensor& x, const std::vector<int64_t>& axes) {
     from.strides[d] = own[axis];
   }
   const Shape shape(dims);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
   launch_copy("transpose", shape, x, from, write(&StridedCopyArgs::dst, y), whole(shape));
   return y;
 }
@@ -117,7 +117,7 @@ Tensor transpose(const Tensor& x, const std::vector<int64_t>& axes) {
 Tensor slice(const Tensor& x, const Slice& s) {
   const View from = sliced("slice", x, s);
   const Shape shape(s.sizes);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
   launch_copy("slice", shape, x, from, write(&StridedCopyArgs::dst, y), whole(shape));
   return y;
 }
@@ -153,7 +153,7 @@ Tensor concat(const std::vector<Tensor>& inputs, int64_t axis) {
                       " add up to more than 63 bits");
   }
   const Shape shape = first.shape().with(a, total);
-  const Tensor y = Tensor::empty(first.dtype(), shape);
+  const Tensor y = Tensor::empty(first.dtype(), shape, first.device());
   View to = whole(shape);
   for (const Tensor& t : inputs) {
     launch_copy("concat", t.shape(), t, whole(t.shape()), update(&StridedCopyArgs::dst, y), to);
@@ -177,7 +177,7 @@ Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widt
     shape = shape.with(d, size);
   }
   if (shape == x.shape()) return copy(x);
-  const Tensor y = full(shape, value, x.dtype());
+  const Tensor y = full(shape, value, x.dtype(), x.device());
   View to = whole(shape);
   for (int d = 0; d < x.rank(); ++d) to.offset += widths[d].first * to.strides[d];
   launch_copy("pad", x.shape(), x, whole(x.shape()), update(&StridedCopyArgs::dst, y), to);
@@ -187,7 +187,7 @@ Tensor pad(const Tensor& x, const std::vector<std::pair<int64_t, int64_t>>& widt
 Tensor broadcast_to(const Tensor& x, const Shape& shape) {
   check<ShapeError>(broadcast("broadcast_to", x.shape(), shape) == shape, "broadcast_to", x.shape(),
                     " does not broadcast to ", shape);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
   launch_copy("broadcast_to", shape, x, {0, broadcast_strides(x.shape(), shape)}, write(&StridedCopyArgs::dst, y),
               whole(shape));
   return y;

@@ -74,7 +74,7 @@ Tensor loss(const std::string& kind_, const Tensor& x, const Tensor& target, con
   const LossArgs args = checked(kind, x, target, weight, c);
   if (kind.target_is_probability) check_probabilities(kind.name, target, false, kProbabilitySlack);
   if (kind.x_is_probability) check_probabilities(kind.name, x, true, 0);  // a NaN goes on into the loss
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
   launch(kind.name, &KernelTable::loss, args, work(kind, x),
          {read(&LossArgs::x, x), read(&LossArgs::target, target), read(&LossArgs::weight, weight),
           write(&LossArgs::y, y)});
@@ -89,7 +89,7 @@ Tensor loss_grad(const std::string& kind_, const Tensor& x, const Tensor& target
   args.g_is_number = g.shape() == Shape{} && x.shape() != Shape{};
   if (!args.g_is_number) check_like(kind.name, "g", g, x);
   check<DTypeError>(g.dtype() == x.dtype(), kind.name, "g is ", name(g.dtype()), ", x is ", name(x.dtype()));
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
   launch(kind.name, &KernelTable::loss_grad, args, work(kind, x),
          {read(&LossArgs::x, x), read(&LossArgs::target, target), read(&LossArgs::weight, weight),
           read(&LossArgs::g, g), write(&LossArgs::y, y)});

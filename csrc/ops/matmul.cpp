@@ -166,7 +166,7 @@ Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool tr
   const std::string kind = (transposed ? "pack_columns/" : "pack_rows/") + std::to_string(batch);
   return derived(b, kind.c_str(), [&] {
     const int64_t panels = ceil_div(n, kPanel);
-    const Tensor packed = Tensor::empty(b.dtype(), {batch, packed_columns(b.dtype(), n) * k});
+    const Tensor packed = Tensor::empty(b.dtype(), {batch, packed_columns(b.dtype(), n) * k}, b.device());
     PackArgs args;
     args.k = k;
     args.n = n;
@@ -192,7 +192,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
                     " rows (a: ", a.shape(), transpose_a ? " transposed" : "", ", b: ", b.shape(),
                     transpose_b ? " transposed" : "", ")");
   const Shape batch = broadcast("matmul", ma.batch, mb.batch);
-  const Tensor c = Tensor::empty(a.dtype(), product_shape(batch, a, b, ma.rows, mb.cols));
+  const Tensor c = Tensor::empty(a.dtype(), product_shape(batch, a, b, ma.rows, mb.cols), a.device());
   if (c.size() == 0) return c;
 
   GemmArgs g;
@@ -222,8 +222,8 @@ OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& e
   check_floating("linear", "x", x, "weight", weight);
   const Shape shape = linear_shape(x, weight);
   check_epilogue("linear", epilogue, x.dtype(), shape);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
-  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape, x.device()) : Tensor();
   if (y.size() == 0) return {y, pre};
   GemmArgs g;
   g.n = weight.dim(0);

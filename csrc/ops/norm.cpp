@@ -54,9 +54,10 @@ Args common(const Tensor& x, int64_t rows) {
 std::pair<Tensor, Tensor> batch_norm_stats(const Tensor& x) {
   const int64_t rows = rows_of(x), channels = x.dim(-1);
   check<ShapeError>(rows > 0 || channels == 0, kOp, "expects at least one value per channel (x: ", x.shape(), ")");
-  const Tensor means = Tensor::empty(x.dtype(), {blocks_of(rows), channels});
-  const Tensor squares = Tensor::empty(x.dtype(), {blocks_of(rows), channels});
-  const Tensor mean = Tensor::empty(x.dtype(), {channels}), var = Tensor::empty(x.dtype(), {channels});
+  const Tensor means = Tensor::empty(x.dtype(), {blocks_of(rows), channels}, x.device());
+  const Tensor squares = Tensor::empty(x.dtype(), {blocks_of(rows), channels}, x.device());
+  const Tensor mean = Tensor::empty(x.dtype(), {channels}, x.device()),
+               var = Tensor::empty(x.dtype(), {channels}, x.device());
   launch(kOp, &KernelTable::batch_norm_stats, common<BatchNormStatsArgs>(x, rows), block_work(x, rows, 0.25),
          {read(&BatchNormStatsArgs::x, x), write(&BatchNormStatsArgs::mean, means),
           write(&BatchNormStatsArgs::squares, squares)});
@@ -74,7 +75,7 @@ Tensor batch_norm(const Tensor& x, const Tensor& mean, const Tensor& var, const 
   check_channels("var", var, x);
   check_channels("weight", weight, x);
   check_channels("bias", bias, x);
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
   BatchNormArgs args = common<BatchNormArgs>(x, rows);
   args.eps = eps;
   launch(kOp, &KernelTable::batch_norm, args, row_work(x, rows, 0.25),
@@ -111,8 +112,8 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_grad(const Tensor& x, const Tensor
   check_channels("var", var, x);
   check_channels("weight", weight, x);
   const int64_t blocks = blocks_of(rows);
-  const Tensor partial_weight = Tensor::empty(x.dtype(), {blocks, channels});
-  const Tensor partial_bias = Tensor::empty(x.dtype(), {blocks, channels});
+  const Tensor partial_weight = Tensor::empty(x.dtype(), {blocks, channels}, x.device());
+  const Tensor partial_bias = Tensor::empty(x.dtype(), {blocks, channels}, x.device());
   BatchNormGradParamsArgs params = common<BatchNormGradParamsArgs>(x, rows);
   params.eps = eps;
   launch(
@@ -123,7 +124,7 @@ std::tuple<Tensor, Tensor, Tensor> batch_norm_grad(const Tensor& x, const Tensor
   const Tensor dweight = sum_middle(kOp, partial_weight, 1, blocks, channels);
   const Tensor dbias = sum_middle(kOp, partial_bias, 1, blocks, channels);
 
-  const Tensor dx = Tensor::empty(x.dtype(), x.shape());
+  const Tensor dx = Tensor::empty(x.dtype(), x.shape(), x.device());
   BatchNormGradInputArgs args = common<BatchNormGradInputArgs>(x, rows);
   args.eps = eps;
   using A = BatchNormGradInputArgs;

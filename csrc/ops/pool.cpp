@@ -90,8 +90,8 @@ void check_gradient(const char* op, const Tensor& g, const PoolArgs& args) {
 }
 
 std::pair<Tensor, Tensor> largest(const char* op, const Tensor& x, const PoolArgs& args, bool want_taps) {
-  const Tensor y = Tensor::empty(x.dtype(), output_shape(args));
-  const Tensor index = want_taps ? Tensor::empty(DType::kInt32, y.shape()) : Tensor();
+  const Tensor y = Tensor::empty(x.dtype(), output_shape(args), x.device());
+  const Tensor index = want_taps ? Tensor::empty(DType::kInt32, y.shape(), x.device()) : Tensor();
   launch(op, &KernelTable::max_pool2d, args, forward_work(args),
          {read(&PoolArgs::x, x), write(&PoolArgs::y, y), write(&PoolArgs::index_out, index)});
   return {y, index};
@@ -101,7 +101,7 @@ Tensor largest_grad(const char* op, const Tensor& g, const Tensor& index, const 
   check_gradient(op, g, args);
   check<ShapeError>(index.shape() == g.shape() && index.dtype() == DType::kInt32, op,
                     "the index must be the int32 of the forward pass, got ", name(index.dtype()), " ", index.shape());
-  const Tensor dx = Tensor::empty(g.dtype(), {args.n, args.h, args.w, args.c});
+  const Tensor dx = Tensor::empty(g.dtype(), {args.n, args.h, args.w, args.c}, g.device());
   launch(op, &KernelTable::max_pool2d_grad, args, backward_work(args),
          {read(&PoolArgs::x, g), read(&PoolArgs::index, index), write(&PoolArgs::y, dx)});
   return dx;
@@ -129,7 +129,7 @@ Tensor adaptive_max_pool2d_grad(const Tensor& g, const Tensor& index, const Shap
 
 Tensor adaptive_avg_pool2d(const Tensor& x, PoolSize output) {
   const PoolArgs args = adaptive("adaptive_avg_pool2d", x.shape(), x.dtype(), output);
-  const Tensor y = Tensor::empty(x.dtype(), output_shape(args));
+  const Tensor y = Tensor::empty(x.dtype(), output_shape(args), x.device());
   launch("adaptive_avg_pool2d", &KernelTable::avg_pool2d, args, forward_work(args),
          {read(&PoolArgs::x, x), write(&PoolArgs::y, y)});
   return y;
@@ -140,7 +140,7 @@ Tensor adaptive_avg_pool2d_grad(const Tensor& g, const Shape& x_shape) {
   check<ShapeError>(g.rank() == 4, kOp, "expected a gradient of rank 4 (N, H, W, C), got ", g.shape());
   const PoolArgs args = adaptive(kOp, x_shape, g.dtype(), {g.dim(1), g.dim(2)});
   check_gradient(kOp, g, args);
-  const Tensor dx = Tensor::empty(g.dtype(), x_shape);
+  const Tensor dx = Tensor::empty(g.dtype(), x_shape, g.device());
   launch(kOp, &KernelTable::avg_pool2d_grad, args, backward_work(args),
          {read(&PoolArgs::x, g), write(&PoolArgs::y, dx)});
   return dx;
@@ -149,7 +149,7 @@ Tensor adaptive_avg_pool2d_grad(const Tensor& g, const Shape& x_shape) {
 Tensor avg_pool2d(const Tensor& x, const PoolWindow& window, bool count_include_pad) {
   PoolArgs args = geometry("avg_pool2d", x.shape(), x.dtype(), window);
   args.count_include_pad = count_include_pad;
-  const Tensor y = Tensor::empty(x.dtype(), output_shape(args));
+  const Tensor y = Tensor::empty(x.dtype(), output_shape(args), x.device());
   launch("avg_pool2d", &KernelTable::avg_pool2d, args, forward_work(args),
          {read(&PoolArgs::x, x), write(&PoolArgs::y, y)});
   return y;
@@ -159,7 +159,7 @@ Tensor avg_pool2d_grad(const Tensor& g, const Shape& x_shape, const PoolWindow& 
   PoolArgs args = geometry("avg_pool2d", x_shape, g.dtype(), window);
   args.count_include_pad = count_include_pad;
   check_gradient("avg_pool2d", g, args);
-  const Tensor dx = Tensor::empty(g.dtype(), x_shape);
+  const Tensor dx = Tensor::empty(g.dtype(), x_shape, g.device());
   launch("avg_pool2d_grad", &KernelTable::avg_pool2d_grad, args, backward_work(args),
          {read(&PoolArgs::x, g), write(&PoolArgs::y, dx)});
   return dx;

@@ -65,7 +65,7 @@ Tensor pack_weight(const Tensor& weight, int64_t groups, int64_t n, int64_t k) {
   const std::string kind = "pack_s8/" + std::to_string(groups);
   return derived(weight, kind.c_str(), [&] {
     const int64_t panels = ceil_div(n, kQPanel), k4 = ceil_div(k, 4);
-    const Tensor packed = Tensor::empty(DType::kInt8, {groups, panels, k4, kQPanel, 4});
+    const Tensor packed = Tensor::empty(DType::kInt8, {groups, panels, k4, kQPanel, 4}, weight.device());
     PackArgs args;
     args.k = k;
     args.n = n;
@@ -85,7 +85,7 @@ Tensor pack_weight(const Tensor& weight, int64_t groups, int64_t n, int64_t k) {
 Tensor pack_depthwise(const Tensor& weight, int64_t channels, int64_t taps) {
   return derived(weight, "pack_depthwise_s8", [&] {
     const int64_t blocks = ceil_div(channels, 16), bytes = ceil_div(taps, 2) * 16 * 2 * 2;
-    const Tensor packed = Tensor::empty(DType::kInt8, {blocks, bytes});
+    const Tensor packed = Tensor::empty(DType::kInt8, {blocks, bytes}, weight.device());
     PackArgs args;
     args.k = taps;
     args.n = channels;
@@ -121,7 +121,7 @@ DType output_dtype(const QOutput& out) { return out.as_float ? DType::kFloat32 :
 Tensor quantize(const Tensor& x, float scale, int32_t zero_point) {
   check<DTypeError>(x.dtype() == DType::kFloat32, "quantize", "x must be float32, got ", name(x.dtype()));
   check_qparams("quantize", "scale", scale, "zero_point", zero_point);
-  const Tensor y = Tensor::empty(DType::kUInt8, x.shape());
+  const Tensor y = Tensor::empty(DType::kUInt8, x.shape(), x.device());
   QuantizeArgs args;
   args.scale = scale;
   args.zero_point = zero_point;
@@ -135,7 +135,7 @@ Tensor quantize(const Tensor& x, float scale, int32_t zero_point) {
 Tensor dequantize(const Tensor& x, float scale, int32_t zero_point) {
   check_dtype("dequantize", "x", x, DType::kUInt8);
   check_qparams("dequantize", "scale", scale, "zero_point", zero_point);
-  const Tensor y = Tensor::empty(DType::kFloat32, x.shape());
+  const Tensor y = Tensor::empty(DType::kFloat32, x.shape(), x.device());
   QuantizeArgs args;
   args.scale = scale;
   args.zero_point = zero_point;
@@ -156,7 +156,7 @@ Tensor qlinear(const Tensor& x, const Tensor& weight, const QOutput& out) {
   check<ShapeError>(x.dim(-1) == k, op, "weight expects ", k, " input features, x has ", x.dim(-1), " (x: ", x.shape(),
                     ", weight: ", weight.shape(), ")");
   check_output(op, out, n, weight.shape());
-  const Tensor y = Tensor::empty(output_dtype(out), x.shape().with(x.rank() - 1, n));
+  const Tensor y = Tensor::empty(output_dtype(out), x.shape().with(x.rank() - 1, n), x.device());
   launch_gemm(op, x, weight, y, out, n > 0 ? y.size() / n : 0, n, k);
   return y;
 }
@@ -243,7 +243,7 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
   const ConvShape s = conv_shape(x, weight, params);
   check_output("qconv2d", out, s.o, weight.shape());
   check_zero_point("qconv2d", "x_zero_point", params.x_zero_point);
-  const Tensor y = Tensor::empty(output_dtype(out), {s.n, s.oh, s.ow, s.o});
+  const Tensor y = Tensor::empty(output_dtype(out), {s.n, s.oh, s.ow, s.o}, x.device());
   if (y.size() == 0) return y;
   const int64_t pixels = s.n * s.oh * s.ow, k = s.kh * s.kw * (s.c / s.groups), n = s.o / s.groups;
   const bool plain_rows = s.kh * s.kw == 1 && s.stride_h * s.stride_w == 1 && s.pad_h + s.pad_w == 0 && s.groups == 1;
@@ -285,7 +285,7 @@ Tensor qadd(const Tensor& a, QParams qa, const Tensor& b, QParams qb, QParams qy
   check_qparams(op, "b_scale", qb.scale, "b_zero_point", qb.zero_point);
   check_qparams(op, "y_scale", qy.scale, "y_zero_point", qy.zero_point);
   check_range(op, lo, hi);
-  const Tensor y = Tensor::empty(DType::kUInt8, a.shape());
+  const Tensor y = Tensor::empty(DType::kUInt8, a.shape(), a.device());
   QAddArgs args;
   args.a_scale = qa.scale, args.b_scale = qb.scale, args.y_scale = qy.scale;
   args.a_zero_point = qa.zero_point, args.b_zero_point = qb.zero_point, args.y_zero_point = qy.zero_point;
@@ -301,7 +301,7 @@ Tensor qlookup(const Tensor& x, const Tensor& table) {
   check_dtype("qlookup", "x", x, DType::kUInt8);
   check_dtype("qlookup", "table", table, DType::kUInt8);
   check<ShapeError>(table.shape() == Shape{256}, "qlookup", "table must have 256 entries, (256,), got ", table.shape());
-  const Tensor y = Tensor::empty(DType::kUInt8, x.shape());
+  const Tensor y = Tensor::empty(DType::kUInt8, x.shape(), x.device());
   QLookupArgs args;
   args.size = x.size();
   if (args.size > 0)
@@ -333,7 +333,7 @@ Tensor average(QAvgPoolArgs& args, const Tensor& x, const char* op) {
   // The kernel adds up in int32.
   check<ArgumentError>(args.kh * args.kw <= (int64_t{1} << 23), op,
                        "windows of more than 2^23 pixels are not supported, got ", args.kh, " x ", args.kw);
-  const Tensor y = Tensor::empty(DType::kUInt8, {args.n, args.oh, args.ow, args.c});
+  const Tensor y = Tensor::empty(DType::kUInt8, {args.n, args.oh, args.ow, args.c}, x.device());
   if (y.size() > 0)
     launch(op, &KernelTable::avg_pool2d_u8, args, pool_work(args), {read(&PoolArgs::x, x), write(&PoolArgs::y, y)});
   return y;
@@ -344,7 +344,7 @@ Tensor average(QAvgPoolArgs& args, const Tensor& x, const char* op) {
 Tensor qmax_pool2d(const Tensor& x, Pair kernel, Pair stride, Pair padding) {
   PoolArgs args;
   set_pool(args, {"qmax_pool2d", kernel, stride, padding}, x);
-  const Tensor y = Tensor::empty(DType::kUInt8, {args.n, args.oh, args.ow, args.c});
+  const Tensor y = Tensor::empty(DType::kUInt8, {args.n, args.oh, args.ow, args.c}, x.device());
   if (y.size() > 0)
     launch("qmax_pool2d", &KernelTable::max_pool2d_u8, args, pool_work(args),
            {read(&PoolArgs::x, x), write(&PoolArgs::y, y)});

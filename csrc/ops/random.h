@@ -11,7 +11,8 @@ namespace quernel::ops {
 std::pair<Tensor, Tensor> dropout(const Tensor& x, double p, const Generator& generator);
 Tensor dropout_grad(const Tensor& g, const Tensor& mask, double p);
 
-Tensor uniform(const Shape& shape, double lo, double hi, DType dtype, const Generator& generator);  // [lo, hi)
-Tensor normal(const Shape& shape, double mean, double sd, DType dtype, const Generator& generator);
+Tensor uniform(const Shape& shape, double lo, double hi, DType dtype, const Generator& generator,
+               Device device);  // [lo, hi)
+Tensor normal(const Shape& shape, double mean, double sd, DType dtype, const Generator& generator, Device device);
 
 }  // namespace quernel::ops

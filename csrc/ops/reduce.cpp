@@ -66,10 +66,10 @@ View view_of(const char* op, const Tensor& x, const Axes& axes) {
 Tensor reduce(const char* op, ReduceOp kind, View v, double divisor) {
   const bool wide = kind != ReduceOp::kMax && !is_floating(v.x.dtype());
   const DType result = wide ? DType::kInt64 : v.x.dtype();
-  if (v.kept.volume() == 0) return Tensor::empty(result, v.kept);
+  if (v.kept.volume() == 0) return Tensor::empty(result, v.kept, v.x.device());
   if (v.reduced == 0) {
     const double nothing = divisor == 0 ? std::numeric_limits<double>::quiet_NaN() : kind == ReduceOp::kProd ? 1 : 0;
-    return full(v.kept, nothing, result);
+    return full(v.kept, nothing, result, v.x.device());
   }
   for (;;) {
     ReduceArgs args;
@@ -81,7 +81,7 @@ Tensor reduce(const char* op, ReduceOp kind, View v, double divisor) {
     args.block = v.inner == 1 ? kContiguousBlock : kColumnBlock;
     const int64_t blocks = (v.reduced + args.block - 1) / args.block;
     args.divisor = blocks == 1 ? divisor : 1;
-    const Tensor y = Tensor::empty(result, blocks == 1 ? v.kept : Shape{v.outer, blocks, v.inner});
+    const Tensor y = Tensor::empty(result, blocks == 1 ? v.kept : Shape{v.outer, blocks, v.inner}, v.x.device());
     Work work;
     work.items = v.outer * blocks * ((v.inner + kReduceTile - 1) / kReduceTile);
     const double elements = static_cast<double>(v.outer) * static_cast<double>(v.reduced * v.inner);
@@ -122,7 +122,7 @@ Tensor max(const Tensor& x, const Axes& axes) {
 
 Tensor cumsum(const Tensor& x, int64_t axis, bool reverse) {
   const View v = view_of_axis("cumsum", x, axis);
-  const Tensor y = Tensor::empty(is_floating(x.dtype()) ? x.dtype() : DType::kInt64, x.shape());
+  const Tensor y = Tensor::empty(is_floating(x.dtype()) ? x.dtype() : DType::kInt64, x.shape(), x.device());
   if (x.size() == 0) return y;
   CumsumArgs args;
   args.dtype = x.dtype();
@@ -140,7 +140,7 @@ Tensor cumsum(const Tensor& x, int64_t axis, bool reverse) {
 Tensor arg_reduce(const Tensor& x, int64_t axis, bool smallest) {
   const char* op = smallest ? "argmin" : "argmax";
   const View v = view_of_axis(op, x, axis);
-  const Tensor y = Tensor::empty(DType::kInt64, v.kept);
+  const Tensor y = Tensor::empty(DType::kInt64, v.kept, x.device());
   if (y.size() == 0) return y;
   check<ShapeError>(v.reduced > 0, op, "of no elements is undefined (x: ", x.shape(), ")");
   ArgReduceArgs args;
@@ -166,7 +166,8 @@ std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, bool largest) {
   std::vector<int64_t> sizes;
   for (int d = 0; d < x.rank(); ++d) sizes.push_back(d + 1 < x.rank() ? x.dim(d) : k);
   const Shape shape(sizes);
-  const Tensor values = Tensor::empty(x.dtype(), shape), indices = Tensor::empty(DType::kInt64, shape);
+  const Tensor values = Tensor::empty(x.dtype(), shape, x.device()),
+               indices = Tensor::empty(DType::kInt64, shape, x.device());
   if (values.size() == 0) return {values, indices};
   TopkArgs args;
   args.dtype = x.dtype();
@@ -186,7 +187,7 @@ Tensor topk_grad(const Tensor& g, const Tensor& indices, int64_t cols) {
                     ", the indices ", indices.shape());
   std::vector<int64_t> sizes;
   for (int d = 0; d < g.rank(); ++d) sizes.push_back(d + 1 < g.rank() ? g.dim(d) : cols);
-  const Tensor y = Tensor::empty(g.dtype(), Shape(sizes));
+  const Tensor y = Tensor::empty(g.dtype(), Shape(sizes), g.device());
   TopkGradArgs args;
   args.dtype = g.dtype();
   args.cols = cols;

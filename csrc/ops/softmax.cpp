@@ -16,7 +16,7 @@ Tensor along_rows(const char* op, const Tensor& x, const Tensor& g, bool log) {
   check_floating(op, "x", x.dtype());
   check<ShapeError>(x.rank() >= 1, op, "expects at least one dimension, x is a scalar");
   if (g.defined()) check_like(op, "g", g, x.shape(), x.dtype());
-  const Tensor y = Tensor::empty(x.dtype(), x.shape());
+  const Tensor y = Tensor::empty(x.dtype(), x.shape(), x.device());
   SoftmaxArgs args;
   args.dtype = x.dtype();
   args.log = log;
@@ -86,7 +86,7 @@ Tensor cross_entropy(const Tensor& logits, const Tensor& target, const Tensor& w
   } else {
     check_probabilities(op, target, false, kProbabilitySlack);
   }
-  const Tensor y = Tensor::empty(logits.dtype(), {args.rows});
+  const Tensor y = Tensor::empty(logits.dtype(), {args.rows}, logits.device());
   launch(op, &KernelTable::cross_entropy, args, rows_work(args.dtype, args.rows, args.cols, 1.2),
          {read(&CrossEntropyArgs::x, logits), read_target(target), read(&CrossEntropyArgs::weight, weight),
           write(&CrossEntropyArgs::y, y)});
@@ -101,7 +101,7 @@ Tensor cross_entropy_grad(const Tensor& logits, const Tensor& target, const Tens
   args.g_is_number = g.rank() == 0;
   check_like(op, "g", g, args.g_is_number ? Shape{} : Shape{args.rows}, logits.dtype());
   if (divisor.defined()) check_like(op, "divisor", divisor, Shape{}, logits.dtype());
-  const Tensor y = Tensor::empty(logits.dtype(), logits.shape());
+  const Tensor y = Tensor::empty(logits.dtype(), logits.shape(), logits.device());
   launch(op, &KernelTable::cross_entropy_grad, args, rows_work(args.dtype, args.rows, args.cols, 1.5),
          {read(&CrossEntropyArgs::x, logits), read_target(target), read(&CrossEntropyArgs::weight, weight),
           read(&CrossEntropyArgs::g, g), read(&CrossEntropyArgs::divisor, divisor), write(&CrossEntropyArgs::y, y)});
@@ -118,7 +118,8 @@ std::pair<Tensor, Tensor> cross_entropy_mean(const Tensor& losses, const Tensor&
   args.rows = losses.size();
   args.cols = classes;
   args.ignore_index = ignore_index;
-  const Tensor y = Tensor::empty(losses.dtype(), {}), divisor = Tensor::empty(losses.dtype(), {});
+  const Tensor y = Tensor::empty(losses.dtype(), {}, losses.device()),
+               divisor = Tensor::empty(losses.dtype(), {}, losses.device());
   launch(op, &KernelTable::cross_entropy_mean, args, {1, 20 + static_cast<double>(args.rows)},
          {read(&CrossEntropyMeanArgs::losses, losses), read(&CrossEntropyMeanArgs::labels, labels),
           read(&CrossEntropyMeanArgs::weight, weight), write(&CrossEntropyMeanArgs::y, y),

@@ -83,7 +83,8 @@ struct Lanes {
 Tensor lane_panels(const Sparse& a) {
   const auto* indptr = reinterpret_cast<const int32_t*>(a.indptr.data());
   const int64_t count = ceil_div(a.rows, kSparseRows);
-  const Tensor made = Tensor::empty(DType::kInt32, {count, static_cast<int64_t>(sizeof(LanePanel) / sizeof(int32_t))});
+  const Tensor made =
+      Tensor::empty(DType::kInt32, {count, static_cast<int64_t>(sizeof(LanePanel) / sizeof(int32_t))}, Device::kCpu);
   auto* panels = reinterpret_cast<LanePanel*>(made.data());
   int32_t step = 0;
   for (int64_t window = 0; window < a.rows; window += kLaneWindow) {
@@ -116,7 +117,7 @@ Tensor in_lanes(const Sparse& a, const Tensor& panels_of, const Tensor& entries)
   const auto* panels = reinterpret_cast<const LanePanel*>(panels_of.data());
   const int64_t count = panels_of.dim(0), size = static_cast<int64_t>(itemsize(entries.dtype()));
   const LanePanel& last = panels[count - 1];
-  const Tensor made = Tensor::empty(entries.dtype(), {last.first + last.length[0], kSparseRows});
+  const Tensor made = Tensor::empty(entries.dtype(), {last.first + last.length[0], kSparseRows}, entries.device());
   std::memset(made.data(), 0, made.nbytes());
   for (int64_t p = 0; p < count; ++p) {
     for (int64_t lane = 0; lane < kSparseRows; ++lane) {
@@ -200,7 +201,7 @@ Tensor spread(const char* op, const Tensor& x, int64_t m, int64_t k, int64_t lan
   args.k = k;
   args.lanes = lanes;
   const int64_t panels = ceil_div(m, lanes);
-  const Tensor y = Tensor::empty(x.dtype(), {panels, k, lanes});
+  const Tensor y = Tensor::empty(x.dtype(), {panels, k, lanes}, x.device());
   launch(op, &KernelTable::sparse_spread, args,
          {panels * ceil_div(k, kSpreadRows), 0.15 * static_cast<double>(kSpreadRows * lanes)},
          {read(&SpreadArgs::x, x), write(&SpreadArgs::y, y)});
@@ -254,9 +255,9 @@ std::tuple<Tensor, Tensor, Tensor> transpose_sparse(const Sparse& a) {
   std::vector<int32_t> next(static_cast<size_t>(a.cols) + 1, 0);
   for_entries([&](int64_t, int64_t column, int64_t) { ++next[static_cast<size_t>(column) + 1]; });
   for (size_t c = 1; c < next.size(); ++c) next[c] += next[c - 1];
-  const Tensor out_indptr = Tensor::empty(DType::kInt32, {a.cols + 1});
-  const Tensor out_indices = Tensor::empty(DType::kInt32, {next.back()});
-  const Tensor source = Tensor::empty(DType::kInt32, {next.back()});
+  const Tensor out_indptr = Tensor::empty(DType::kInt32, {a.cols + 1}, Device::kCpu);
+  const Tensor out_indices = Tensor::empty(DType::kInt32, {next.back()}, Device::kCpu);
+  const Tensor source = Tensor::empty(DType::kInt32, {next.back()}, Device::kCpu);
   std::copy(next.begin(), next.end(), reinterpret_cast<int32_t*>(out_indptr.data()));
   for_entries([&](int64_t row, int64_t column, int64_t place) {
     const auto at = static_cast<size_t>(next[static_cast<size_t>(column)]++);
@@ -273,7 +274,7 @@ Tensor spmm(const Sparse& a, const Tensor& x) {
   check<ShapeError>(x.rank() == 2 && x.dim(0) == a.cols, op, "a has ", a.cols, " columns, the dense matrix is ",
                     x.shape(), " and must be (", a.cols, ", n)");
   const int64_t n = x.dim(1);
-  const Tensor y = Tensor::empty(x.dtype(), {a.rows, n});
+  const Tensor y = Tensor::empty(x.dtype(), {a.rows, n}, x.device());
   if (y.size() == 0) return y;
   if (a.is_blocked()) {
     launch_panels(op, &KernelTable::sparse_panel_rows, panel_args(a, x.dtype(), n, Activation::kNone),
@@ -294,8 +295,8 @@ OutputAndPre sparse_linear(const Tensor& x, const Sparse& a, const EpilogueSpec&
                     x.rank() > 0 ? x.dim(-1) : 0, " (x: ", x.shape(), ", weight: (", a.rows, ", ", a.cols, "))");
   const Shape shape = x.shape().with(x.rank() - 1, a.rows);
   check_epilogue(op, epilogue, x.dtype(), shape);
-  const Tensor y = Tensor::empty(x.dtype(), shape);
-  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape) : Tensor();
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
+  const Tensor pre = epilogue.save_pre ? Tensor::empty(x.dtype(), shape, x.device()) : Tensor();
   if (y.size() == 0) return {y, pre};
   const int64_t m = y.size() / a.rows;
   if (a.is_blocked()) {
@@ -338,7 +339,7 @@ Tensor sparse_grad(const Sparse& a, const Tensor& g, const Tensor& x, bool linea
   const bool turn = linear != a.is_blocked();
   const Tensor gt = turn ? transpose(g, {1, 0}) : g, xt = turn ? transpose(x, {1, 0}) : x;
   const Shape shape = a.is_blocked() ? Shape{a.values.dim(0), a.values.dim(2), kSparseRows} : a.values.shape();
-  const Tensor y = Tensor::empty(x.dtype(), shape);
+  const Tensor y = Tensor::empty(x.dtype(), shape, x.device());
   if (y.size() > 0) {
     const int64_t items = ceil_div(a.rows, kSparseRows);
     const double ns = entries_ns(a.indices.size() * depth_of(a), a.is_blocked() ? 16 * args.m : args.m, args.dtype);
@@ -360,7 +361,8 @@ Tensor qsparse_linear(const Tensor& x, const Sparse& a, const QOutput& out) {
   check<ShapeError>(x.rank() > 0 && x.dim(-1) == a.cols, op, "weight expects ", a.cols, " input features, x has ",
                     x.rank() > 0 ? x.dim(-1) : 0, " (x: ", x.shape(), ", weight: (", a.rows, ", ", a.cols, "))");
   check_output(op, out, a.rows, Shape{a.rows, a.cols});
-  const Tensor y = Tensor::empty(out.as_float ? DType::kFloat32 : DType::kUInt8, x.shape().with(x.rank() - 1, a.rows));
+  const Tensor y =
+      Tensor::empty(out.as_float ? DType::kFloat32 : DType::kUInt8, x.shape().with(x.rank() - 1, a.rows), x.device());
   if (y.size() == 0) return y;
   QSparseArgs args;
   args.zero_point = out.zero_point;

@@ -40,7 +40,7 @@ Tensor upsample(const Tensor& x, const Resampling& how) {
   constexpr const char* kOp = "upsample";
   if (is_linear(how.mode)) check_floating(kOp, "x", x.dtype());
   const UpsampleArgs args = geometry(kOp, x.shape(), x.dtype(), how);
-  const Tensor y = Tensor::empty(x.dtype(), {args.n, args.oh, args.ow, args.c});
+  const Tensor y = Tensor::empty(x.dtype(), {args.n, args.oh, args.ow, args.c}, x.device());
   launch(kOp, &KernelTable::upsample, args, row_work(args, args.oh, args.ow, is_linear(how.mode) ? 4 : 2),
          {read(&UpsampleArgs::x, x), write(&UpsampleArgs::y, y)});
   return y;
@@ -52,7 +52,7 @@ Tensor upsample_grad(const Tensor& g, const Shape& x_shape, const Resampling& ho
   const UpsampleArgs args = geometry(kOp, x_shape, g.dtype(), how);
   const Shape expected{args.n, args.oh, args.ow, args.c};
   check<ShapeError>(g.shape() == expected, kOp, "the gradient has shape ", g.shape(), ", the output had ", expected);
-  const Tensor dx = Tensor::empty(g.dtype(), x_shape);
+  const Tensor dx = Tensor::empty(g.dtype(), x_shape, g.device());
   const double outputs = static_cast<double>(args.oh * args.ow) / static_cast<double>(args.h * args.w);
   launch(kOp, &KernelTable::upsample_grad, args,
          row_work(args, args.h, args.w, 1 + outputs * (is_linear(how.mode) ? 4 : 1)),

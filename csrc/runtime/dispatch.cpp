@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "runtime/cpu_features.h"
+#include "runtime/cuda.h"
 
 namespace quernel {
 namespace {
@@ -90,6 +91,8 @@ const Choice& choice() {
 
 const KernelTable& active_table() { return choice().table; }
 
+const KernelTable& table_of(Device device) { return device == Device::kCpu ? active_table() : *cuda_library()->table; }
+
 const char* active_isa() { return choice().level->name; }
 
 bool dots_bytes() {
@@ -136,6 +139,21 @@ std::vector<std::pair<std::string, std::string>> kernel_coverage() {
     std::memcpy(&entry, reinterpret_cast<const std::byte*>(&table) + i * sizeof(Entry), sizeof(Entry));
     if (!entry.run) continue;
     rows.push_back(kernel_name(entry.signature));
+  }
+  return rows;
+}
+
+std::vector<std::pair<std::string, bool>> cuda_kernels() {
+  std::vector<std::pair<std::string, bool>> rows;
+  const auto entry_of = [](const KernelTable& table, size_t i) {
+    Entry entry;
+    std::memcpy(&entry, reinterpret_cast<const std::byte*>(&table) + i * sizeof(Entry), sizeof(Entry));
+    return entry;
+  };
+  for (size_t i = 0; i < kEntries; ++i) {
+    const Entry cpu = entry_of(active_table(), i);
+    if (cpu.run)
+      rows.emplace_back(kernel_name(cpu.signature).first, entry_of(table_of(Device::kCuda), i).run != nullptr);
   }
   return rows;
 }

@@ -4,11 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "core/device.h"
 #include "kernels/table.h"
 
 namespace quernel {
 
-const KernelTable& active_table();
+const KernelTable& active_table();           // of the CPU
+const KernelTable& table_of(Device device);  // of CUDA: its library must be loaded
 const char* active_isa();
 bool dots_bytes();  // whether the active level multiplies bytes without widening them: VNNI, and AMX, emulated or not
 void set_isa(const char* name);  // throws ArgumentError: unknown level, or absent from this CPU
@@ -21,6 +23,9 @@ std::pair<std::string, std::string> kernel_name(const char* signature);
 
 // "gemm_f32" -> "avx512": the level whose code serves each kernel now.
 std::vector<std::pair<std::string, std::string>> kernel_coverage();
+
+// "gemm_f32" -> whether CUDA has that kernel; its library must be loaded.
+std::vector<std::pair<std::string, bool>> cuda_kernels();
 
 // Changes with the ISA level: plans hold kernels of the level they were recorded at.
 uint64_t isa_epoch();

@@ -18,12 +18,15 @@ class Generator {
   // Takes `count` blocks of four draws. An op's counters start at base, as its kernel finds it, plus the returned
   // offset: eagerly base has advanced already and the offset is -count; while a plan is recorded base stands still
   // and the offset is what the recording has taken so far. One generator serves one thread at a time.
-  uint64_t reserve(uint64_t count) const;
+  // `device` is where the op runs.
+  uint64_t reserve(uint64_t count, Device device) const;
 
-  const Tensor& state() const { return state_; }  // int64 (2): the bits of {seed, base}
+  // What kernels read there, as it is now: int64 (2), the bits of {seed, base}.
+  const Tensor& state(Device device) const;
 
  private:
   Tensor state_;
+  mutable Tensor copy_;  // of it on CUDA, once it was needed there; renewed before it is read, by replays too
 };
 
 }  // namespace quernel

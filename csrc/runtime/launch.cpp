@@ -4,9 +4,11 @@
 #include <bit>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "core/error.h"
+#include "runtime/cuda.h"
 #include "runtime/dispatch.h"
 #include "runtime/float_env.h"
 #include "runtime/os_thread.h"
@@ -76,18 +78,34 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
 
 }  // namespace
 
-ResolvedKernel resolve(KernelRef kernel) {
+ResolvedKernel resolve(const char* op, KernelRef kernel, Device device) {
   ResolvedKernel resolved;
   Kernel<void> entry;
-  std::memcpy(&entry, reinterpret_cast<const std::byte*>(&active_table()) + kernel.entry, sizeof(entry));
+  std::memcpy(&entry, reinterpret_cast<const std::byte*>(&table_of(device)) + kernel.entry, sizeof(entry));
+  if (!entry.run) [[unlikely]]
+    fail<DeviceError>(op, "has no CUDA kernel in this version; move its tensors to the CPU with .to('cpu')");
+  resolved.device = device;
   resolved.run = entry.run;
   resolved.scratch = entry.scratch;
   resolved.signature = entry.signature;
   return resolved;
 }
 
+static void execute_on_cuda(const char* op, const ResolvedKernel& kernel, const void* args, Work work) {
+  Profile* profile = Profile::current();
+  if (profile) synchronize_cuda();
+  const int64_t begin = profile ? now_ns() : 0;
+  const Status status = run_on_cuda(op, kernel.run, kernel.scratch ? kernel.scratch(args) : 0, args, work.items);
+  if (status.code != StatusCode::kOk) [[unlikely]]
+    refuse(op, status);
+  if (!profile) return;
+  synchronize_cuda();
+  profile->add(op, kernel, work, begin, now_ns());
+}
+
 void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible) {
   if (work.items <= 0) return;
+  if (kernel.device == Device::kCuda) return execute_on_cuda(op, kernel, args, work);
   Profile* profile = Profile::current();
   const int64_t begin = profile ? now_ns() : 0;
   const FloatEnvironment environment;
@@ -110,10 +128,14 @@ void execute(const char* op, const ResolvedKernel& kernel, const void* args, Wor
 
 void launch(const char* op, KernelRef kernel, void* args, Work work, std::initializer_list<Operand> operands) {
   Transaction* transaction = Transaction::current();
+  std::optional<Device> device;
   bool writes_in_place = false;  // into what others can see: such a kernel is not stopped half-way
   for (const Operand& operand : operands) {
     const Tensor& t = *operand.tensor;
     if (!t.defined()) continue;
+    check<DeviceError>(device.value_or(t.device()) == t.device(), op, "operands lie on 'cpu' and 'cuda'; move one of ",
+                       "them with .to(device)");
+    device = t.device();
     void* data = t.data();
     std::memcpy(static_cast<std::byte*>(args) + operand.field, &data, sizeof(data));
     work.bytes += static_cast<int64_t>(t.nbytes());
@@ -129,7 +151,7 @@ void launch(const char* op, KernelRef kernel, void* args, Work work, std::initia
     if (operand.access != Access::kRead && operand.tensor->defined()) operand.tensor->bump_version();
   }
   try {
-    execute(op, resolve(kernel), args, work, !writes_in_place);
+    execute(op, resolve(op, kernel, device.value_or(Device::kCpu)), args, work, !writes_in_place);
   } catch (...) {
     // The caller may catch this and go another way than a replay would.
     if (recorder) recorder->abandon("an op was refused");

@@ -13,6 +13,7 @@
 
 #include "core/tensor.h"
 #include "kernels/table.h"
+#include "runtime/dispatch.h"
 
 namespace quernel {
 
@@ -66,13 +67,20 @@ KernelRef kernel_ref(Kernel<Args> KernelTable::* entry) {
   return {field_offset<KernelTable>(entry), sizeof(Args)};
 }
 
-// A kernel of the active table.
+// A kernel of a device's table.
 struct ResolvedKernel {
+  Device device = Device::kCpu;
   KernelFn run = nullptr;
   int64_t (*scratch)(const void* args) = nullptr;
   const char* signature = nullptr;
 };
-ResolvedKernel resolve(KernelRef kernel);
+ResolvedKernel resolve(const char* op, KernelRef kernel, Device device);  // throws DeviceError: CUDA has none
+
+// Whether a device has this kernel: ops with several ways choose by that.
+template <class Args>
+bool has_kernel(Kernel<Args> KernelTable::* entry, Device device) {
+  return (table_of(device).*entry).run != nullptr;
+}
 
 // Runs a kernel whose pointers are filled in. Throws what its status means (`op` names the message), or Interrupted.
 void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible = true);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/allocator.h"
 #include "core/error.h"
 #include "runtime/arena.h"
 #include "runtime/dispatch.h"
@@ -12,23 +13,24 @@
 
 namespace quernel {
 
-std::shared_ptr<Storage> ArenaPool::acquire(int64_t nbytes) {
+std::shared_ptr<Storage> ArenaPool::acquire(int64_t nbytes, Device device) {
   {
     std::lock_guard lock(mutex_);
     size_ = std::max(size_, nbytes);
-    while (!free_.empty()) {
-      auto arena = std::move(free_.back());
-      free_.pop_back();
+    auto& free = free_[static_cast<size_t>(device)];
+    while (!free.empty()) {
+      auto arena = std::move(free.back());
+      free.pop_back();
       if (static_cast<int64_t>(arena->nbytes()) >= nbytes) return arena;
     }
     nbytes = size_;  // one that fits every plan seen so far
   }
-  return Storage::allocate(static_cast<size_t>(nbytes));
+  return Storage::allocate(static_cast<size_t>(nbytes), device);
 }
 
 void ArenaPool::release(std::shared_ptr<Storage> arena) {
   std::lock_guard lock(mutex_);
-  free_.push_back(std::move(arena));
+  free_[static_cast<size_t>(arena->device())].push_back(std::move(arena));
 }
 
 int64_t ArenaPool::nbytes() const {
@@ -37,12 +39,15 @@ int64_t ArenaPool::nbytes() const {
 }
 
 Plan::Plan(const Recorder& recorder, const std::vector<Tensor>& outputs)
-    : epoch_(isa_epoch()), work_ns_(recorder.program_.work_ns()), written_(recorder.written_) {
+    : device_(recorder.program_.device),
+      epoch_(isa_epoch()),
+      work_ns_(recorder.program_.work_ns()),
+      written_(recorder.written_) {
   const Program& program = recorder.program_;
   for (const Tensor& t : recorder.arguments_) arguments_.push_back({t.dtype(), t.shape(), false});
   for (const Tensor& t : outputs) outputs_.push_back({t.dtype(), t.shape(), false});
   for (const auto& g : recorder.grads_) grads_.push_back({g.param, g.initial, g.guarded, g.final});
-  for (const auto& s : recorder.streams_) streams_.emplace_back(s.state, s.total);
+  for (const auto& s : recorder.streams_) streams_.push_back({s.state, s.copy, s.total});
   const ArenaLayout layout = lay_out_arena(program);
   arena_nbytes_ = layout.nbytes;
   compile(program, layout.offsets);
@@ -52,8 +57,9 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
   first_visible_write_ = program.steps.size();
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const Step& step = program.steps[i];
-    CompiledStep compiled{step.op,      step.label,       resolve(step.kernel), step.work,
-                          args_.size(), step.args.size(), patches_.size(),      0};
+    CompiledStep compiled{
+        step.op,         step.label, resolve(step.op, step.kernel, device_), step.work, args_.size(), step.args.size(),
+        patches_.size(), 0};
     compiled.work.bytes = 0;  // fusion has changed it
     args_.insert(args_.end(), step.args.begin(), step.args.end());
     for (const Use& use : step.uses) {
@@ -145,6 +151,8 @@ void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
                     arguments.size());
   for (size_t i = 0; i < arguments.size(); ++i) {
     const TensorSpec& want = arguments_[i];
+    check<DeviceError>(arguments[i].device() == device_, "plan", "argument ", i, " was recorded on ", name(device_),
+                       ", got one on ", name(arguments[i].device()));
     check<ShapeError>(arguments[i].shape() == want.shape, "plan", "argument ", i, " was recorded with shape ",
                       want.shape, ", got ", arguments[i].shape());
     check<DTypeError>(arguments[i].dtype() == want.dtype, "plan", "argument ", i, " was recorded as ", name(want.dtype),
@@ -173,7 +181,7 @@ void Plan::run(const std::byte* const* bases) const {
 void Plan::commit() const {
   for (const auto& version : written_) version->fetch_add(1, std::memory_order_relaxed);
   for (const GradGuard& g : grads_) g.param.grad_slot().has_grad = g.final;
-  for (const auto& [state, total] : streams_) reinterpret_cast<uint64_t*>(state.data())[1] += total;
+  for (const Stream& s : streams_) reinterpret_cast<uint64_t*>(s.state.data())[1] += s.total;
 }
 
 void Plan::replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const {
@@ -186,10 +194,13 @@ void Plan::replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const {
       arenas.release(std::move(arena));
     }
   };
-  auto arena = arenas.acquire(arena_nbytes_);
+  auto arena = arenas.acquire(arena_nbytes_, device_);
   ThreadPool::instance().enter();
   const Scope scope{arenas, std::move(arena)};
   bases[0] = scope.arena->data();
+  for (const Stream& s : streams_) {
+    if (s.copy.defined()) allocator(device_).upload(s.copy.data(), s.state.data(), s.state.nbytes());
+  }
   run(bases.data());
   commit();
 }
@@ -201,7 +212,7 @@ std::vector<Tensor> Plan::replay(const std::vector<Tensor>& arguments, ArenaPool
   bases.reserve(1 + arguments.size() + outputs_.size());
   for (const Tensor& t : arguments) bases.push_back(t.data());
   for (const TensorSpec& spec : outputs_) {
-    outputs.push_back(Tensor::empty(spec.dtype, spec.shape));
+    outputs.push_back(Tensor::empty(spec.dtype, spec.shape, device_));
     bases.push_back(outputs.back().data());
   }
   replay_into(bases, arenas);

@@ -20,13 +20,13 @@ class Recorder;
 // Blocks of temporary memory, lent to one replay at a time and shared by the plans of one function or frozen model.
 class ArenaPool {
  public:
-  std::shared_ptr<Storage> acquire(int64_t nbytes);
+  std::shared_ptr<Storage> acquire(int64_t nbytes, Device device);
   void release(std::shared_ptr<Storage> arena);
   int64_t nbytes() const;  // of the largest arena handed out
 
  private:
   mutable std::mutex mutex_;
-  std::vector<std::shared_ptr<Storage>> free_;
+  std::vector<std::shared_ptr<Storage>> free_[2];  // by device
   int64_t size_ = 0;
 };
 
@@ -60,6 +60,7 @@ class Plan {
   void replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const;
 
   int64_t arena_nbytes() const { return arena_nbytes_; }
+  Device device() const { return device_; }
   double work_ns() const { return work_ns_; }   // estimated, on one thread
   std::vector<std::string> step_names() const;  // "op:kernel" in order, after fusion
 
@@ -101,6 +102,7 @@ class Plan {
   void run(const std::byte* const* bases) const;
   void commit() const;
 
+  Device device_;
   uint64_t epoch_;
   std::vector<CompiledStep> steps_;
   std::vector<std::byte> args_;
@@ -113,7 +115,12 @@ class Plan {
   std::vector<Bytes> external_reads_, external_writes_;  // disjoint, in order
   std::vector<Tensor::VersionCounter> written_;
   std::vector<GradGuard> grads_;
-  std::vector<std::pair<Tensor, uint64_t>> streams_;
+  // Random streams: the state on the host, its copy on CUDA, what a replay takes.
+  struct Stream {
+    Tensor state, copy;
+    uint64_t total;
+  };
+  std::vector<Stream> streams_;
 };
 
 }  // namespace quernel

@@ -78,6 +78,7 @@ inline bool is_brief(const Step& step, double program_ns) {
 struct Program {
   std::vector<Step> steps;
   std::vector<Segment> segments;
+  Device device = Device::kCpu;  // of all of them
 
   // Estimated nanoseconds on one thread.
   double work_ns() const {

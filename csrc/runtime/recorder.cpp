@@ -81,6 +81,8 @@ void Recorder::note(const char* op, KernelRef kernel, const void* args, Work wor
   for (const Operand& operand : operands) {
     if (!operand.tensor->defined()) continue;
     const Tensor& t = *operand.tensor;
+    if (program_.steps.empty()) program_.device = t.device();
+    if (t.device() != program_.device) abandon("it computes on two devices");
     const int segment = segment_of(t);
     const Use use{operand.field, operand.access, segment, t.offset() - program_.segments[segment].origin,
                   static_cast<int64_t>(t.nbytes())};
@@ -95,11 +97,11 @@ void Recorder::note(const char* op, KernelRef kernel, const void* args, Work wor
   program_.steps.push_back(std::move(step));
 }
 
-uint64_t Recorder::reserve(const Tensor& state, uint64_t count) {
+uint64_t Recorder::reserve(const Tensor& state, const Tensor& copy, uint64_t count) {
   for (Stream& stream : streams_) {
     if (stream.state.same_as(state)) return std::exchange(stream.total, stream.total + count);
   }
-  streams_.push_back({state, count});
+  streams_.push_back({state, copy, count});
   return 0;
 }
 
@@ -180,10 +182,10 @@ std::shared_ptr<Plan> Recorder::finish(const std::vector<Tensor>& outputs) {
   return std::make_shared<Plan>(*this, outputs);
 }
 
-bool recording_reserve(const Tensor& state, uint64_t count, uint64_t* offset) {
+bool recording_reserve(const Tensor& state, const Tensor& copy, uint64_t count, uint64_t* offset) {
   if (Transaction* transaction = Transaction::current()) transaction->before_write(state);
   Recorder* recorder = Recorder::current();
-  if (recorder) *offset = recorder->reserve(state, count);
+  if (recorder) *offset = recorder->reserve(state, copy, count);
   return recorder != nullptr;
 }
 

@@ -39,7 +39,7 @@ class Recorder {
   void abandon(std::string reason);          // the first reason counts; ops go on eagerly
 
   // The op's offset in the stream of `state` relative to its base at the start of the call.
-  uint64_t reserve(const Tensor& state, uint64_t count);
+  uint64_t reserve(const Tensor& state, const Tensor& copy, uint64_t count);
   void note_grad_state(const Tensor& param, bool is_read);  // before has_grad is read or changed
   void add_constant(const Tensor& derived);
   bool is_constant(const Tensor& tensor) const;  // not computed by this recording, nor an argument
@@ -61,6 +61,7 @@ class Recorder {
   };
   struct Stream {
     Tensor state;
+    Tensor copy;  // on CUDA, undefined elsewhere
     uint64_t total;
   };
 
@@ -85,7 +86,7 @@ class Recorder {
 
 // If this thread records, gives the op's offset and returns true (see Generator::reserve). Keeps an open transaction
 // informed in either case.
-bool recording_reserve(const Tensor& state, uint64_t count, uint64_t* offset);
+bool recording_reserve(const Tensor& state, const Tensor& copy, uint64_t count, uint64_t* offset);
 
 // Reading and changing whether a leaf has a gradient, known to recordings and transactions.
 bool read_has_grad(const Tensor& param);

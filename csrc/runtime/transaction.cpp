@@ -1,7 +1,9 @@
 #include "runtime/transaction.h"
 
 #include <algorithm>
-#include <cstring>
+#include <utility>
+
+#include "core/allocator.h"
 
 namespace quernel {
 namespace {
@@ -35,7 +37,9 @@ void Transaction::save(const Tensor& tensor) {
   for (const Saved& s : saved_) {
     if (s.tensor.data() == tensor.data() && s.bytes.size() >= tensor.nbytes()) return;
   }
-  saved_.push_back({tensor, std::vector<std::byte>(tensor.data(), tensor.data() + tensor.nbytes())});
+  std::vector<std::byte> bytes(tensor.nbytes());
+  allocator(tensor.device()).download(bytes.data(), tensor.data(), bytes.size());
+  saved_.push_back({tensor, std::move(bytes)});
 }
 
 void Transaction::before_grad_change(const Tensor& param) {
@@ -47,7 +51,7 @@ void Transaction::before_grad_change(const Tensor& param) {
 
 void Transaction::rollback() {
   for (auto s = saved_.rbegin(); s != saved_.rend(); ++s) {
-    std::memcpy(s->tensor.data(), s->bytes.data(), s->bytes.size());
+    allocator(s->tensor.device()).upload(s->tensor.data(), s->bytes.data(), s->bytes.size());
     s->tensor.bump_version();
   }
   for (const SavedFlag& s : flags_) s.tensor.grad_slot().has_grad = s.has_grad;

@@ -12,7 +12,7 @@ class                     also is a            raised for
 `DTypeError`              TypeError            element types that an op does not take
 `StateError`              RuntimeError         the right call at the wrong time
 `UnsupportedError`        NotImplementedError  what does not exist (yet), or not on this machine
-`DeviceError`             UnsupportedError     devices that cannot be used, with the reason
+`DeviceError`             UnsupportedError     devices that cannot be used or differ, with the reason
 `CorruptFileError`        ArgumentError        damaged or foreign files
 ========================  ===================  =======================================================
 """
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from quernel._core import (
     ArgumentError,
+    DeviceError,
     DTypeError,
     OutOfRangeError,
     QuernelError,
@@ -28,10 +29,6 @@ from quernel._core import (
     StateError,
     UnsupportedError,
 )
-
-
-class DeviceError(UnsupportedError):
-    """The device does not exist or cannot be used here; the message says why."""
 
 
 class CorruptFileError(ArgumentError):

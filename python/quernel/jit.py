@@ -99,7 +99,7 @@ class Jitted(Generic[P, R]):
                 return again
         call = Call()
         args_, kwargs_ = call.take(args), call.take(kwargs)
-        call.key.append(is_grad_enabled())
+        call.key += (is_grad_enabled(), _core.default_device())
         variables = self._variables.add_to(call)
         with self._lock:
             if call.obstacle:

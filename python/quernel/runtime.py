@@ -67,23 +67,100 @@ def set_num_threads(n: int) -> None:
 
 
 def cuda_unavailable_reason() -> str:
-    """Why ``device="cuda"`` cannot be used here."""
-    return "this version of quernel has no CUDA kernels"
+    """Why ``device="cuda"`` cannot be used here; "" if it can. The first call loads the CUDA library."""
+    global _cuda_reason
+    if _cuda_reason is None:
+        try:
+            _core.load_cuda(_cuda_library())
+            _cuda_reason = ""
+        except DeviceError as error:
+            _cuda_reason = str(error).removeprefix("[cuda] ")
+    return _cuda_reason
+
+
+def is_cuda_available() -> bool:
+    """Whether ``device="cuda"`` can be used. Never raises; `cuda_unavailable_reason` says why not."""
+    return not cuda_unavailable_reason()
+
+
+_cuda_reason: str | None = None  # nobody has asked so far
+
+
+def _cuda_library() -> str:
+    """Where the CUDA library lies: QUERNEL_CUDA_LIBRARY, or in the package quernel_cuda13."""
+    import importlib.util
+    import os
+    from pathlib import Path
+
+    if path := os.environ.get("QUERNEL_CUDA_LIBRARY"):
+        return path
+    spec = importlib.util.find_spec("quernel_cuda13")
+    if spec is None or not spec.submodule_search_locations:
+        raise DeviceError("[cuda] the CUDA engine is not installed; pip install 'quernel[cuda13]'")
+    return str(Path(next(iter(spec.submodule_search_locations))) / "libquernel_cuda.so")
 
 
 def check_device(device: str) -> str:
-    """Returns the device to use; "auto" takes the best there is.
+    """Returns the device to use, "cpu" or "cuda"; "auto" takes the best there is, and logs why it is not CUDA.
 
     Raises:
         DeviceError: The device is unknown or cannot be used, with the reason.
     """
-    if device in ("cpu", "auto"):
-        return "cpu"
-    if device == "cuda" or device.startswith("cuda:"):
-        raise DeviceError(
-            f"[device] {device!r} cannot be used: {cuda_unavailable_reason()}; pass device='cpu' or 'auto'"
-        )
-    raise DeviceError(f"[device] unknown device {device!r}; there are 'cpu' and 'auto'")
+    if device == "cpu":
+        return device
+    if device not in ("auto", "cuda", "cuda:0"):
+        raise DeviceError(f"[device] unknown device {device!r}; there are 'cpu', 'cuda' and 'auto'")
+    reason = cuda_unavailable_reason()
+    if not reason:
+        return "cuda"
+    if device != "auto":
+        raise DeviceError(f"[device] {device!r} cannot be used: {reason}; pass device='cpu' or 'auto'")
+    import logging  # not at every start of a program
+
+    logging.getLogger("quernel.runtime").info("[device] 'auto' is the CPU: %s", reason)
+    return "cpu"
+
+
+def default_device() -> str:
+    """Where this thread makes tensors that come from no other tensor: "cpu", unless inside `device`."""
+    return _core.default_device()
+
+
+@contextmanager
+def device(name: str) -> Iterator[None]:
+    """Makes new tensors of this thread on a device: those from data, `zeros`, random numbers, new layers.
+
+    Args:
+        name: "cpu", "cuda" or "auto".
+
+    Raises:
+        DeviceError: The device is unknown or cannot be used, with the reason.
+
+    Example:
+        >>> with qn.runtime.device("auto"):
+        ...     x = qn.zeros((2, 3))
+    """
+    before = _core.default_device()
+    _core.set_default_device(check_device(name))
+    try:
+        yield
+    finally:
+        _core.set_default_device(before)
+
+
+def synchronize() -> None:
+    """Waits until everything launched on the CUDA device is done; for timing. Without CUDA there is nothing to wait for."""
+    _core.cuda_synchronize()
+
+
+def cuda_kernels() -> dict[str, bool]:
+    """Which kernels the CUDA engine has; an op without its kernel raises `DeviceError` there.
+
+    Raises:
+        DeviceError: CUDA cannot be used.
+    """
+    check_device("cuda")
+    return dict(_core.cuda_kernels())
 
 
 def config() -> dict[str, str]:
@@ -98,8 +175,15 @@ def config() -> dict[str, str]:
         "cpu": f"{_core.cpu_model()} ({_core.cpu_features()})",
         "isa": f"{active_isa()} ({levels})",
         "threads": f"{num_threads()} (default {threads}: {reason})",
-        "cuda": f"no: {cuda_unavailable_reason()}",
+        "cuda": _cuda_summary(),
     }
+
+
+def _cuda_summary() -> str:
+    if reason := cuda_unavailable_reason():
+        return f"no: {reason}"
+    missing = [name for name, there in cuda_kernels().items() if not there]
+    return _core.cuda_device() + (f"; no kernels for {', '.join(missing)}" if missing else "")
 
 
 def show_config() -> None:

@@ -55,7 +55,7 @@ class Call:
         return value
 
     def _argument(self, kind: str, native: _core.Tensor) -> Tensor:
-        self.key.append((kind, native.dtype, native.shape))
+        self.key.append((kind, native.dtype, native.shape, native.device))
         self.tensors.append(native)
         return Tensor(native)
 

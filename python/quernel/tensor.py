@@ -97,8 +97,8 @@ class Tensor:
 
     @property
     def device(self) -> str:
-        """Where the elements live: "cpu"."""
-        return "cpu"
+        """Where the elements live: "cpu" or "cuda"."""
+        return "cpu" if self._spec is not None else self._t.device
 
     @property
     def is_traced(self) -> bool:
@@ -180,7 +180,7 @@ class Tensor:
                 raise ShapeError(
                     f"[backward] a tensor of shape {self.shape} needs a gradient argument; only one element may go without"
                 )
-            weights = Tensor(_core.full(self.shape, 1.0, self.dtype))
+            weights = Tensor(_core.full(self.shape, 1.0, self.dtype, self.device))
         else:
             weights = ops.as_tensor(gradient).astype(self.dtype)
         autograd.backward(self, weights, retain_graph)
@@ -229,7 +229,7 @@ class Tensor:
         return self._t
 
     def numpy(self) -> NDArray[Any]:
-        """Returns a read-only view of the elements, without a copy; write with ``x[...] = value``.
+        """Returns a read-only view of the elements, on the CPU without a copy; write with ``x[...] = value``.
 
         The view stays valid, but an optimizer moves its parameters at its first step: take the view anew afterwards.
         """
@@ -254,7 +254,27 @@ class Tensor:
         return array.__dlpack__(stream=stream, max_version=max_version, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)
+        return (1, 0)  # elements that live on CUDA are exported from a copy
+
+    def to(self, device_or_dtype: str) -> Tensor:
+        """Returns this tensor on another device (``"cpu"``, ``"cuda"``, ``"auto"``), or of another dtype.
+
+        Gradients flow back. A tensor that is there already, or has that dtype, is returned as it is.
+
+        Raises:
+            DeviceError: The device cannot be used, with the reason.
+        """
+        if device_or_dtype in ("cpu", "auto") or device_or_dtype.startswith("cuda"):
+            return ops.to_device(self, device_or_dtype)
+        return self if device_or_dtype == self.dtype else ops.cast(self, device_or_dtype)
+
+    def cpu(self) -> Tensor:
+        """Returns this tensor on the CPU."""
+        return ops.to_device(self, "cpu")
+
+    def cuda(self) -> Tensor:
+        """Returns this tensor on the CUDA device."""
+        return ops.to_device(self, "cuda")
 
     def item(self) -> Number:
         """Returns the value of a tensor of one element as a Python number."""

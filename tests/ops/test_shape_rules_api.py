@@ -35,6 +35,7 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "logical_and": [((i(2, 3), f(3)), {})],
     "logical_or": [((i(2, 3), f(3) > 0.5), {})],
     "logical_not": [((i(2, 3),), {})],
+    "to_device": [((f(2, 3), "cpu"), {})],
     **{name: [((f(2, 3),), {}), ((i(4),), {})] for name in ("neg", "abs", "square", "relu", "clone", "sign")},
     **{name: [((f(2, 3),), {}), ((i(4),), {})] for name in ("floor", "ceil", "round", "isnan", "isinf", "isfinite")},
     **{

@@ -17,10 +17,12 @@ struct Range {
   int64_t end;
 };
 
-// What a kernel gets beside its arguments: scratch memory of the calling thread (64-byte aligned, contents undefined).
+// What a kernel gets beside its arguments: scratch memory of the calling thread, or of the stream on CUDA (64-byte
+// aligned, contents undefined).
 struct Ctx {
   void* scratch;
   int thread;
+  void* stream = nullptr;  // CUDA: where to launch
 };
 
 enum class StatusCode : int32_t {

@@ -71,7 +71,9 @@ class Frozen:
 
     def _use(self, graph: Graph) -> None:
         graph = optimize(keep_dense(graph, self._max_batch))
-        graph = replace(graph, weights={k: tensor(w.detach().numpy()) for k, w in graph.weights.items()})
+        graph = replace(
+            graph, weights={k: tensor(w.detach().numpy(), device=w.device) for k, w in graph.weights.items()}
+        )
         self._padded = independent_rows(graph)
         self._reset()
         self._graph, self._pending = graph, None

@@ -127,11 +127,11 @@ class _Gradients:
 
     def _take_input(self, i: int, gradient: Tensor) -> tuple[Tensor]:
         self._inputs[i] = gradient
-        return (zeros(()),)  # a sign for the joint node that it is reached
+        return (zeros((), device=gradient.device),)  # a sign for the joint node that it is reached
 
     def _take_output(self, i: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
         self._outputs[i] = gradient
-        return gradient, zeros(())
+        return gradient, zeros((), device=gradient.device)
 
     def _finish(self, sign: Tensor) -> Sequence[Tensor | None]:  # noqa: ARG002
         inputs, outputs = tuple(self._inputs), tuple(self._outputs)

@@ -81,7 +81,7 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
 
 def constant_(tensor: Tensor, value: float) -> Tensor:
     """Fills with one value."""
-    return _write(tensor, full(tensor.shape, value, tensor.dtype))
+    return _write(tensor, full(tensor.shape, value, tensor.dtype, device=tensor.device))
 
 
 def zeros_(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from quernel.nn.parameter import Parameter
 from quernel.nn.verbs import Verbs
 from quernel.ops.dtypes import FLOATING, INTEGER
 from quernel.ops.op import current_tracer
+from quernel.runtime import default_device
 from quernel.tensor import Tensor
 
 _Member = TypeVar("_Member")
@@ -107,8 +108,7 @@ class Module(Verbs, Hookable):
         if not isinstance(value, Tensor):
             if not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
                 return value
-            value = self._as_array(value)
-            value = ops.as_tensor(value)
+            value = ops.as_tensor(self._as_array(value)).to(self.device)
         dtype, wanted = value.dtype, self.dtype
         if dtype in (wanted, "bool") or (dtype not in FLOATING and self._has_integers()):
             return value
@@ -346,12 +346,22 @@ class Module(Verbs, Hookable):
                 return dtype
         return None
 
+    @property
+    def device(self) -> str:
+        """Where the first parameter lives; without parameters, where new tensors are made."""
+        for parameter in self._parameters.values():
+            return parameter.device
+        for child in self._modules.values():
+            if child.dtype is not None:
+                return child.device
+        return default_device()
+
     def to(self, *args: str, device: str | None = None, dtype: str | None = None) -> Self:
         """Moves parameters and buffers to a device or a floating-point dtype, in place; returns self.
 
         Args:
-            args: a device (``"cpu"``) or a dtype (``"float64"``), in any order.
-            device: ``"cpu"``; ``"cuda"`` raises with the reason if there is none.
+            args: a device (``"cpu"``, ``"cuda"``, ``"auto"``) or a dtype (``"float64"``), in any order.
+            device: ``"cuda"`` raises with the reason if there is none.
             dtype: ``"float32"`` or ``"float64"``.
 
         Example:

@@ -8,6 +8,7 @@ import numpy as np
 
 from quernel.errors import StateError
 from quernel.ops.create import tensor, zeros
+from quernel.runtime import default_device
 from quernel.tensor import Tensor
 
 
@@ -27,10 +28,11 @@ class Parameter(Tensor):
         True
     """
 
-    __slots__ = ("_future_dtype",)
+    __slots__ = ("_future_device", "_future_dtype")
 
     def __init__(self, data: Any = None, requires_grad: bool = True, dtype: str | None = None) -> None:
         self._future_dtype = dtype or "float32"
+        self._future_device = default_device()
         native = None
         if data is not None:
             native = tensor(data, dtype=dtype)._t
@@ -50,6 +52,12 @@ class Parameter(Tensor):
         """Element type, as NumPy names it."""
         native: Any = self._t  # every call of a module looks here
         return self._future_dtype if native is None else native.dtype
+
+    @property
+    def device(self) -> str:
+        """Where the elements live, or will once there are any."""
+        native: Any = self._t
+        return self._future_device if native is None else native.device
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,18 +81,18 @@ class Parameter(Tensor):
 
     def allocate(self, shape: tuple[int, ...]) -> None:
         """Gives an unsized parameter memory, all zeros."""
-        self._t = zeros(shape, self.dtype)._t
+        self._t = zeros(shape, self.dtype, device=self.device)._t
 
     def clear(self) -> None:
         """Makes it unsized again."""
-        self._future_dtype = self.dtype
+        self._future_dtype, self._future_device = self.dtype, self.device
         self._t = None  # type: ignore[assignment]
 
-    def become(self, dtype: str) -> None:
-        """Converts the values; a gradient is forgotten."""
-        if not self.is_unsized and self.dtype != dtype:
-            self._t = self.detach().astype(dtype)._t
-        self._future_dtype = dtype
+    def become(self, dtype: str, device: str) -> None:
+        """Converts the values and moves them to a device; a gradient is then forgotten."""
+        if not self.is_unsized and (self.dtype, self.device) != (dtype, device):
+            self._t = self.detach().astype(dtype).to(device)._t
+        self._future_dtype, self._future_device = dtype, device
 
     def _host(self, what: str) -> Any:
         _ = self.shape  # an unsized one has no values, and says so

@@ -12,6 +12,7 @@ from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.ops.op import set_tracer
 from quernel.random import default_generator
+from quernel.runtime import device
 from quernel.tensor import Tensor
 
 
@@ -55,7 +56,7 @@ class SizedByInput(Module):
         tracer = set_tracer(None)  # filling parameters is no part of what is being traced
         unsized = tuple(p for p in self._parameters.values() if p.is_unsized)
         try:
-            with no_grad():
+            with no_grad(), device(self.device):
                 self._build(channels)
         finally:
             set_tracer(tracer)

@@ -116,9 +116,9 @@ class SparseLinear(SizedByInput):
             keep = _norms(chosen.astype(np.float64), size) > 0
         layer = cls(None, outputs, linear.bias is not None, float(keep.mean()) if keep.size else 0.0, size)
         with no_grad():
-            layer.values.become(linear.weight.dtype)
+            layer.values.become(linear.weight.dtype, "cpu")
             if layer.bias is not None and linear.bias is not None:
-                layer.bias.become(linear.bias.dtype)
+                layer.bias.become(linear.bias.dtype, "cpu")
             layer._fill(inputs, keep)
             layer.values[...] = _blocks(weight, size)[keep] if size else weight[keep]
             if layer.bias is not None and linear.bias is not None:
@@ -133,7 +133,7 @@ class SparseLinear(SizedByInput):
         parameters = [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
         with no_grad():
             for parameter in parameters:
-                parameter.become(weight.dtype)
+                parameter.become(weight.dtype, "cpu")
             linear._fill(weight.shape[1])
             linear.weight[...] = weight
             if linear.bias is not None and self.bias is not None:

@@ -96,17 +96,19 @@ def move(module: Module, args: tuple[str, ...], device: str | None, dtype: str |
             dtype = arg
         else:
             device = arg
-    if device is not None:
-        check_device(device)
-    if dtype is None:
-        return
-    if dtype not in ("float32", "float64"):
+    place = None if device is None else check_device(device)
+    if dtype not in (None, "float32", "float64"):
         raise ArgumentError(f"[to] modules are float32 or float64, got {dtype!r}")
+    if dtype is None and all(t.device == place for t in (*module.parameters(), *module.buffers())):
+        return
     for owner in module.modules():
-        owner._float = dtype
+        owner._float = dtype or owner._float
         for parameter in owner._parameters.values():
-            parameter.become(dtype)
+            parameter.become(dtype or parameter.dtype, place or parameter.device)
         for name, buffer in owner._buffers.items():
-            if buffer is not None and buffer.dtype in ("float32", "float64"):
-                setattr(owner, name, buffer.detach().astype(dtype))
+            if buffer is None:
+                continue
+            kept = dtype if buffer.dtype in ("float32", "float64") else None
+            moved = buffer.detach().astype(kept or buffer.dtype).to(place or buffer.device)
+            setattr(owner, name, moved)
     native.moved()

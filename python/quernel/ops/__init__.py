@@ -54,6 +54,7 @@ from quernel.ops.elementwise import (
     prelu,
     remainder,
     sub,
+    to_device,
     where,
 )
 from quernel.ops.embedding import (
@@ -202,7 +203,7 @@ __all__ = [  # noqa: RUF022 - by file
     "dequantize", "qadd", "qavg_pool2d", "qconv2d", "qlinear", "qlookup", "qmax_pool2d", "qmean_hw",
     "quantize",
     "dropout", "normal", "uniform",
-    "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "tril", "triu",
+    "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "to_device", "tril", "triu",
     "all", "any", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var",
     "argmax", "argmin", "argsort", "sort", "topk",
     "cross_entropy", "focal_loss", "log_softmax", "nll_loss", "softmax",

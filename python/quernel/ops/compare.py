@@ -111,7 +111,7 @@ def isinf(x: TensorLike) -> Tensor:
     """Returns whether the elements are infinite, with either sign."""
     a = as_tensor(x)
     if a._t.dtype not in FLOATING:
-        return Tensor(_core.full(a._t.shape, 0.0, "bool"))
+        return Tensor(_core.full(a._t.shape, 0.0, "bool", a._t.device))
     return Tensor(_core.eq(_core.abs(a._t), math.inf))
 
 
@@ -125,7 +125,7 @@ def isfinite(x: TensorLike) -> Tensor:
     """
     a = as_tensor(x)
     if a._t.dtype not in FLOATING:
-        return Tensor(_core.full(a._t.shape, 1.0, "bool"))
+        return Tensor(_core.full(a._t.shape, 1.0, "bool", a._t.device))
     return Tensor(_core.lt(_core.abs(a._t), math.inf))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def tensor(
-    data: TensorLike, dtype: DTypeLike | None = None, requires_grad: bool = False, device: str = "cpu"
+    data: TensorLike, dtype: DTypeLike | None = None, requires_grad: bool = False, device: str | None = None
 ) -> Tensor:
     """Copies data into a new tensor.
 
@@ -30,7 +30,7 @@ def tensor(
         data: Numbers, nested lists, NumPy arrays, tensors, anything with ``__array__`` or ``__dlpack__``.
         dtype: The new tensor's dtype; by default that of the data, float32 for Python floats.
         requires_grad: Whether `Tensor.backward` computes a gradient for it.
-        device: "cpu" or "auto".
+        device: "cpu", "cuda" or "auto"; by default that of a tensor given, else `quernel.runtime.default_device`.
 
     Raises:
         DTypeError: A dtype that tensors do not have (float16, complex, strings, …), or a gradient for integers.
@@ -40,16 +40,18 @@ def tensor(
         >>> qn.tensor([[1, 2], [3, 4]], dtype="float32").shape
         (2, 2)
     """
-    check_device(device)
+    place = None if device is None else check_device(device)
     native = data.detach()._host("qn.tensor(tensor)") if isinstance(data, Tensor) else None
     if native is None:
         array = _array(data, dtype)
         recording.host_read("array constant")
-        native = _core.from_numpy(array, True)
+        native = _core.from_numpy(array, True, place)
     elif dtype is not None and dtype_name(dtype) != native.dtype:
         native = _core.cast(native, dtype_name(dtype))
     else:
         native = _core.copy(native)
+    if place is not None and native.device != place:
+        native = _core.to_device(native, place)
     if requires_grad and native.dtype not in FLOATING:
         raise DTypeError(
             f"[tensor] only floating tensors have gradients, this one is {native.dtype}; pass dtype='float32'"
@@ -99,8 +101,9 @@ def full(
     fill_value: bool | float,
     dtype: DTypeLike = "float32",
     requires_grad: bool = False,
+    device: str | None = None,
 ) -> Tensor:
-    """Returns a new tensor with all elements equal to ``fill_value``.
+    """Returns a new tensor with all elements equal to ``fill_value``, by default on `quernel.runtime.default_device`.
 
     Example:
         >>> qn.full((2,), 0.5)
@@ -111,25 +114,42 @@ def full(
         raise DTypeError(f"[full] dtype is {dtype!r}; a shape is one argument, such as (2, 3)")
     if not isinstance(fill_value, SupportsFloat):
         raise DTypeError(f"[full] fill_value is a number, got {fill_value!r}")
-    return Tensor(_core.full(sizes, fill_value, dtype_name(dtype)), requires_grad or None)
+    place = None if device is None else check_device(device)
+    return Tensor(_core.full(sizes, fill_value, dtype_name(dtype), place), requires_grad or None)
 
 
-def zeros(shape: int | Sequence[int], dtype: DTypeLike = "float32", requires_grad: bool = False) -> Tensor:
+def zeros(
+    shape: int | Sequence[int],
+    dtype: DTypeLike = "float32",
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """Returns a new tensor of zeros."""
-    return full(shape, 0, dtype, requires_grad)
+    return full(shape, 0, dtype, requires_grad, device)
 
 
-def ones(shape: int | Sequence[int], dtype: DTypeLike = "float32", requires_grad: bool = False) -> Tensor:
+def ones(
+    shape: int | Sequence[int],
+    dtype: DTypeLike = "float32",
+    requires_grad: bool = False,
+    device: str | None = None,
+) -> Tensor:
     """Returns a new tensor of ones."""
-    return full(shape, 1, dtype, requires_grad)
+    return full(shape, 1, dtype, requires_grad, device)
 
 
 def zeros_like(x: Tensor) -> Tensor:
-    """Returns zeros of x's shape and dtype."""
-    return full(x.shape, 0, x.dtype)
+    """Returns zeros of x's shape and dtype, on its device."""
+    return full(x.shape, 0, x.dtype, device=x.device)
 
 
-def arange(start: float, end: float | None = None, step: float = 1, dtype: DTypeLike | None = None) -> Tensor:
+def arange(
+    start: float,
+    end: float | None = None,
+    step: float = 1,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+) -> Tensor:
     """Returns ``start, start + step, …`` up to, but without, ``end``; with one number, ``0, 1, …`` up to that.
 
     Whole numbers give int64, others float32, unless ``dtype`` says otherwise.
@@ -146,20 +166,21 @@ def arange(start: float, end: float | None = None, step: float = 1, dtype: DType
     whole = all(isinstance(n, int | np.integer) for n in (start, end, step))
     name = ("int64" if whole else "float32") if dtype is None else dtype_name(dtype)
     if name == "bfloat16":
-        return tensor(np.arange(start, end, step), name)
+        return tensor(np.arange(start, end, step), name, device=device)
+    place = None if device is None else check_device(device)
     if whole:
         made = _core.iota(
-            "int64", len(range(int(start), int(end), int(step))), 0.0, 0.0, int(start), int(step)
+            "int64", len(range(int(start), int(end), int(step))), 0.0, 0.0, int(start), int(step), place
         )
     else:
         count = max(0, math.ceil((end - start) / step))
-        made = _core.iota("float64", count, start, (start + step) - start, 0, 0)  # as NumPy rounds it
+        made = _core.iota("float64", count, start, (start + step) - start, 0, 0, place)  # as NumPy rounds it
     return Tensor(made if made.dtype == name else _core.cast(made, name))
 
 
 def ones_like(x: Tensor) -> Tensor:
-    """Returns ones of x's shape and dtype."""
-    return full(x.shape, 1, x.dtype)
+    """Returns ones of x's shape and dtype, on its device."""
+    return full(x.shape, 1, x.dtype, device=x.device)
 
 
 def _array(data: Any, dtype: DTypeLike | None) -> NDArray[Any]:

@@ -25,6 +25,7 @@ from quernel.ops.shapes import (
     spec_of,
 )
 from quernel.ops.unary import log, neg
+from quernel.runtime import check_device
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -327,3 +328,25 @@ def clone(x: TensorLike) -> Tensor:
     """Returns a copy in memory of its own; gradients pass through."""
     a = as_tensor(x)
     return attach(_core.copy(a._t), (a,), lambda g: (g,))
+
+
+def _to_device_rule(x: Operand, device: str) -> Spec:  # noqa: ARG001
+    return same(x)
+
+
+@op(shape=_to_device_rule)
+def to_device(x: TensorLike, device: str) -> Tensor:
+    """Returns ``x`` on a device, gradients flow back; a tensor that is there already as it is.
+
+    Args:
+        x: A tensor, or data for one.
+        device: "cpu", "cuda" or "auto".
+
+    Raises:
+        DeviceError: The device is unknown or cannot be used, with the reason.
+    """
+    a, place = as_tensor(x), check_device(device)
+    if a.device == place:
+        return a
+    home = a.device
+    return attach(_core.to_device(a._t, place), (a,), lambda g: (Tensor(_core.to_device(g._t, home)),))

@@ -219,7 +219,7 @@ def _spread(t: _core.Tensor, shape: Shape, onto: _core.Tensor | None = None) -> 
     """The transpose of `_cut`: in a tensor of zeros, or in place of the first elements of `onto`."""
     if t.shape == shape:
         return t
-    whole = _core.full(shape, 0.0, t.dtype) if onto is None else _core.copy(onto)
+    whole = _core.full(shape, 0.0, t.dtype, t.device) if onto is None else _core.copy(onto)
     _core.assign_slice_(whole, [0] * len(shape), [1] * len(shape), t.shape, t)
     return whole
 
@@ -414,5 +414,5 @@ def one_hot(x: TensorLike, num_classes: int = -1) -> Tensor:
             raise ArgumentError("[one_hot] no indices tell no number of classes; pass num_classes")
         num_classes = int(i._host("one_hot without num_classes").numpy().max()) + 1
     shape = _one_hot_rule(i, num_classes).shape
-    ones = _core.full((i.size, 1, 1), 1, "int64")
+    ones = _core.full((i.size, 1, 1), 1, "int64", i._t.device)
     return Tensor(_core.scatter_add("one_hot", 0, False, None, i._t, ones, num_classes).reshape(shape))

@@ -80,13 +80,13 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
 
 def _slice(a: Tensor, box: Box) -> Tensor:
-    before, dtype = a._t.shape, a._t.dtype
+    before, dtype, device = a._t.shape, a._t.dtype, a._t.device
     taken = a._t if box.is_all else _core.slice(a._t, box.starts, box.steps, box.sizes)
 
     def backward(g: Tensor) -> Gradients:
         if box.is_all:
             return (Tensor(g._t.reshape(before)),)
-        spread = _core.full(before, 0.0, dtype)
+        spread = _core.full(before, 0.0, dtype, device)
         _core.assign_slice_(spread, box.starts, box.steps, box.sizes, g._t.reshape(box.sizes))
         return (Tensor(spread),)
 
@@ -157,6 +157,8 @@ def _assignable(x: Tensor, value: TensorLike) -> Tensor:
     if x._t.readonly:
         raise StateError("[setitem] this tensor borrows a read-only array; write to x.clone()")
     source = as_tensor(value)
+    if source.device != x.device:
+        source = Tensor(_core.to_device(source._t, x.device))
     if (
         x.dtype != source.dtype
         and promote_types(x.dtype, source.dtype) != x.dtype
@@ -249,8 +251,9 @@ def nonzero(x: TensorLike, as_tuple: bool = False) -> Tensor | tuple[Tensor, ...
     a = as_tensor(x)
     where_ = np.argwhere(mask_values("nonzero", a))
     if not as_tuple:
-        return Tensor(_core.from_numpy(where_, True))
-    return tuple(Tensor(_core.from_numpy(np.ascontiguousarray(column), True)) for column in where_.T)
+        return Tensor(_core.from_numpy(where_, True, a.device))
+    columns = [np.ascontiguousarray(column) for column in where_.T]
+    return tuple(Tensor(_core.from_numpy(column, True, a.device)) for column in columns)
 
 
 def _mask_operand(name: str, x: Tensor, mask: TensorLike) -> Tensor:

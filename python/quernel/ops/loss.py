@@ -154,7 +154,7 @@ def _target_slope(kind: str, x: Tensor, t: Tensor, w: Tensor | None, a: float, b
         return mul(exp(t), add(sub(t, x), 1.0))
     # The others are linear in t: their slope is what they are at 1 less what they are at 0.
     ends = [
-        Tensor(_core.loss(kind, x._t, _core.full(t.shape, value, t.dtype), native(w), a, b))
+        Tensor(_core.loss(kind, x._t, _core.full(t.shape, value, t.dtype, x.device), native(w), a, b))
         for value in (1.0, 0.0)
     ]
     return sub(*ends)

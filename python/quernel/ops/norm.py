@@ -129,7 +129,7 @@ def _average(
     rows: int,
 ) -> None:
     """Moves the running statistics by 1 / batches of the way to those of this batch."""
-    batch_mean, batch_var = (_core.full(mean.shape, 0.0, mean.dtype) for _ in range(2))
+    batch_mean, batch_var = (_core.full(mean.shape, 0.0, mean.dtype, mean.device) for _ in range(2))
     _core.batch_norm_update_(mean, var, batch_mean, batch_var, 1.0, rows)  # which makes the variance unbiased
     _core.copy_into_(batches, _core.add(batches, 1.0))
     for running, batch in ((running_mean, batch_mean), (running_var, batch_var)):

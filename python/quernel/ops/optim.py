@@ -16,19 +16,19 @@ from quernel import _core
 Native = _core.Tensor
 
 
-def zeros(size: int, dtype: str) -> Native:
+def zeros(size: int, dtype: str, device: str) -> Native:
     """A flat segment of zeros."""
-    return _core.full([size], 0, dtype)
+    return _core.full([size], 0, dtype, device)
 
 
-def from_values(values: NDArray[np.generic] | Sequence[float], dtype: str) -> Native:
+def from_values(values: NDArray[np.generic] | Sequence[float], dtype: str, device: str) -> Native:
     """A flat segment with these values."""
-    return _core.from_numpy(np.asarray(values, dtype).reshape(-1), True)
+    return _core.from_numpy(np.asarray(values, dtype).reshape(-1), True, device)
 
 
 def copy_into(target: Native, values: NDArray[np.generic] | Sequence[float]) -> None:
     """Replaces the values of a segment."""
-    _core.copy_into_(target, from_values(values, target.dtype))
+    _core.copy_into_(target, from_values(values, target.dtype, target.device))
 
 
 def copy(tensor: Native) -> Native:

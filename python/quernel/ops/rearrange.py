@@ -200,8 +200,8 @@ def _triangle(name: str, x: TensorLike, diagonal: int) -> Tensor:
     a = as_tensor(x)
     if a.ndim < 2:
         raise ShapeError(f"[{name}] expects at least two dimensions, got shape {a.shape}")
-    rows = reshape(add(arange(a.shape[-2]), operator.index(diagonal)), (a.shape[-2], 1))
-    kept = (le if name == "tril" else ge)(arange(a.shape[-1]), rows)
+    rows = reshape(add(arange(a.shape[-2], device=a.device), operator.index(diagonal)), (a.shape[-2], 1))
+    kept = (le if name == "tril" else ge)(arange(a.shape[-1], device=a.device), rows)
     return where(kept, a, False if a.dtype == "bool" else 0)
 
 

@@ -245,7 +245,7 @@ def any(x: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
     a = cast(as_tensor(x), "bool")
     axes, _, out = _shapes("any", a._t.shape, dim, keepdim)
     if 0 in [a._t.shape[i] for i in axes]:
-        return Tensor(_core.full(out, 0.0, "bool"))
+        return Tensor(_core.full(out, 0.0, "bool", a._t.device))
     return Tensor(_core.max(a._t, axes).reshape(out))
 
 
@@ -275,7 +275,7 @@ def logsumexp(x: TensorLike, dim: Dims = None, keepdim: bool = False) -> Tensor:
     check_floating("logsumexp", "x", a._t.dtype)
     axes, kept, out = _shapes("logsumexp", a._t.shape, dim, keepdim)
     if 0 in [a._t.shape[i] for i in axes]:
-        y = _core.full(kept, -math.inf, a._t.dtype)
+        y = _core.full(kept, -math.inf, a._t.dtype, a._t.device)
     else:
         top = _core.max(a._t, axes).reshape(kept)
         top = _core.where(_core.eq(_core.abs(top), math.inf), 0.0, top)  # inf - inf would be NaN

@@ -91,7 +91,7 @@ def _ranked(name: str, x: TensorLike, k: int | None, dim: int, largest: bool) ->
     shape = a._t.shape
     at, out = _cut(name, shape, k, dim)
     if not shape:
-        return a, Tensor(_core.full((), 0.0, "int64"))
+        return a, Tensor(_core.full((), 0.0, "int64", a._t.device))
     swap = list(range(len(shape)))
     swap[at], swap[-1] = swap[-1], swap[at]
     last = at == len(shape) - 1

@@ -295,7 +295,7 @@ def focal_loss(
     if alpha is not None:
         factors = cast(as_tensor(alpha), a._t.dtype)
         if factors.shape == a.shape[-1:]:
-            is_label = eq(unsqueeze(target, -1), arange(a.shape[-1]))
+            is_label = eq(unsqueeze(target, -1), arange(a.shape[-1], device=a.device))
             factors = sum(where(is_label, factors, 0.0), -1)
         elif factors.shape:
             raise ShapeError(

@@ -232,7 +232,7 @@ def item_of(name: str, item: Any) -> Any:
 
 def _true_positions(name: str, mask: Tensor) -> Tensor:
     """Where a mask holds, in row-major order, counted over all its dimensions."""
-    return Tensor(_core.from_numpy(np.flatnonzero(mask_values(name, mask)), True))
+    return Tensor(_core.from_numpy(np.flatnonzero(mask_values(name, mask)), True, mask.device))
 
 
 def mask_values(name: str, mask: Tensor) -> np.ndarray[Any, Any]:

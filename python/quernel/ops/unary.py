@@ -52,7 +52,7 @@ def square(x: TensorLike) -> Tensor:
 
 def _flat(g: Tensor) -> tuple[Tensor]:
     """The gradient of a function that is constant between its jumps."""
-    return (Tensor(_core.full(g._t.shape, 0.0, g._t.dtype)),)
+    return (Tensor(_core.full(g._t.shape, 0.0, g._t.dtype, g._t.device)),)
 
 
 @op(shape=same)

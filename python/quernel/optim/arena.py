@@ -31,19 +31,19 @@ class Place:
 
 
 class Arena:
-    """Parameters of one dtype that were moved together."""
+    """Parameters of one dtype and device that were moved together."""
 
     def __init__(self, params: Sequence[Native]) -> None:
         """Moves parameters, all of which have gradients, and their gradients, in this order."""
-        dtype = params[0].dtype
+        dtype, device = params[0].dtype, params[0].device
         line = _LINE // (params[0].nbytes // params[0].size) if params[0].size else 1
         self.places: dict[int, Place] = {}
         end = 0
         for position, param in enumerate(params):
             begin, end = end, end + -(-param.size // line) * line
             self.places[param.identity] = Place(position, begin, end)
-        self.params = native.zeros(end, dtype)
-        self.grads = native.zeros(end, dtype)
+        self.params = native.zeros(end, dtype, device)
+        self.grads = native.zeros(end, dtype, device)
         for param in params:
             begin = self.places[param.identity].begin
             param.rehome(self.params, begin)

@@ -47,9 +47,10 @@ class EMA:
                 raise ArgumentError(f"[EMA] averages float32 and float64 tensors, got {p!r}")
         self.parameters: list[Tensor] = given
         self._averages: dict[int, native.Native] = {}
-        self._hyper = native.from_values([0.0, float(warmup)], "float64")
+        device = given[0].device if given else "cpu"
+        self._hyper = native.from_values([0.0, float(warmup)], "float64", device)
         self.decay = decay
-        self._step = native.from_values([0], "int64")
+        self._step = native.from_values([0], "int64", device)
         self._join()
 
     @property

@@ -74,7 +74,7 @@ class ParamGroup(MutableMapping[str, Any]):
         self._checks = checks
         self._constants = constants
         self._values = {name: self.checked(name, value) for name, value in values.items()}
-        self.hyper = native.from_values(self._packed(), "float64")
+        self._hyper: dict[str, native.Native] = {}  # by device
 
     def checked(self, name: str, value: Any) -> Any:
         """`value` as this group would store it.
@@ -91,6 +91,17 @@ class ParamGroup(MutableMapping[str, Any]):
             value = self._values[name]
             packed.extend(value if isinstance(value, tuple) else [float(value)])
         return [*packed, *self._constants]
+
+    def hyper(self, device: str) -> native.Native:
+        """What updates on that device read."""
+        if device not in self._hyper:
+            self._hyper[device] = native.from_values(self._packed(), "float64", device)
+
+            def undo() -> None:  # it may hold what the step that fails has set
+                del self._hyper[device]
+
+            recording.on_rollback(undo)
+        return self._hyper[device]
 
     def peek(self, name: str) -> Any:
         """A hyper-parameter, for what must not tie a plan to its value."""
@@ -122,7 +133,8 @@ class ParamGroup(MutableMapping[str, Any]):
         self._values[name] = checked
         recording.on_rollback(undo)
         if name in self._checks:
-            native.copy_into(self.hyper, self._packed())
+            for hyper in self._hyper.values():
+                native.copy_into(hyper, self._packed())
         recording.host_write(f"{self._owner}.{name}")
 
     def __delitem__(self, name: str) -> None:

@@ -168,7 +168,7 @@ class Optimizer:
     def _update(self, group: ParamGroup, run: Run) -> None:
         needed = self._state_names(group)
         states = [run.state[name] if name in needed else None for name in self._states]
-        native.UPDATES[self._name](run.param, run.grad, states, group.hyper, run.step)
+        native.UPDATES[self._name](run.param, run.grad, states, group.hyper(run.param.device), run.step)
 
     def _state_names(self, group: ParamGroup) -> tuple[str, ...]:  # noqa: ARG002
         """What an update of this group needs besides parameters and gradients."""
@@ -229,11 +229,11 @@ class Optimizer:
         self._remember_layout()
         group.unplaced = [p for p in group.unplaced if not any(p is q for q in new)]
         by_arena: dict[Arena, list[Tensor]] = {}
-        homeless: dict[str, list[Tensor]] = {}
+        homeless: dict[tuple[str, str], list[Tensor]] = {}
         for p in new:
             arena = find(p._t)
             if arena is None:
-                homeless.setdefault(p.dtype, []).append(p)
+                homeless.setdefault((p.dtype, p.device), []).append(p)
             else:
                 by_arena.setdefault(arena, []).append(p)
         by_arena |= {Arena([p._t for p in alike]): alike for alike in homeless.values()}

@@ -58,7 +58,7 @@ class Segment:
         self._natives = [p._t for p in self.tensors]
         places = [arena.places[t.identity] for t in self._natives]
         self.begin, size = places[0].begin, places[-1].end - places[0].begin
-        self.state = [native.zeros(size, arena.params.dtype) for _ in names]
+        self.state = [native.zeros(size, arena.params.dtype, arena.params.device) for _ in names]
         gaps = [place.position - i for i, place in enumerate(places)]  # constant among neighbours
         parts = groupby(zip(gaps, self._natives, strict=True), lambda pair: pair[0])
         self.runs = [self._run([t for _, t in part], 0) for _, part in parts]
@@ -74,7 +74,7 @@ class Segment:
                 name: native.view(state, begin - self.begin, end - begin)
                 for name, state in zip(self.names, self.state, strict=True)
             },
-            native.from_values([step], "int64"),
+            native.from_values([step], "int64", self.arena.params.device),
         )
 
     def split(self, run: Run, has_grad: Sequence[bool]) -> list[Run]:

@@ -34,7 +34,7 @@ def compile(
     run_eagerly: bool,
 ) -> None:
     """See `Module.compile`."""
-    check_device(device)
+    place = check_device(device)
     if precision not in _PRECISIONS:
         raise ArgumentError(f"[compile] unknown precision {precision!r}{suggestion(precision, _PRECISIONS)}")
     have, (wanted, products) = net.dtype, _PRECISIONS[precision]
@@ -53,6 +53,7 @@ def compile(
     recipe = Recipe(resolved(loss), loss_weights, metrics, weighted_metrics)
     clipping = Clipping(_limit("clip_norm", clip_norm), _limit("clip_value", clip_value))
     chosen = _optimizer(net, optimizer)
+    net.to(place)
     for layer in layers:
         if layer.precision != products:
             layer.precision = products

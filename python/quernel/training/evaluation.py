@@ -11,6 +11,7 @@ from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.jit import jit
 from quernel.nn.module import Module
+from quernel.runtime import device
 from quernel.tensor import Tensor
 from quernel.training.checked import checked_samples
 from quernel.training.loop import EVALUATION_BATCH
@@ -88,7 +89,8 @@ def _predicted(net: Module, verb: str, batches: Iterable[Samples]) -> Any:
         parts = []
         for batch in batches:
             inputs, named = batch.arguments
-            parts.append(step(*inputs, **named) if len(batch) else net(*inputs, **named))
+            with device(net.device):
+                parts.append(step(*inputs, **named) if len(batch) else net(*inputs, **named))
             _check_outputs(verb, parts[0])
     return _joined(parts)
 

@@ -15,6 +15,7 @@ from quernel.jit import jit
 from quernel.nn.module import Module
 from quernel.ops import as_tensor
 from quernel.optim import Optimizer
+from quernel.runtime import device
 from quernel.tensor import Tensor
 from quernel.training.checks import threshold_of
 from quernel.training.objective import Heads, Logs, Recipe, bind
@@ -134,7 +135,8 @@ class Trainer:
             how: tuple[Any, ...] = ()
             if len(group) > 1:
                 how = np.array(share, self.net.dtype or "float32"), i == 0, i == len(group) - 1
-            values, measured = self.train_step(*batch.arguments, batch.targets, batch.weights, *how)
+            with device(self.net.device):  # where the arrays of the batch go
+                values, measured = self.train_step(*batch.arguments, batch.targets, batch.weights, *how)
             for name, value in zip(logs, values, strict=True):
                 logs[name] += float(value.item()) * share  # a share of 1 changes no bit
             outputs.append(measured)
@@ -145,7 +147,8 @@ class Trainer:
         mean, heads = Mean(), self.heads
         heads.reset()
         for batch in batches:
-            values, measured = self.bound.test_step(*batch.arguments, batch.targets, batch.weights)
+            with device(self.net.device):
+                values, measured = self.bound.test_step(*batch.arguments, batch.targets, batch.weights)
             losses = {name: float(value.item()) for name, value in zip(heads.loss_names, values, strict=True)}
             mean.add(len(batch), losses)
             heads.update(measured, batch.targets, batch.weights)

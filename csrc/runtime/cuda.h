@@ -1,0 +1,17 @@
+// The CUDA device: its library, loaded on demand, its memory, and running kernels there.
+#pragma once
+#include <string>
+
+#include "runtime/cuda_library.h"
+
+namespace quernel {
+
+// Loads the library at `path`, once; throws DeviceError with the reason if it cannot be used.
+void load_cuda(const std::string& path);
+const CudaLibrary* cuda_library();  // null until it is loaded
+
+// Runs a kernel of its table on the stream. Refusals come back as a status; throws StateError where the device fails.
+Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const void* args, int64_t items);
+void synchronize_cuda();
+
+}  // namespace quernel
