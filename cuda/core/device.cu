@@ -1,0 +1,87 @@
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/device.h"
+
+namespace quernel::cuda {
+
+extern const bool kEmulated = false;
+
+namespace {
+
+cudaStream_t stream = nullptr;
+
+const char* text_of(cudaError_t code) { return code == cudaSuccess ? nullptr : cudaGetErrorString(code); }
+
+// Reports an error at the launch that caused it, at the cost of waiting for each.
+bool synchronizes() {
+  static const bool chosen = std::getenv("QUERNEL_CUDA_SYNC") != nullptr;
+  return chosen;
+}
+
+}  // namespace
+
+const char* device_open() {
+  if (stream) return nullptr;
+  int count = 0;
+  if (const char* failed = text_of(cudaGetDeviceCount(&count))) {
+    cudaGetLastError();
+    return failed;
+  }
+  if (count == 0) return "there is no CUDA device";
+  cudaDeviceProp properties;
+  if (const char* failed = text_of(cudaGetDeviceProperties(&properties, 0))) return failed;
+  if (properties.major * 10 + properties.minor < 75) return "the GPU is too old: compute capability 7.5 is needed";
+  return text_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+}
+
+const char* device_describe(char* text, size_t size) {
+  cudaDeviceProp properties;
+  int driver = 0;
+  if (const char* failed = text_of(cudaGetDeviceProperties(&properties, 0))) return failed;
+  if (const char* failed = text_of(cudaDriverGetVersion(&driver))) return failed;
+  std::snprintf(text, size, "%s (sm_%d%d, %zu MiB, driver for CUDA %d.%d)", properties.name, properties.major,
+                properties.minor, properties.totalGlobalMem >> 20, driver / 1000, driver % 1000 / 10);
+  return nullptr;
+}
+
+const char* device_allocate(void** data, size_t nbytes) {
+  const cudaError_t code = cudaMalloc(data, nbytes);
+  if (code != cudaSuccess) cudaGetLastError();  // the engine stays usable
+  return text_of(code);
+}
+
+void device_release(void* data, size_t) { cudaFree(data); }
+
+const char* device_upload(void* device, const void* host, size_t nbytes) {
+  if (nbytes == 0) return nullptr;
+  if (const char* failed = text_of(cudaMemcpyAsync(device, host, nbytes, cudaMemcpyHostToDevice, stream)))
+    return failed;
+  return text_of(cudaStreamSynchronize(stream));
+}
+
+const char* device_download(void* host, const void* device, size_t nbytes) {
+  if (nbytes == 0) return nullptr;
+  if (const char* failed = text_of(cudaMemcpyAsync(host, device, nbytes, cudaMemcpyDeviceToHost, stream)))
+    return failed;
+  return text_of(cudaStreamSynchronize(stream));
+}
+
+const char* device_copy(void* to, const void* from, size_t nbytes) {
+  return nbytes == 0 ? nullptr : text_of(cudaMemcpyAsync(to, from, nbytes, cudaMemcpyDeviceToDevice, stream));
+}
+
+const char* device_synchronize() { return text_of(cudaStreamSynchronize(stream)); }
+
+void* device_stream() { return stream; }
+
+const char* device_launch_error() {
+  if (synchronizes()) {
+    if (const char* failed = device_synchronize()) return failed;
+  }
+  return text_of(cudaGetLastError());
+}
+
+}  // namespace quernel::cuda

@@ -1,0 +1,21 @@
+// What the driver needs of the device, real (device.cu) or emulated (device_emulated.cpp). Functions return null, or a
+// message that says what failed.
+#pragma once
+#include <cstddef>
+
+namespace quernel::cuda {
+
+extern const bool kEmulated;
+
+const char* device_open();
+const char* device_describe(char* text, size_t size);
+const char* device_allocate(void** data, size_t nbytes);
+void device_release(void* data, size_t nbytes);
+const char* device_upload(void* device, const void* host, size_t nbytes);
+const char* device_download(void* host, const void* device, size_t nbytes);
+const char* device_copy(void* to, const void* from, size_t nbytes);
+const char* device_synchronize();
+void* device_stream();
+const char* device_launch_error();
+
+}  // namespace quernel::cuda

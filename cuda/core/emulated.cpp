@@ -1,0 +1,262 @@
+#include "core/emulated.h"
+
+#include <setjmp.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <cstdlib>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+// Fibers are begun by ucontext and switched by _setjmp and _longjmp, which make no system calls. They are kept: one
+// runs a thread of a block to its end and waits to be given another. A deadlocked block leaves its fibers in the middle
+// of something, so they are begun anew.
+
+namespace quernel::emulated {
+namespace {
+
+constexpr size_t kStackBytes = 256 << 10;
+constexpr int kWarp = 32;
+constexpr int kMostThreads = 1024;
+
+enum class State { kIdle, kReady, kAtBlock, kAtWarp };
+
+struct Fiber {
+  ucontext_t start;
+  jmp_buf place;
+  std::byte* stack = nullptr;
+  bool begun = false;
+  State state = State::kIdle;
+  unsigned mask = 0;  // of the warp barrier it waits at
+};
+
+enum class Schedule { kForward, kReverse, kRandom, kGreedy, kGreedyReverse };
+
+struct Engine {
+  std::vector<std::unique_ptr<Fiber>> fibers;
+  jmp_buf scheduler;
+  ucontext_t main;
+  int current = 0, threads = 0, live = 0, at_block = 0;
+  void (*body)(void*) = nullptr;
+  void* context = nullptr;
+  uint64_t slots[kMostThreads] = {};
+  std::vector<std::byte> shared;
+  unsigned seed = 1;
+  const char* error = nullptr;
+};
+Engine engine;
+
+Schedule schedule() {
+  static const Schedule chosen = [] {
+    const char* text = std::getenv("QUERNEL_CUDA_SCHEDULE");
+    const std::string_view name = text ? text : "";
+    if (name == "reverse") return Schedule::kReverse;
+    if (name == "random") return Schedule::kRandom;
+    if (name == "greedy") return Schedule::kGreedy;
+    if (name == "greedy-reverse") return Schedule::kGreedyReverse;
+    return Schedule::kForward;
+  }();
+  return chosen;
+}
+
+bool backwards() { return schedule() == Schedule::kReverse || schedule() == Schedule::kGreedyReverse; }
+
+dim3 index_of(int thread) {
+  const auto t = static_cast<unsigned>(thread);
+  return {t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y)};
+}
+
+void release_block() {
+  if (engine.at_block < engine.live || engine.live == 0) return;
+  for (int t = 0; t < engine.threads; ++t) {
+    if (engine.fibers[t]->state == State::kAtBlock) engine.fibers[t]->state = State::kReady;
+  }
+  engine.at_block = 0;
+}
+
+// Lets a warp go on once all lanes of the mask that still run have come to the barrier.
+void release_warp(int thread) {
+  const int first = thread / kWarp * kWarp;
+  const unsigned mask = engine.fibers[thread]->mask;
+  const auto among = [&](int t) { return t < engine.threads && (mask >> (t - first) & 1); };
+  for (int t = first; t < first + kWarp; ++t) {
+    if (!among(t) || engine.fibers[t]->state == State::kIdle) continue;
+    if (engine.fibers[t]->state != State::kAtWarp || engine.fibers[t]->mask != mask) return;
+  }
+  for (int t = first; t < first + kWarp; ++t) {
+    if (among(t) && engine.fibers[t]->state == State::kAtWarp) engine.fibers[t]->state = State::kReady;
+  }
+}
+
+void to_scheduler() {
+  if (_setjmp(engine.fibers[engine.current]->place) == 0) _longjmp(engine.scheduler, 1);
+}
+
+void finish_thread(int thread) {
+  engine.fibers[thread]->state = State::kIdle;
+  --engine.live;
+  release_block();
+  for (int t = thread / kWarp * kWarp; t < engine.threads && t < thread / kWarp * kWarp + kWarp; ++t) {
+    if (engine.fibers[t]->state == State::kAtWarp) release_warp(t);
+  }
+}
+
+void fiber_main() {
+  for (;;) {
+    engine.body(engine.context);
+    finish_thread(engine.current);
+    to_scheduler();
+  }
+}
+
+void resume(int thread) {
+  engine.current = thread;
+  threadIdx = index_of(thread);
+  Fiber& fiber = *engine.fibers[thread];
+  if (_setjmp(engine.scheduler) != 0) return;
+  if (fiber.begun) _longjmp(fiber.place, 1);
+  fiber.begun = true;
+  getcontext(&fiber.start);
+  fiber.start.uc_stack = {fiber.stack, 0, kStackBytes};
+  fiber.start.uc_link = nullptr;
+  makecontext(&fiber.start, fiber_main, 0);
+  setcontext(&fiber.start);
+}
+
+// The next thread that can go on; -1: none.
+int choose() {
+  const int n = engine.threads;
+  const bool down = backwards();
+  const auto ready = [&](int t) { return engine.fibers[t]->state == State::kReady; };
+  int begin = down ? engine.current + n - 1 : engine.current + 1;
+  if (schedule() == Schedule::kRandom) {
+    engine.seed = engine.seed * 1664525u + 1013904223u;
+    begin = static_cast<int>((engine.seed >> 8) % static_cast<unsigned>(n));
+  } else if (schedule() == Schedule::kGreedy || schedule() == Schedule::kGreedyReverse) {
+    const int first = engine.current / kWarp * kWarp;
+    for (int i = 0; i < kWarp; ++i) {
+      const int t = first + (down ? kWarp - 1 - i : i);
+      if (t < n && ready(t)) return t;
+    }
+  }
+  for (int i = 0; i < n; ++i) {
+    const int t = (down ? begin - i + n : begin + i) % n;
+    if (ready(t)) return t;
+  }
+  return -1;
+}
+
+void prepare(int threads) {
+  while (static_cast<int>(engine.fibers.size()) < threads) {
+    auto fiber = std::make_unique<Fiber>();
+    void* stack =
+        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED) std::abort();
+    fiber->stack = static_cast<std::byte*>(stack);
+    engine.fibers.push_back(std::move(fiber));
+  }
+}
+
+bool run_block() {
+  for (int t = 0; t < engine.threads; ++t) engine.fibers[t]->state = State::kReady;
+  engine.live = engine.threads;
+  engine.at_block = 0;
+  engine.current = backwards() ? 0 : engine.threads - 1;
+  while (engine.live > 0) {
+    const int next = choose();
+    if (next < 0) return false;
+    resume(next);
+  }
+  return true;
+}
+
+}  // namespace
+
+void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context) {
+  engine.threads = static_cast<int>(block.x * block.y * block.z);
+  if (engine.threads < 1 || engine.threads > kMostThreads) return fail("a block has 1 to 1024 threads");
+  if (grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu || grid.x * grid.y * grid.z == 0)
+    return fail("the grid is empty or too large");
+  prepare(engine.threads);
+  engine.body = body;
+  engine.context = context;
+  engine.shared.resize(shared_bytes + 1);
+  gridDim = grid;
+  blockDim = block;
+  const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t b = reversed() ? blocks - 1 - i : i;
+    blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
+                static_cast<unsigned>(b / grid.x / grid.y)};
+    std::memset(engine.shared.data(), 0xff, engine.shared.size());  // NaN to those who read what nobody wrote
+    if (run_block()) continue;
+    for (const auto& fiber : engine.fibers) fiber->begun = false;
+    return fail("deadlock: not every thread of a block reaches a barrier");
+  }
+}
+
+void* shared_memory() { return engine.shared.data(); }
+
+void block_barrier() {
+  Fiber& fiber = *engine.fibers[engine.current];
+  fiber.state = State::kAtBlock;
+  ++engine.at_block;
+  release_block();
+  to_scheduler();
+}
+
+void warp_barrier(unsigned mask) {
+  Fiber& fiber = *engine.fibers[engine.current];
+  fiber.state = State::kAtWarp;
+  fiber.mask = mask;
+  release_warp(engine.current);
+  to_scheduler();
+}
+
+int lane() { return engine.current % kWarp; }
+
+uint64_t exchange(unsigned mask, uint64_t value, int source) {
+  const int self = engine.current;
+  engine.slots[self] = value;
+  warp_barrier(mask);
+  const int from = self / kWarp * kWarp + source;
+  const uint64_t result =
+      source >= 0 && source < kWarp && from < engine.threads && (mask >> source & 1) ? engine.slots[from] : value;
+  warp_barrier(mask);
+  return result;
+}
+
+unsigned ballot(unsigned mask, bool predicate) {
+  const int self = engine.current, first = self / kWarp * kWarp;
+  engine.slots[self] = predicate;
+  warp_barrier(mask);
+  unsigned result = 0;
+  for (int i = 0; i < kWarp && first + i < engine.threads; ++i) {
+    if ((mask >> i & 1) && engine.slots[first + i]) result |= 1u << i;
+  }
+  warp_barrier(mask);
+  return result;
+}
+
+bool copies_late() {
+  static const bool late = [] {
+    const char* text = std::getenv("QUERNEL_CUDA_COPIES");
+    return !text || std::string_view(text) != "early";
+  }();
+  return late;
+}
+
+bool reversed() { return backwards(); }
+
+void fail(const char* message) {
+  if (!engine.error) engine.error = message;
+}
+
+const char* take_error() {
+  const char* error = engine.error;
+  engine.error = nullptr;
+  return error;
+}
+
+}  // namespace quernel::emulated

@@ -1,0 +1,160 @@
+// The table of CUDA kernels: an entry that is missing is one that CUDA does not have, and the op that needs it says so.
+#include "kernels/table_entry.h"
+
+namespace quernel::cuda {
+
+// elementwise
+Fn<UnaryArgs> unary;
+Fn<BinaryArgs> binary;
+Fn<WhereArgs> where;
+Fn<ClipArgs> clip;
+Fn<CastArgs> cast;
+Fn<FillArgs> fill;
+
+// layout
+Fn<StridedCopyArgs> strided_copy;
+
+// embedding
+Fn<CheckIndexArgs> check_index;
+Fn<FoldIndexArgs> fold_index;
+Fn<TakeRowsArgs> take_rows;
+Fn<PutRowsArgs> put_rows;
+Fn<GatherArgs> gather;
+Fn<ScatterAddArgs> scatter_add;
+Fn<IotaArgs> iota;
+
+// random
+Fn<DropoutArgs> dropout;
+Fn<DropoutGradArgs> dropout_grad;
+Fn<RandomFillArgs> random_fill;
+
+// reduce
+Fn<ReduceArgs> reduce;
+Fn<CumsumArgs> cumsum;
+Fn<ArgReduceArgs> arg_reduce;
+Fn<TopkArgs> topk;
+ScratchFn<TopkArgs> topk_scratch;
+Fn<TopkGradArgs> topk_grad;
+
+// softmax
+Fn<SoftmaxArgs> softmax, softmax_grad;
+Fn<CheckLabelsArgs> check_labels;
+Fn<CrossEntropyArgs> cross_entropy, cross_entropy_grad;
+Fn<CrossEntropyMeanArgs> cross_entropy_mean;
+
+// loss
+Fn<LossArgs> loss, loss_grad;
+Fn<CheckProbabilitiesArgs> check_probabilities;
+
+// norm
+Fn<BatchNormStatsArgs> batch_norm_stats;
+Fn<BatchNormMergeArgs> batch_norm_merge;
+Fn<BatchNormArgs> batch_norm;
+Fn<BatchNormUpdateArgs> batch_norm_update;
+Fn<BatchNormGradParamsArgs> batch_norm_grad_params;
+Fn<BatchNormGradInputArgs> batch_norm_grad_input;
+
+// layer_norm
+Fn<LayerNormArgs> layer_norm;
+Fn<LayerNormGradArgs> layer_norm_grad;
+
+// group_norm
+Fn<GroupNormStatsArgs> group_norm_stats;
+Fn<GroupNormMergeArgs> group_norm_merge;
+Fn<GroupNormArgs> group_norm;
+Fn<GroupNormGradSumsArgs> group_norm_grad_sums;
+Fn<GroupNormGradArgs> group_norm_grad;
+ScratchFn<GroupNormGradArgs> group_norm_grad_scratch;
+
+// pool
+Fn<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
+
+// upsample
+Fn<UpsampleArgs> upsample, upsample_grad;
+
+// optim
+Fn<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
+Fn<AdvanceStepArgs> advance_step;
+Fn<MovingAverageArgs> moving_average;
+
+extern const KernelTable table;
+constinit const KernelTable table{
+    // matmul
+    // conv
+    // elementwise
+    .unary = entry<unary>,
+    .binary = entry<binary>,
+    .where = entry<where>,
+    .clip = entry<clip>,
+    .cast = entry<cast>,
+    .fill = entry<fill>,
+    // layout
+    .strided_copy = entry<strided_copy>,
+    // embedding
+    .check_index = entry<check_index>,
+    .fold_index = entry<fold_index>,
+    .take_rows = entry<take_rows>,
+    .put_rows = entry<put_rows>,
+    .gather = entry<gather>,
+    .scatter_add = entry<scatter_add>,
+    .iota = entry<iota>,
+    // reduce
+    .reduce = entry<reduce>,
+    .cumsum = entry<cumsum>,
+    .arg_reduce = entry<arg_reduce>,
+    .topk = entry_with<topk, topk_scratch>,
+    .topk_grad = entry<topk_grad>,
+    // pool
+    .max_pool2d = entry<max_pool2d>,
+    .max_pool2d_grad = entry<max_pool2d_grad>,
+    .avg_pool2d = entry<avg_pool2d>,
+    .avg_pool2d_grad = entry<avg_pool2d_grad>,
+    // upsample
+    .upsample = entry<upsample>,
+    .upsample_grad = entry<upsample_grad>,
+    // softmax
+    .softmax = entry<softmax>,
+    .softmax_grad = entry<softmax_grad>,
+    .check_labels = entry<check_labels>,
+    .cross_entropy = entry<cross_entropy>,
+    .cross_entropy_grad = entry<cross_entropy_grad>,
+    .cross_entropy_mean = entry<cross_entropy_mean>,
+    // loss
+    .loss = entry<loss>,
+    .loss_grad = entry<loss_grad>,
+    .check_probabilities = entry<check_probabilities>,
+    // norm
+    .batch_norm_stats = entry<batch_norm_stats>,
+    .batch_norm_merge = entry<batch_norm_merge>,
+    .batch_norm = entry<batch_norm>,
+    .batch_norm_update = entry<batch_norm_update>,
+    .batch_norm_grad_params = entry<batch_norm_grad_params>,
+    .batch_norm_grad_input = entry<batch_norm_grad_input>,
+    // layer_norm
+    .layer_norm = entry<layer_norm>,
+    .layer_norm_grad = entry<layer_norm_grad>,
+    // group_norm
+    .group_norm_stats = entry<group_norm_stats>,
+    .group_norm_merge = entry<group_norm_merge>,
+    .group_norm = entry<group_norm>,
+    .group_norm_grad_sums = entry<group_norm_grad_sums>,
+    .group_norm_grad = entry_with<group_norm_grad, group_norm_grad_scratch>,
+    // random
+    .dropout = entry<dropout>,
+    .dropout_grad = entry<dropout_grad>,
+    .random_fill = entry<random_fill>,
+    // optim
+    .sgd = entry<sgd>,
+    .adagrad = entry<adagrad>,
+    .rmsprop = entry<rmsprop>,
+    .adam = entry<adam>,
+    .nadam = entry<nadam>,
+    .lion = entry<lion>,
+    .advance_step = entry<advance_step>,
+    .moving_average = entry<moving_average>,
+    // quant
+    // sparse
+    // measurement
+};
+
+}  // namespace quernel::cuda
