@@ -77,10 +77,53 @@ Fn<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
 Fn<AdvanceStepArgs> advance_step;
 Fn<MovingAverageArgs> moving_average;
 
+// matmul
+Fn<GemmArgs> gemm_f32, gemm_f64;
+Fn<PackArgs> pack_f32, pack_f64;
+Fn<Bf16GemmArgs> gemm_bf16;
+Fn<Bf16PackArgs> pack_bf16;
+
+// conv
+Fn<ConvArgs> conv2d_f32, conv2d_f64, conv2d_grad_input_f32, conv2d_grad_input_f64;
+Fn<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
+Fn<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
+Fn<ConvArgs> depthwise2d_f32, depthwise2d_f64, depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
+Fn<ConvGradWeightArgs> depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f64;
+
+// quant
+Fn<QGemmArgs> gemm_u8s8;
+Fn<PackArgs> pack_s8, pack_depthwise_s8;
+Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8;
+Fn<QuantizeArgs> quantize, dequantize;
+Fn<QAddArgs> qadd;
+Fn<PoolArgs> max_pool2d_u8;
+Fn<QAvgPoolArgs> avg_pool2d_u8;
+Fn<QLookupArgs> qlookup;
+
 extern const KernelTable table;
 constinit const KernelTable table{
     // matmul
+    .gemm_f32 = entry<gemm_f32>,
+    .gemm_f64 = entry<gemm_f64>,
+    .pack_f32 = entry<pack_f32>,
+    .pack_f64 = entry<pack_f64>,
+    .gemm_bf16 = entry<gemm_bf16>,
+    .pack_bf16 = entry<pack_bf16>,
     // conv
+    .conv2d_f32 = entry<conv2d_f32>,
+    .conv2d_f64 = entry<conv2d_f64>,
+    .conv2d_grad_input_f32 = entry<conv2d_grad_input_f32>,
+    .conv2d_grad_input_f64 = entry<conv2d_grad_input_f64>,
+    .conv2d_grad_weight_f32 = entry<conv2d_grad_weight_f32>,
+    .conv2d_grad_weight_f64 = entry<conv2d_grad_weight_f64>,
+    .sum_splits_f32 = entry<sum_splits_f32>,
+    .sum_splits_f64 = entry<sum_splits_f64>,
+    .depthwise2d_f32 = entry<depthwise2d_f32>,
+    .depthwise2d_f64 = entry<depthwise2d_f64>,
+    .depthwise2d_grad_input_f32 = entry<depthwise2d_grad_input_f32>,
+    .depthwise2d_grad_input_f64 = entry<depthwise2d_grad_input_f64>,
+    .depthwise2d_grad_weight_f32 = entry<depthwise2d_grad_weight_f32>,
+    .depthwise2d_grad_weight_f64 = entry<depthwise2d_grad_weight_f64>,
     // elementwise
     .unary = entry<unary>,
     .binary = entry<binary>,
@@ -153,6 +196,17 @@ constinit const KernelTable table{
     .advance_step = entry<advance_step>,
     .moving_average = entry<moving_average>,
     // quant
+    .gemm_u8s8 = entry<gemm_u8s8>,
+    .pack_s8 = entry<pack_s8>,
+    .pack_depthwise_s8 = entry<pack_depthwise_s8>,
+    .conv2d_u8s8 = entry<conv2d_u8s8>,
+    .depthwise2d_u8s8 = entry<depthwise2d_u8s8>,
+    .quantize = entry<quantize>,
+    .dequantize = entry<dequantize>,
+    .qadd = entry<qadd>,
+    .max_pool2d_u8 = entry<max_pool2d_u8>,
+    .avg_pool2d_u8 = entry<avg_pool2d_u8>,
+    .qlookup = entry<qlookup>,
     // sparse
     // measurement
 };

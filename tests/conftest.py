@@ -76,7 +76,7 @@ def quant_isa(request: pytest.FixtureRequest) -> Iterator[str]:
     yield from _at_level(request.param)
 
 
-@pytest.fixture(params=[1, 2])
+@pytest.fixture(params=[1, 2] if DEVICE == "cpu" else [1])
 def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """Runs the test with one and with two threads."""
     before = _core.num_threads()

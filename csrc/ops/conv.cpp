@@ -226,7 +226,7 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool adjoint, const
   const Tensor y = Tensor::empty(source.dtype(), shape, source.device());
   const Tensor pre = epilogue.save_pre ? Tensor::empty(source.dtype(), shape, source.device()) : Tensor();
   if (y.size() == 0) return {y, pre};
-  if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint)) {
+  if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint, source.device())) {
     launch_winograd(op, s, edge, adjoint, source, weight, epilogue, y, pre);
     return {y, pre};
   }
@@ -341,7 +341,7 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const ConvShape& s = args.s;
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape, x.device());
   if (dw.size() == 0) return dw;
-  if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype())) {
+  if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype(), x.device())) {
     launch_winograd_grad_weight(s, edge, source, g, dw);
     return dw;
   }

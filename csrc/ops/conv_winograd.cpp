@@ -120,12 +120,13 @@ bool is_tight(int64_t in, int64_t out, int64_t pad) {
 
 }  // namespace
 
-int64_t winograd_edge(const ConvShape& s, DType dtype, bool adjoint) {
+int64_t winograd_edge(const ConvShape& s, DType dtype, bool adjoint, Device device) {
   const bool plain = s.kh == 3 && s.kw == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 &&
                      s.dilation_w == 1 && s.groups == 1 && is_tight(s.h, s.oh, s.pad_h) && is_tight(s.w, s.ow, s.pad_w);
   if (!plain || dtype != DType::kFloat32 || std::min(s.c, s.o) < kLeastChannels) return 0;
   const int64_t pixels = adjoint ? s.h * s.w : s.oh * s.ow, pairs = s.c * s.o;
   if (pixels < kLeastPixels || pairs > kMostPairsPerPixel * pixels) return 0;
+  if (!has_kernel(&KernelTable::winograd_f32, device)) return 0;
   return pairs <= kMostPairsOfFour ? 4 : 2;
 }
 
@@ -143,8 +144,8 @@ void launch_winograd(const char* op, const ConvShape& s, int64_t edge, bool adjo
           write(&WinogradArgs::y, y)});
 }
 
-int64_t winograd_grad_weight_edge(const ConvShape& s, DType dtype) {
-  const int64_t edge = winograd_edge(s, dtype, false);
+int64_t winograd_grad_weight_edge(const ConvShape& s, DType dtype, Device device) {
+  const int64_t edge = winograd_edge(s, dtype, false, device);
   return edge && tiles_of(s, edge) >= kLeastGradTiles ? edge : 0;
 }
 

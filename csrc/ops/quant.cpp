@@ -214,9 +214,10 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
 }
 
 // Winograd's algorithm makes a fourth of the products, in int16. Channels pay for its transformations.
-bool winograd_pays(const ConvShape& s) {
+bool winograd_pays(const ConvShape& s, Device device) {
   const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1;
-  return fits && s.c % 4 == 0 && s.c >= 16 && s.o >= 16 && !dots_bytes();
+  return fits && s.c % 4 == 0 && s.c >= 16 && s.o >= 16 && !dots_bytes() &&
+         has_kernel(&KernelTable::winograd_u8s8, device);
 }
 
 // Transformed tiles stay in L2, and many share the transformation of weights. Few of them are shared out by columns.
@@ -263,7 +264,7 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
             read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
     return y;
   }
-  if (winograd_pays(s)) {
+  if (winograd_pays(s, x.device())) {
     launch_winograd(args, x, weight, y, out);
     return y;
   }

@@ -51,9 +51,11 @@ struct Max {
   }
 };
 
-// What T is combined in, and what comes out.
+// What T is combined in (lanes exchange 4 bytes or 8), and what comes out.
+template <class T>
+using Word = std::conditional_t<(sizeof(T) < 4), int32_t, T>;
 template <class Op, class T>
-using Total = std::conditional_t<std::is_floating_point_v<T> || std::is_same_v<Op, Max>, T, uint64_t>;
+using Total = std::conditional_t<std::is_floating_point_v<T> || std::is_same_v<Op, Max>, Word<T>, uint64_t>;
 template <class Op, class T>
 using Result = std::conditional_t<std::is_same_v<Total<Op, T>, uint64_t>, int64_t, T>;
 

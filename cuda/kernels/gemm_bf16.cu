@@ -1,0 +1,100 @@
+// Products of bfloat16 with sums in fp32, on the mainloop of tile.h. Operands are in the layouts of args/bf16.h, K
+// padded with zeros: A rows, B groups of 16 columns with pairs of k together.
+#include "core/math.h"
+#include "kernels/args/bf16.h"
+#include "kernels/tile.h"
+
+namespace quernel::cuda {
+namespace {
+
+// The value where separate ops would store it.
+__device__ inline float rounded(float x) { return from_bf16(to_bf16(x)); }
+
+struct Bf16Gemm {
+  using T = float;
+  static constexpr bool kRowsAdjacent = false;
+
+  Bf16GemmArgs g;
+  int64_t m, n, k, batches = 1;
+
+  explicit Bf16Gemm(const Bf16GemmArgs& args) : g(args), m(args.m), n(args.n), k(args.k) {}
+
+  __device__ void enter(int64_t) {}
+
+  struct Row {
+    const uint16_t* start;  // null: beyond the last
+  };
+  __device__ Row row(int64_t i) const { return {i < m ? static_cast<const uint16_t*>(g.a) + i * k : nullptr}; }
+  struct Depth {
+    int64_t k;
+  };
+  __device__ Depth depth(int64_t at) const { return {at}; }
+  __device__ void advance(Depth& d, int64_t by) const { d.k += by; }
+
+  __device__ float a(const Row& r, const Depth& d) const { return r.start && d.k < k ? from_bf16(r.start[d.k]) : 0.f; }
+  __device__ float b(const Depth& d, int64_t column) const {
+    if (d.k >= k || column >= n) return 0.f;
+    const int64_t group = column / kBf16Group, in_group = column % kBf16Group;
+    return from_bf16(
+        static_cast<const uint16_t*>(g.b)[(group * (k / 2) + d.k / 2) * 2 * kBf16Group + 2 * in_group + d.k % 2]);
+  }
+  __device__ void store(int64_t r, int64_t column, float sum) const {
+    const int64_t i = r * n + column;
+    if (g.dtype == DType::kFloat32) {
+      static_cast<float*>(g.c)[i] = finished(g, sum, i, column);
+      return;
+    }
+    float v = sum;
+    if (g.bias) v = v + from_bf16(static_cast<const uint16_t*>(g.bias)[column]);
+    v = rounded(v);
+    if (g.residual) v = rounded(v + from_bf16(static_cast<const uint16_t*>(g.residual)[i]));
+    if (g.pre) static_cast<uint16_t*>(g.pre)[i] = to_bf16(v);
+    static_cast<uint16_t*>(g.c)[i] = to_bf16(activate(g.activation, v));
+  }
+};
+
+// A thread an element of the result.
+template <class T>
+struct Pack {
+  Bf16PackArgs p;
+  int64_t padded;  // k
+
+  __device__ void operator()(int64_t at) const {
+    int64_t row = at / padded, k = at % padded;
+    if (p.as_columns) {
+      const int64_t group = at / (kBf16Group * padded), rest = at % (kBf16Group * padded);
+      row = group * kBf16Group + rest / 2 % kBf16Group;
+      k = rest / (2 * kBf16Group) * 2 + rest % 2;
+    }
+    uint16_t value = 0;
+    if (row < p.rows && k < p.k) {
+      const T x = static_cast<const T*>(p.src)[row * p.src_row + k * p.src_k];
+      if constexpr (sizeof(T) == 2) {
+        value = x;
+      } else {
+        value = to_bf16(x);
+      }
+    }
+    static_cast<uint16_t*>(p.dst)[at] = value;
+  }
+};
+
+}  // namespace
+
+Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
+  multiply(ctx, Bf16Gemm(g));
+  return {};
+}
+
+Status pack_bf16(const Bf16PackArgs& p, Range, const Ctx& ctx) {
+  const int64_t padded = ceil_div(p.k, kBf16Block) * kBf16Block;
+  const int64_t rows = p.as_columns ? ceil_div(p.rows, kBf16Group) * kBf16Group : p.rows;
+  if (p.dtype == DType::kFloat32) {
+    for_each(ctx, rows * padded, Pack<float>{p, padded});
+  } else {
+    for_each(ctx, rows * padded, Pack<uint16_t>{p, padded});
+  }
+  return {};
+}
+
+}  // namespace quernel::cuda

@@ -1,0 +1,137 @@
+// int8 convolution as an implicit product on the mainloop of tile.h: rows are output pixels, k runs over (kernel row,
+// kernel column, channel); taps in the padding read the zero point. Depthwise a thread a result.
+#include "kernels/requantize.h"
+#include "kernels/tile.h"
+
+namespace quernel::cuda {
+namespace {
+
+struct QConv {
+  using T = int;
+  static constexpr bool kRowsAdjacent = false;
+
+  QConvArgs p;
+  int64_t m, n, k, batches, groups_of_4;
+  int32_t channels;  // of a group
+  int64_t group = 0;
+
+  explicit QConv(const QConvArgs& args) : p(args) {
+    const ConvShape& s = p.s;
+    m = s.n * s.oh * s.ow;
+    n = s.o / s.groups;
+    channels = static_cast<int32_t>(s.c / s.groups);
+    k = s.kh * s.kw * channels;
+    batches = s.groups;
+    groups_of_4 = ceil_div(k, 4);
+  }
+
+  __device__ void enter(int64_t index) {
+    group = index;
+    p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * groups_of_4 * 4 * kQPanel;
+    p.x = static_cast<const uint8_t*>(p.x) + group * channels;
+  }
+
+  // Where the window of a pixel begins.
+  struct Row {
+    int64_t image = -1;  // -1: beyond the last pixel
+    int32_t y = 0, x = 0;
+  };
+  __device__ Row row(int64_t i) const {
+    const ConvShape& s = p.s;
+    if (i >= m) return {};
+    return {i / s.ow / s.oh, static_cast<int32_t>(i / s.ow % s.oh * s.stride_h - s.pad_h),
+            static_cast<int32_t>(i % s.ow * s.stride_w - s.pad_w)};
+  }
+
+  struct Depth {
+    int64_t k = 0;
+    int32_t y = 0, x = 0, c = 0;  // kernel row and column, channel
+  };
+  __device__ Depth depth(int64_t at) const {
+    const auto tap = static_cast<int32_t>(at / channels), kw = static_cast<int32_t>(p.s.kw);
+    return {at, tap / kw, tap % kw, static_cast<int32_t>(at % channels)};
+  }
+  __device__ void advance(Depth& d, int64_t by) const {
+    d.k += by;
+    for (d.c += static_cast<int32_t>(by); d.c >= channels; d.c -= channels) {
+      if (++d.x == p.s.kw) d.x = 0, ++d.y;
+    }
+  }
+
+  __device__ int a(const Row& r, const Depth& d) const {
+    const ConvShape& s = p.s;
+    if (r.image < 0 || d.k >= k) return 0;
+    const int64_t y = r.y + d.y * s.dilation_h, x = r.x + d.x * s.dilation_w;
+    if (y < 0 || y >= s.h || x < 0 || x >= s.w) return p.x_zero_point;
+    return static_cast<const uint8_t*>(p.x)[((r.image * s.h + y) * s.w + x) * s.c + d.c];
+  }
+  __device__ int b(const Depth& d, int64_t column) const {
+    return d.k < k && column < n ? packed_weight(p.w, d.k, groups_of_4, column) : 0;
+  }
+  __device__ void store(int64_t r, int64_t column, int sum) const {
+    const int64_t channel = group * n + column;
+    put_quantized(p, p.y_float, sum, channel, p.y, r * n * batches + channel);
+  }
+};
+
+constexpr int64_t kTapChannels = 16;  // of a block of depthwise weights
+
+// First channel of a block: whole blocks, the last one moved back to end with the last channel.
+__device__ inline int64_t first_channel(int64_t block, int64_t channels) {
+  const int64_t first = block * kTapChannels, last = channels - kTapChannels;
+  return first <= last || last < 0 ? first : last;
+}
+
+struct PackDepthwise {
+  PackArgs p;
+  int64_t pairs;
+
+  __device__ void operator()(int64_t at) const {
+    const int64_t tap = at / (2 * kTapChannels) % pairs * 2 + at % 2;
+    const int64_t block = at / (2 * kTapChannels) / pairs;
+    const int64_t channel = first_channel(block, p.n) + at / 2 % kTapChannels;
+    static_cast<int16_t*>(p.dst)[at] =
+        channel < p.n && tap < p.k ? static_cast<const int8_t*>(p.src)[channel * p.src_col + tap] : int16_t{0};
+  }
+};
+
+struct QDepthwise {
+  QConvArgs p;
+
+  __device__ void operator()(int64_t at) const {
+    const ConvShape& s = p.s;
+    const int64_t c = at % s.c, ox = at / s.c % s.ow, oy = at / s.c / s.ow % s.oh, image = at / s.c / s.ow / s.oh;
+    const int64_t block = c / kTapChannels, lane = c - first_channel(block, s.c), pairs = ceil_div(s.kh * s.kw, 2);
+    const auto* w = static_cast<const int16_t*>(p.w) + block * pairs * 2 * kTapChannels + 2 * lane;
+    int sum = 0;
+    for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) {
+      const int64_t y = oy * s.stride_h - s.pad_h + tap / s.kw * s.dilation_h;
+      const int64_t x = ox * s.stride_w - s.pad_w + tap % s.kw * s.dilation_w;
+      const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
+      const int value =
+          inside ? static_cast<const uint8_t*>(p.x)[((image * s.h + y) * s.w + x) * s.c + c] : p.x_zero_point;
+      sum = product_sum(value, w[tap / 2 * 2 * kTapChannels + tap % 2], sum);
+    }
+    put_quantized(p, p.y_float, sum, c, p.y, at);
+  }
+};
+
+}  // namespace
+
+Status conv2d_u8s8(const QConvArgs& p, Range, const Ctx& ctx) {
+  multiply(ctx, QConv(p));
+  return {};
+}
+
+Status pack_depthwise_s8(const PackArgs& p, Range, const Ctx& ctx) {
+  const int64_t pairs = ceil_div(p.k, 2);
+  for_each(ctx, ceil_div(p.n, kTapChannels) * pairs * 2 * kTapChannels, PackDepthwise{p, pairs});
+  return {};
+}
+
+Status depthwise2d_u8s8(const QConvArgs& p, Range, const Ctx& ctx) {
+  for_each(ctx, p.s.n * p.s.oh * p.s.ow * p.s.c, QDepthwise{p});
+  return {};
+}
+
+}  // namespace quernel::cuda

@@ -1,0 +1,33 @@
+// From int32 sums to output, for every int8 kernel that multiplies: bit for bit what the CPU does.
+#pragma once
+#include "core/cuda.h"
+#include "kernels/args/quant.h"
+
+namespace quernel::cuda {
+
+// rint_even(clamp(v, lo, hi)) for bounds below 2^22; NaN becomes lo.
+__device__ inline int round_clamped(float v, float lo, float hi) {
+  v = v > lo ? v : lo;
+  v = v < hi ? v : hi;
+  return static_cast<int>(rintf(v));
+}
+
+// Writes the sum of a column at element i of the output.
+__device__ inline void put_quantized(const Requantize& p, bool as_float, int sum, int64_t column, void* y, int64_t i) {
+  const auto biased = static_cast<int>(static_cast<unsigned>(sum) +
+                                       static_cast<unsigned>(static_cast<const int*>(p.bias)[column]));  // wraps
+  const float v = static_cast<float>(biased) * static_cast<const float*>(p.scale)[column];
+  if (as_float) {
+    static_cast<float*>(y)[i] = v;
+    return;
+  }
+  const float lo = static_cast<float>(p.lo - p.zero_point), hi = static_cast<float>(p.hi - p.zero_point);
+  static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(round_clamped(v, lo, hi) + p.zero_point);
+}
+
+// Weight of row k and a column in panels [N/16][K/4][16][4].
+__device__ inline int packed_weight(const void* w, int64_t k, int64_t groups, int64_t column) {
+  return static_cast<const int8_t*>(w)[((column / kQPanel * groups + k / 4) * kQPanel + column % kQPanel) * 4 + k % 4];
+}
+
+}  // namespace quernel::cuda

@@ -1,0 +1,103 @@
+// The mainloop of every product: matrices, convolutions as implicit products, int8 and bfloat16.
+//
+// A block computes a tile of kRows x kCols results, a thread TM x TN of them in registers. Slices of A and B, kDepth
+// deep, go through shared memory, A turned, so that a thread reads neighbouring rows; the next slice is fetched into
+// registers while the present one is multiplied. A sum runs over k in order, one fma after the other, whatever the tile
+// is: results do not depend on the number of rows.
+//
+// What is multiplied is a Problem P, whose operands are never laid out for this:
+//   using T                      what is multiplied and added up (float, double, int)
+//   void enter(int64_t batch)    chooses one of the products
+//   int64_t m, n, k, batches
+//   struct Row; Row row(i)       what a thread remembers of row i of A
+//   struct Depth; Depth depth(k); void advance(Depth&, int64_t by)    and of a place along k
+//   T a(const Row&, const Depth&), b(const Depth&, int64_t column)    0 outside of A and B
+//   void store(int64_t row, int64_t column, T sum)
+//   static constexpr bool kRowsAdjacent      neighbouring threads read neighbouring rows of A, else neighbouring k
+#pragma once
+#include "core/launch.h"
+
+namespace quernel::cuda {
+
+__device__ inline float product_sum(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ inline double product_sum(double a, double b, double c) { return fma(a, b, c); }
+__device__ inline int product_sum(int a, int b, int c) {
+  return static_cast<int>(static_cast<unsigned>(a) * static_cast<unsigned>(b) + static_cast<unsigned>(c));  // wraps
+}
+
+template <class P, int kRows, int kCols, int kDepth, int TM, int TN>
+__global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
+  using T = typename P::T;
+  constexpr int kAcross = kCols / TN;  // threads of a row
+  static_assert(kRows / TM * kAcross == kThreads && kThreads % kCols == 0 && kThreads % kRows == 0);
+  __shared__ T a_tile[kDepth][kRows + 4], b_tile[kDepth][kCols];
+  const int t = static_cast<int>(threadIdx.x);
+  const int64_t columns = ceil_div(p.n, kCols), rows = ceil_div(p.m, kRows);
+  const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
+  p.enter(block / columns / rows);
+
+  // Places of a thread in a slice of A: kRowsAdjacent: one row, some k; else one k, some rows. Of B: one column.
+  constexpr bool kTall = P::kRowsAdjacent;
+  constexpr int kARows = kTall ? 1 : kRows * kDepth / kThreads, kADepths = kTall ? kRows * kDepth / kThreads : 1;
+  constexpr int kBDepths = kCols * kDepth / kThreads;
+  constexpr int kAStep = kTall ? kThreads / kRows : kThreads / kDepth, kBStep = kThreads / kCols;
+  const int a_row = kTall ? t % kRows : t / kDepth, a_depth = kTall ? t / kRows : t % kDepth;
+  const int b_column = t % kCols, b_depth = t / kCols;
+  typename P::Row a_rows[kARows];
+  typename P::Depth a_depths[kADepths], b_depths[kBDepths];
+  for (int i = 0; i < kARows; ++i) a_rows[i] = p.row(first_row + a_row + i * kAStep);
+  if (p.k > 0) {
+    for (int i = 0; i < kADepths; ++i) a_depths[i] = p.depth(a_depth + i * kAStep);
+    for (int i = 0; i < kBDepths; ++i) b_depths[i] = p.depth(b_depth + i * kBStep);
+  }
+
+  T a_next[kARows * kADepths], b_next[kBDepths];
+  const auto fetch = [&] {
+    for (int i = 0; i < kARows * kADepths; ++i) {
+      a_next[i] = p.a(a_rows[kTall ? 0 : i], a_depths[kTall ? i : 0]);
+    }
+    for (int i = 0; i < kBDepths; ++i) b_next[i] = p.b(b_depths[i], first_column + b_column);
+    for (int i = 0; i < kADepths; ++i) p.advance(a_depths[i], kDepth);
+    for (int i = 0; i < kBDepths; ++i) p.advance(b_depths[i], kDepth);
+  };
+  T sums[TM][TN] = {};
+  const int row = t / kAcross * TM, column = t % kAcross * TN;
+  if (p.k > 0) fetch();
+  for (int64_t k = 0; k < p.k; k += kDepth) {
+    for (int i = 0; i < kARows * kADepths; ++i)
+      a_tile[a_depth + (kTall ? i * kAStep : 0)][a_row + (kTall ? 0 : i * kAStep)] = a_next[i];
+    for (int i = 0; i < kBDepths; ++i) b_tile[b_depth + i * kBStep][b_column] = b_next[i];
+    __syncthreads();
+    if (k + kDepth < p.k) fetch();
+#pragma unroll
+    for (int d = 0; d < kDepth; ++d) {
+      T left[TM], right[TN];
+      for (int i = 0; i < TM; ++i) left[i] = a_tile[d][row + i];
+      for (int j = 0; j < TN; ++j) right[j] = b_tile[d][column + j];
+      for (int i = 0; i < TM; ++i)
+        for (int j = 0; j < TN; ++j) sums[i][j] = product_sum(left[i], right[j], sums[i][j]);
+    }
+    __syncthreads();
+  }
+  for (int i = 0; i < TM; ++i) {
+    for (int j = 0; j < TN; ++j) {
+      const int64_t r = first_row + row + i, c = first_column + column + j;
+      if (r < p.m && c < p.n) p.store(r, c, sums[i][j]);
+    }
+  }
+}
+
+// Large tiles where they fill the device, small ones elsewhere.
+template <class P>
+void multiply(const Ctx& ctx, const P& p) {
+  if (p.m <= 0 || p.n <= 0 || p.batches <= 0) return;
+  constexpr int64_t kFillsDevice = 128;
+  const auto tiles = [&](int64_t rows, int64_t cols) { return ceil_div(p.m, rows) * ceil_div(p.n, cols) * p.batches; };
+  if constexpr (sizeof(typename P::T) == 4) {
+    if (p.n > 64 && tiles(128, 128) >= kFillsDevice)
+      return launch(ctx, multiply_tile<P, 128, 128, 8, 8, 8>, static_cast<unsigned>(tiles(128, 128)), kThreads, 0, p);
+  }
+  launch(ctx, multiply_tile<P, 64, 64, 16, 4, 4>, static_cast<unsigned>(tiles(64, 64)), kThreads, 0, p);
+}
+
+}  // namespace quernel::cuda
