@@ -26,6 +26,9 @@ settings.register_profile(
 settings.register_profile(
     "nightly", max_examples=2000, deadline=None, print_blob=True, suppress_health_check=_QUIET
 )
+settings.register_profile(  # of kernels on the CPU's emulation of CUDA
+    "emulated", max_examples=8, deadline=None, derandomize=True, suppress_health_check=_QUIET
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 EMULATED = (

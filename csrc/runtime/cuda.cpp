@@ -68,6 +68,9 @@ void load_cuda(const std::string& path) {
 const CudaLibrary* cuda_library() { return loaded.load(std::memory_order_acquire); }
 
 Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const void* args, int64_t items) {
+  // One at a time: scratch memory belongs to the kernels that are launched next.
+  static std::mutex& launching = *new std::mutex;
+  std::lock_guard lock(launching);
   const CudaLibrary& library = *cuda_library();
   Ctx ctx{nullptr, 0, library.stream()};
   if (scratch_bytes > 0) check_device(op, library.scratch(&ctx.scratch, static_cast<size_t>(scratch_bytes)));

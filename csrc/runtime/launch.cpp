@@ -11,6 +11,7 @@
 #include "runtime/cuda.h"
 #include "runtime/dispatch.h"
 #include "runtime/float_env.h"
+#include "runtime/interrupt.h"
 #include "runtime/os_thread.h"
 #include "runtime/profile.h"
 #include "runtime/recorder.h"
@@ -91,7 +92,10 @@ ResolvedKernel resolve(const char* op, KernelRef kernel, Device device) {
   return resolved;
 }
 
-static void execute_on_cuda(const char* op, const ResolvedKernel& kernel, const void* args, Work work) {
+static void execute_on_cuda(const char* op, const ResolvedKernel& kernel, const void* args, Work work,
+                            bool interruptible) {
+  if (interruptible) begin_poll_interval();
+  if (interruptible && poll_due() && stop_requested()) throw Interrupted{};
   Profile* profile = Profile::current();
   if (profile) synchronize_cuda();
   const int64_t begin = profile ? now_ns() : 0;
@@ -105,7 +109,7 @@ static void execute_on_cuda(const char* op, const ResolvedKernel& kernel, const 
 
 void execute(const char* op, const ResolvedKernel& kernel, const void* args, Work work, bool interruptible) {
   if (work.items <= 0) return;
-  if (kernel.device == Device::kCuda) return execute_on_cuda(op, kernel, args, work);
+  if (kernel.device == Device::kCuda) return execute_on_cuda(op, kernel, args, work, interruptible);
   Profile* profile = Profile::current();
   const int64_t begin = profile ? now_ns() : 0;
   const FloatEnvironment environment;

@@ -21,6 +21,7 @@ from quernel.graph.trace import Input, inputs_of, trace
 from quernel.jit import FrozenMemory, FrozenPlan, record_frozen
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
+from quernel.runtime import default_device, device
 from quernel.tensor import Tensor
 
 Array = npt.NDArray[Any]
@@ -63,6 +64,7 @@ class Frozen:
             raise ArgumentError(f"[freeze] max_batch must be a whole number of at least 1, got {max_batch!r}")
         self._max_batch = max_batch
         self._lock = threading.Lock()
+        self._home = default_device()  # of a model without weights
         self._graph: Graph | None = None
         self._pending = source if isinstance(source, Module) else None
         self._reset()
@@ -101,6 +103,11 @@ class Frozen:
             if self._pending is not None:
                 self._use(trace(self._pending, [_input_like(x, self._pending) for x in inputs]))
         return self.graph
+
+    @property
+    def device(self) -> str:
+        """Where it runs: where the model's weights were. Arrays go in and come out all the same."""
+        return next((w.device for w in self.graph.weights.values()), self._home)
 
     @property
     def max_batch(self) -> int:
@@ -201,7 +208,8 @@ class Frozen:
             return flat
 
         examples = [np.zeros(v.at(size), np.dtype(v.dtype)) for v in self.graph.inputs.values()]
-        return record_frozen(outputs, examples, self._memory.constants, self._memory.arenas)
+        with device(self.device):
+            return record_frozen(outputs, examples, self._memory.constants, self._memory.arenas)
 
     def _nest(self, flat: list[Array]) -> Any:
         """The outputs as the model returns them."""

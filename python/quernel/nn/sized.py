@@ -76,7 +76,8 @@ class SizedByInput(Module):
             return super()._call(args, kwargs)
         x = self._as_input(args[0])
         if isinstance(x, Tensor) and x.ndim:
-            self._ensure(x.shape[-1])
+            with device(x.device):  # of layers without parameters
+                self._ensure(x.shape[-1])
         try:
             return super()._call((x, *args[1:]), kwargs)
         except BaseException:
