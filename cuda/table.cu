@@ -71,6 +71,7 @@ Fn<PoolArgs> max_pool2d, max_pool2d_grad, avg_pool2d, avg_pool2d_grad;
 
 // upsample
 Fn<UpsampleArgs> upsample, upsample_grad;
+ScratchFn<UpsampleArgs> upsample_scratch;
 
 // optim
 Fn<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
@@ -153,8 +154,8 @@ constinit const KernelTable table{
     .avg_pool2d = entry<avg_pool2d>,
     .avg_pool2d_grad = entry<avg_pool2d_grad>,
     // upsample
-    .upsample = entry<upsample>,
-    .upsample_grad = entry<upsample_grad>,
+    .upsample = entry_with<upsample, upsample_scratch>,
+    .upsample_grad = entry_with<upsample_grad, upsample_scratch>,
     // softmax
     .softmax = entry<softmax>,
     .softmax_grad = entry<softmax_grad>,

@@ -54,6 +54,16 @@ __host__ __device__ inline To convert(From x) {
   }
 }
 
+// x < 0, for types that may have no sign.
+template <class T>
+__host__ __device__ constexpr bool is_negative(T x) {
+  if constexpr (std::is_signed_v<T>) {
+    return x < T(0);
+  } else {
+    return false;
+  }
+}
+
 // bfloat16 is the upper half of a float. To nearest, ties to even; NaN becomes the quiet NaN of its sign.
 __host__ __device__ inline uint16_t to_bf16(float x) {
   const uint32_t bits = __builtin_bit_cast(uint32_t, x);

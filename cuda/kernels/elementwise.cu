@@ -88,9 +88,9 @@ __device__ T integer_unary(UnaryOp op, T x) {
     case UnaryOp::kNeg:
       return static_cast<T>(U(0) - u);
     case UnaryOp::kAbs:
-      return x < 0 ? static_cast<T>(U(0) - u) : x;
+      return is_negative(x) ? static_cast<T>(U(0) - u) : x;
     case UnaryOp::kSign:
-      return static_cast<T>((x > 0) - (x < 0));
+      return static_cast<T>((x > 0) - is_negative(x));
     case UnaryOp::kSquare:
       return static_cast<T>(static_cast<uint64_t>(u) * static_cast<uint64_t>(u));
     case UnaryOp::kRelu:

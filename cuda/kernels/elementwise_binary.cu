@@ -134,11 +134,11 @@ template <class T>
 __device__ T integer_remainder(T a, T b) {
   if (b == 0 || (std::is_signed_v<T> && b == static_cast<T>(-1))) return 0;
   const T rest = static_cast<T>(a % b);
-  return rest != 0 && (rest < 0) != (b < 0) ? static_cast<T>(rest + b) : rest;
+  return rest != 0 && is_negative(rest) != is_negative(b) ? static_cast<T>(rest + b) : rest;
 }
 template <class T>
 __device__ T integer_power(T base, T exponent) {
-  if (exponent < 0) {  // the truncated quotient 1 / base^-exponent
+  if (is_negative(exponent)) {  // the truncated quotient 1 / base^-exponent
     if (base == 1) return 1;
     return static_cast<T>(base == static_cast<T>(-1) ? (exponent % 2 != 0 ? -1 : 1) : 0);
   }
@@ -164,7 +164,7 @@ __device__ T integer_binary(BinaryOp op, T a, T b) {
       return quotient(a, b);
     case BinaryOp::kFloorDiv: {
       const T whole = quotient(a, b);
-      return b != 0 && integer_remainder(a, b) != 0 && (a < 0) != (b < 0) ? static_cast<T>(whole - 1) : whole;
+      return b != 0 && integer_remainder(a, b) != 0 && is_negative(a) != is_negative(b) ? static_cast<T>(whole - 1) : whole;
     }
     case BinaryOp::kRemainder:
       return integer_remainder(a, b);

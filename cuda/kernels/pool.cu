@@ -1,9 +1,12 @@
 // Pooling of NHWC images, a thread an output element: a warp reads neighbouring channels. The gradients are gathered: a
 // thread visits the windows that hold its pixel, in order, so that no two write one pixel and the order of summation is
 // fixed.
+//
+// Averages of more than kWideWindow taps, as of whole images, would leave most of the device idle: a block takes one
+// window of 32 channels, its taps in eight phases (core/columns.h).
 #include <limits>
 
-#include "core/launch.h"
+#include "core/columns.h"
 #include "core/math.h"
 #include "core/sums.h"
 #include "kernels/args/pool.h"
@@ -147,6 +150,30 @@ struct AvgWindow {
   }
 };
 
+constexpr int64_t kWideWindow = 64;
+using WideGroup = ColumnGroup<32>;
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) avg_wide(PoolArgs a) {
+  const WideGroup group;
+  const int64_t tiles = ceil_div(a.c, WideGroup::kColumns);
+  const int64_t channel = blockIdx.x % tiles * WideGroup::kColumns + group.column;
+  const bool active = channel < a.c;
+  const int64_t at = blockIdx.x / tiles * a.c + (active ? channel : 0);
+  const Place p(at, a.oh, a.ow, a.c);
+  const Axis rows = rows_of(a), columns = columns_of(a);
+  const Span kh = rows.taps(p.row), kw = columns.taps(p.column);
+  const int64_t top = rows.origin(p.row) + kh.begin, left = columns.origin(p.column) + kw.begin, width = kw.size();
+  T total = 0;
+  for (int64_t i = 0; active && i < kh.size(); ++i) {
+    T sum = 0;
+    for (int64_t j = group.phase; j < width; j += group.kPhases) sum += *pixel<T>(a, p.n, top + i, left + j, p.channel);
+    total += sum;
+  }
+  total = group.reduce(total, Plus{});
+  if (active && group.phase == 0) static_cast<T*>(a.y)[at] = total / divisor<T>(a, p.row, p.column);
+}
+
 template <class T>
 struct AvgGrad {
   PoolArgs a;
@@ -181,7 +208,11 @@ Status max_pool2d_grad(const PoolArgs& a, Range, const Ctx& ctx) {
 }
 
 Status avg_pool2d(const PoolArgs& a, Range, const Ctx& ctx) {
-  visit_floating(a.dtype, [&]<class T>(T) { for_each(ctx, outputs(a), AvgWindow<T>{a}); });
+  const int64_t wide_blocks = a.n * a.oh * a.ow * ceil_div(a.c, WideGroup::kColumns);
+  visit_floating(a.dtype, [&]<class T>(T) {
+    if (a.kh * a.kw <= kWideWindow) return for_each(ctx, outputs(a), AvgWindow<T>{a});
+    if (wide_blocks > 0) launch(ctx, avg_wide<T>, static_cast<unsigned>(wide_blocks), kThreads, 0, a);
+  });
   return {};
 }
 

@@ -1,16 +1,18 @@
 // Sums, products and maxima over one axis of (outer, reduced, inner), a fixed block of the reduced axis at a time; and
 // running sums.
 //
-// inner = 1: a warp takes a block; lane l combines elements l, l + 32, … and the lanes are combined by halves.
-// inner > 1: a thread takes a column, its rows in four phases (row r in phase r mod 4), so that no operation waits for
-// the one before. Integers add up in 64 bits and wrap around.
+// inner = 1: a warp takes a short block, a block of threads a long one (core/rows.h). inner > 1: up to kFewRows rows, a
+// thread takes a column; more, a block of threads takes 32 (of narrow tensors 8) columns, its rows in phases
+// (core/columns.h). Integers add up in 64 bits and wrap around.
 //
-// A running sum is one chain by definition: a thread each; floats add up in double.
+// A running sum of floats adds up in double. Along contiguous rows, threads of a warp or a block take neighbouring
+// elements and the sums before them come from a scan; across wide rows a thread runs down each column.
 #include <limits>
 #include <type_traits>
 
-#include "core/launch.h"
+#include "core/columns.h"
 #include "core/math.h"
+#include "core/rows.h"
 #include "kernels/args/reduce.h"
 
 namespace quernel::cuda {
@@ -67,27 +69,29 @@ __device__ void put_result(const ReduceArgs& a, int64_t at, Total<Op, T> total) 
   static_cast<Result<Op, T>*>(a.y)[at] = static_cast<Result<Op, T>>(total);
 }
 
-template <class Op, class T>
-__global__ void __launch_bounds__(kThreads) reduce_contiguous(ReduceArgs a, int64_t results) {
+template <int kGroup, class Op, class T>
+__global__ void __launch_bounds__(kThreads) reduce_rows(ReduceArgs a, int64_t results) {
   using A = Total<Op, T>;
+  const RowGroup<kGroup> group;  // its row is a block of x's
+  if (group.row >= results) return;
   const Op op;
   const int64_t blocks = ceil_div(a.reduced, a.block);
-  const int64_t result = int64_t{blockIdx.x} * (kThreads / kWarp) + threadIdx.x / kWarp;
-  if (result >= results) return;  // a whole warp
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int64_t begin = result % blocks * a.block, end = least(begin + a.block, a.reduced);
-  const T* x = static_cast<const T*>(a.x) + result / blocks * a.reduced;
+  const int64_t begin = group.row % blocks * a.block, end = least(begin + a.block, a.reduced);
+  const T* x = static_cast<const T*>(a.x) + group.row / blocks * a.reduced;
   A total[2] = {Op::template identity<A>(), Op::template identity<A>()};
-  int64_t i = begin + lane;
-  for (; i + kWarp < end; i += 2 * kWarp) {
+  int64_t i = begin + group.lane;
+  for (; i + kGroup < end; i += 2 * kGroup) {
     total[0] = op(total[0], static_cast<A>(x[i]));
-    total[1] = op(total[1], static_cast<A>(x[i + kWarp]));
+    total[1] = op(total[1], static_cast<A>(x[i + kGroup]));
   }
   if (i < end) total[0] = op(total[0], static_cast<A>(x[i]));
-  const A all = warp_reduce(op(total[0], total[1]), op);
-  if (lane == 0) put_result<Op, T>(a, result, all);
+  const A all = group.reduce(op(total[0], total[1]), op);
+  if (group.lane == 0) put_result<Op, T>(a, group.row, all);
 }
 
+constexpr int64_t kFewRows = 32;
+
+// Row r in phase r mod 4, so that no operation waits for the one before.
 template <class Op, class T>
 struct ReduceColumn {
   ReduceArgs a;
@@ -110,31 +114,132 @@ struct ReduceColumn {
   }
 };
 
+template <int kColumns, class Op, class T>
+__global__ void __launch_bounds__(kThreads) reduce_columns(ReduceArgs a) {
+  using A = Total<Op, T>;
+  const ColumnGroup<kColumns> group;
+  const Op op;
+  const int64_t tiles = ceil_div(a.inner, kColumns), blocks = ceil_div(a.reduced, a.block);
+  const int64_t column = blockIdx.x % tiles * kColumns + group.column, item = blockIdx.x / tiles;
+  const int64_t first = item % blocks * a.block;
+  const int64_t rows = column < a.inner ? least(a.block, a.reduced - first) : 0;
+  const T* x = static_cast<const T*>(a.x) + (item / blocks * a.reduced + first) * a.inner + column;
+  A total = Op::template identity<A>();
+  for (int64_t r = group.phase; r < rows; r += group.kPhases) total = op(total, static_cast<A>(x[r * a.inner]));
+  total = group.reduce(total, op);
+  if (rows > 0 && group.phase == 0) put_result<Op, T>(a, item * a.inner + column, total);
+}
+
+template <int kColumns, class Op, class T>
+void run_columns(const ReduceArgs& a, const Ctx& ctx) {
+  const int64_t grid = a.outer * ceil_div(a.reduced, a.block) * ceil_div(a.inner, kColumns);
+  if (grid > 0) launch(ctx, reduce_columns<kColumns, Op, T>, static_cast<unsigned>(grid), kThreads, 0, a);
+}
+
 template <class Op, class T>
 void run(const ReduceArgs& a, const Ctx& ctx) {
   const int64_t results = a.outer * ceil_div(a.reduced, a.block) * a.inner;
-  if (a.inner > 1) return for_each(ctx, results, ReduceColumn<Op, T>{a});
-  if (results > 0)
-    launch(ctx, reduce_contiguous<Op, T>, static_cast<unsigned>(ceil_div(results, kThreads / kWarp)), kThreads, 0, a,
-           results);
+  if (a.inner > 1 && (std::is_integral_v<T> || a.reduced <= kFewRows))
+    return for_each(ctx, results, ReduceColumn<Op, T>{a});
+  if constexpr (std::is_integral_v<T>) {
+    launch_rows(ctx, results, 1, reduce_rows<kWarp, Op, T>, reduce_rows<kWarp, Op, T>, a, results);
+  } else if (a.inner == 1) {
+    launch_rows(ctx, results, least(a.reduced, a.block), reduce_rows<kWarp, Op, T>, reduce_rows<kThreads, Op, T>, a,
+                results);
+  } else if (a.inner <= 8) {
+    run_columns<8, Op, T>(a, ctx);
+  } else {
+    run_columns<32, Op, T>(a, ctx);
+  }
 }
+
+// ---- running sums ---------------------------------------------------------------------------------------------------
+
+template <class T>
+using Running = std::conditional_t<std::is_floating_point_v<T>, double, uint64_t>;
+template <class T>
+using RunningResult = std::conditional_t<std::is_floating_point_v<T>, T, int64_t>;
+
+// A row or column of elements: (outer, inner) number `row`, its element i in the direction of the sum.
+struct Line {
+  int64_t start, stride, length;
+  bool reverse;
+
+  __device__ Line(const CumsumArgs& a, int64_t row)
+      : start(row / a.inner * a.length * a.inner + row % a.inner),
+        stride(a.inner),
+        length(a.length),
+        reverse(a.reverse) {}
+  __device__ int64_t at(int64_t i) const { return start + (reverse ? length - 1 - i : i) * stride; }
+};
 
 template <class T>
 struct RunningSum {
   CumsumArgs a;
 
-  __device__ void operator()(int64_t column) const {
-    using A = std::conditional_t<std::is_floating_point_v<T>, double, uint64_t>;
-    using Y = std::conditional_t<std::is_floating_point_v<T>, T, int64_t>;
-    const int64_t start = column / a.inner * a.length * a.inner + column % a.inner;
-    A total = 0;
+  __device__ void operator()(int64_t row) const {
+    const Line line(a, row);
+    Running<T> total = 0;
     for (int64_t i = 0; i < a.length; ++i) {
-      const int64_t at = start + (a.reverse ? a.length - 1 - i : i) * a.inner;
-      total += static_cast<A>(static_cast<const T*>(a.x)[at]);
-      static_cast<Y*>(a.y)[at] = static_cast<Y>(total);
+      total += static_cast<Running<T>>(static_cast<const T*>(a.x)[line.at(i)]);
+      static_cast<RunningResult<T>*>(a.y)[line.at(i)] = static_cast<RunningResult<T>>(total);
     }
   }
 };
+
+// What the threads of the group before this one hold together, and all of them.
+template <class A>
+struct Scanned {
+  A before, all;
+};
+template <int kGroup, class A>
+__device__ Scanned<A> scan(const RowGroup<kGroup>& group, A value) {
+  const int lane = group.lane % kWarp;
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const A left = __shfl_up_sync(kAllLanes, value, static_cast<unsigned>(distance));
+    if (lane >= distance) value = left + value;
+  }
+  const A left = __shfl_up_sync(kAllLanes, value, 1u);
+  Scanned<A> result{lane > 0 ? left : A(0), __shfl_sync(kAllLanes, value, kWarp - 1)};
+  if constexpr (kGroup > kWarp) {
+    __shared__ A warps[kGroup / kWarp];
+    const int warp = group.lane / kWarp;
+    __syncthreads();  // what was read from `warps` before has been read
+    if (lane == 0) warps[warp] = result.all;
+    __syncthreads();
+    A before = 0, all = 0;
+    for (int w = 0; w < kGroup / kWarp; ++w) {
+      if (w == warp) before = all;
+      all += warps[w];
+    }
+    result = {before + result.before, all};
+  }
+  return result;
+}
+
+template <int kGroup, class T>
+__global__ void __launch_bounds__(kThreads) running_rows(CumsumArgs a) {
+  constexpr int kEach = 4;  // neighbouring elements of a thread
+  const RowGroup<kGroup> group;
+  if (group.row >= a.outer * a.inner) return;
+  const Line line(a, group.row);
+  Running<T> earlier = 0;
+  for (int64_t begin = 0; begin < a.length; begin += kGroup * kEach) {
+    const int64_t first = begin + group.lane * kEach;
+    Running<T> sums[kEach], own = 0;
+    for (int k = 0; k < kEach; ++k) {
+      if (first + k < a.length) own += static_cast<Running<T>>(static_cast<const T*>(a.x)[line.at(first + k)]);
+      sums[k] = own;
+    }
+    const Scanned<Running<T>> scanned = scan(group, own);
+    for (int k = 0; k < kEach; ++k) {
+      if (first + k < a.length)
+        static_cast<RunningResult<T>*>(a.y)[line.at(first + k)] =
+            static_cast<RunningResult<T>>(earlier + (scanned.before + sums[k]));
+    }
+    earlier += scanned.all;
+  }
+}
 
 }  // namespace
 
@@ -148,7 +253,11 @@ Status reduce(const ReduceArgs& a, Range, const Ctx& ctx) {
 }
 
 Status cumsum(const CumsumArgs& a, Range, const Ctx& ctx) {
-  visit(a.dtype, [&]<class T>(T) { for_each(ctx, a.outer * a.inner, RunningSum<T>{a}); });
+  const int64_t lines = a.outer * a.inner;
+  visit(a.dtype, [&]<class T>(T) {
+    if (a.inner >= kWarp || a.length <= kWarp) return for_each(ctx, lines, RunningSum<T>{a});
+    launch_rows(ctx, lines, a.length, running_rows<kWarp, T>, running_rows<kThreads, T>, a);
+  });
   return {};
 }
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from quernel import _core
 from tests import reference
 from tests.checks import N, T, check_equal, check_ulp, ulp_error
+from tests.conftest import DEVICE
 from tests.strategies import arrays, broadcastable, guarded, shapes
 
 FLOATS = ("float32", "float64")
@@ -376,5 +377,9 @@ def test_errors_name_both_sides() -> None:
         _core.elu(a, (1.0, 1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match=r"\[clip\] the limits"):
         _core.clip(a, float("nan"), 1.0)
+
+
+@pytest.mark.skipif(DEVICE != "cpu", reason="only the CPU borrows arrays")
+def test_borrowed_arrays_are_not_written() -> None:
     with pytest.raises(RuntimeError, match=r"\[fill\] cannot write into a read-only array"):
-        _core.fill_(a, 1.0)
+        _core.fill_(T(np.zeros((3, 4), "f4")), 1.0)

@@ -72,10 +72,10 @@ class Frozen:
             self._use(source)
 
     def _use(self, graph: Graph) -> None:
+        self._home = next((w.device for w in graph.weights.values()), self._home)
         graph = optimize(keep_dense(graph, self._max_batch))
-        graph = replace(
-            graph, weights={k: tensor(w.detach().numpy(), device=w.device) for k, w in graph.weights.items()}
-        )
+        weights = {k: tensor(w.detach().numpy(), device=self._home) for k, w in graph.weights.items()}
+        graph = replace(graph, weights=weights)
         self._padded = independent_rows(graph)
         self._reset()
         self._graph, self._pending = graph, None
@@ -107,7 +107,7 @@ class Frozen:
     @property
     def device(self) -> str:
         """Where it runs: where the model's weights were. Arrays go in and come out all the same."""
-        return next((w.device for w in self.graph.weights.values()), self._home)
+        return self._home
 
     @property
     def max_batch(self) -> int:

@@ -15,6 +15,7 @@ from quernel.errors import ArgumentError, ShapeError
 from quernel.nn.module import Module
 from quernel.nn.sized import SizedByInput
 from quernel.ops import as_tensor
+from quernel.runtime import device
 from quernel.tensor import Tensor
 from quernel.training.checks import check_finite, check_target
 from quernel.training.objective import Heads, function_of, name_of, names_of
@@ -84,7 +85,8 @@ def _against_model(
     signature = [None if t is None else (t.shape[1:], t.dtype) for t in targets], [w is None for w in weights]
     if probed != signature:  # a loss may object to what no check here knows
         position = stream.seed, stream.base
-        _try_losses(heads, output, targets, weights)
+        with device(net.device):
+            _try_losses(heads, output, targets, weights)
         stream.set(*position)
     trainer.seen = (net._structure, *key[1:]), output, signature  # sizes may have been inferred
     return Samples(inputs.inputs, inputs.keywords, targets, weights)

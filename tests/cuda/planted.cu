@@ -1,0 +1,123 @@
+// Kernels with bugs, each of which the emulation must notice under some schedule. Prints a line per bug: its name, then
+// "right", which hides the bug, "wrong", or the error that the emulation reports.
+#include "device_array.h"
+#include "pipeline.h"
+
+namespace quernel::cuda {
+namespace {
+
+constexpr int kBlock = 128;
+
+void report(const char* name, bool right) {
+  const char* error = device_launch_error();
+  std::printf("%s: %s\n", name, error ? error : right ? "right" : "wrong");
+}
+
+// y = x turned round, `rounds` times, through shared memory.
+enum class Turn { kNoBarrierAfterWrite, kNoBarrierAfterRead, kNoWarpBarrier };
+
+template <Turn kPlant>
+__global__ void turn(const int* x, int* y, int rounds) {
+  __shared__ int values[kBlock];
+  const int t = static_cast<int>(threadIdx.x);
+  int value = x[t];
+  for (int i = 0; i < rounds; ++i) {
+    values[t] = value;
+    if (kPlant == Turn::kNoBarrierAfterRead) __syncthreads();
+    value = values[kPlant == Turn::kNoWarpBarrier ? t ^ 1 : kBlock - 1 - t];
+    if (kPlant == Turn::kNoBarrierAfterWrite) __syncthreads();
+    if (kPlant == Turn::kNoWarpBarrier) __syncwarp();
+  }
+  y[t] = value;
+}
+
+template <Turn kPlant>
+void run_turn(const char* name) {
+  const std::vector<int> x = small_integers(kBlock, 1000, 6);
+  const DeviceArray<int> dx(x), dy(x);
+  launch(context(), turn<kPlant>, 1, kBlock, 0, dx.data, dy.data, 3);
+  const std::vector<int> y = dy.host();
+  bool right = true;
+  for (int t = 0; t < kBlock; ++t) right &= y[t] == x[kPlant == Turn::kNoWarpBarrier ? t ^ 1 : kBlock - 1 - t];
+  report(name, right);
+}
+
+template <Plant kPlant>
+void run_pipeline(const char* name) {
+  constexpr int m = 32, n = 16, k = 96;
+  const std::vector<int> a = small_integers(m * k, 8, 7), b = small_integers(k * n, 8, 8);
+  std::vector<uint16_t> a16, b16;
+  for (int v : a) a16.push_back(bf16_of(v));
+  for (int v : b) b16.push_back(bf16_of(v));
+  const DeviceArray<uint16_t> da(a16), db(b16);
+  const DeviceArray<float> dc(std::vector<float>(m * n, 0.f));
+  launch(context(), multiply_pipelined<kPlant>, 1, 64, 0, Product{da.data, db.data, dc.data, m, n, k});
+  const std::vector<float> c = dc.host();
+  bool right = true;
+  for (int i = 0; i < m * n; ++i) {
+    int sum = 0;
+    for (int j = 0; j < k; ++j) sum += a[i / n * k + j] * b[j * n + i % n];
+    right &= c[i] == static_cast<float>(sum);
+  }
+  report(name, right);
+}
+
+// Half a warp waits for the block, the other half for the warp.
+__global__ void barriers_apart(int* y) {
+  if (threadIdx.x % kWarp < 16)
+    __syncthreads();
+  else
+    __syncwarp();
+  y[threadIdx.x] = 1;
+}
+
+__global__ void never_waited(int* y, const int* x) {
+  alignas(16) __shared__ int values[kBlock];
+  AsyncCopies copies;
+  copies.copy<4>(&values[threadIdx.x], x + threadIdx.x);
+  copies.close_group();
+  y[threadIdx.x] = 1;
+}
+
+__global__ void misaligned(int* y, const int* x) {
+  alignas(16) __shared__ int values[kBlock + 1];
+  AsyncCopies copies;
+  copies.copy<8>(&values[threadIdx.x], x + threadIdx.x);
+  copies.wait_all();
+  y[threadIdx.x] = 1;
+}
+
+// Runs after a deadlock, whose fibers are stuck: they must not come back.
+__global__ void count(int* y) {
+  __syncthreads();
+  y[threadIdx.x] += 1;
+}
+
+}  // namespace
+}  // namespace quernel::cuda
+
+int main() {
+  using namespace quernel::cuda;
+  run_turn<Turn::kNoBarrierAfterWrite>("no barrier after a write");
+  run_turn<Turn::kNoBarrierAfterRead>("no barrier after a read");
+  run_turn<Turn::kNoWarpBarrier>("no barrier of the warp");
+  run_pipeline<Plant::kNoWait>("no wait for copies");
+  run_pipeline<Plant::kNoBarrier>("no barrier around copies");
+  run_pipeline<Plant::kCopyBeforeBarrier>("copies begun before the barrier");
+
+  const std::vector<int> x = small_integers(kBlock + 1, 9, 9);
+  const DeviceArray<int> dx(x), dy(std::vector<int>(kBlock, 0));
+  launch(context(), barriers_apart, 1, kBlock, 0, dy.data);
+  report("barriers apart", true);
+  launch(context(), never_waited, 1, kBlock, 0, dy.data, dx.data);
+  report("copies never waited for", true);
+  launch(context(), misaligned, 1, kBlock, 0, dy.data, dx.data);
+  report("a copy not aligned", true);
+  launch(context(), count, 1, 1025, 0, dy.data);
+  report("too many threads", true);
+
+  const DeviceArray<int> counts(std::vector<int>(kBlock, 0));
+  launch(context(), count, 1, kBlock, 0, counts.data);
+  report("sound after a deadlock", counts.host() == std::vector<int>(kBlock, 1));
+  return 0;
+}

@@ -1,0 +1,153 @@
+// Every primitive against plain loops: nothing but sound kernels. Prints what is wrong; exits with 0 if nothing is.
+// test_emulation.py runs it under emulation; on a machine with a GPU (sm_80 or later):
+//   nvcc -std=c++20 -arch=native --expt-relaxed-constexpr -Icuda -Icsrc tests/cuda/sound.cu cuda/core/device.cu
+#include "device_array.h"
+#include "pipeline.h"
+
+namespace quernel::cuda {
+namespace {
+
+constexpr int kBlock = 96;  // three warps: a block's last group of 64 is not full
+int failures = 0;
+
+void check(bool right, const char* what) {
+  if (right) return;
+  std::printf("wrong: %s\n", what);
+  ++failures;
+}
+
+void finish(const char* what) {
+  require(device_synchronize());
+  const char* error = device_launch_error();
+  if (error) std::printf("%s: %s\n", what, error);
+  failures += error != nullptr;
+}
+
+// A warp's whole product, one warp after the other: A (rows, k) and B (columns, k) of bytes, each lane's in its order.
+__global__ void products_of_bytes(const uint8_t* a, const int8_t* b, int* c, int* dots) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const unsigned* left = reinterpret_cast<const unsigned*>(a) + warp * 16 * 8;
+  const unsigned* right = reinterpret_cast<const unsigned*>(b) + warp * 8 * 8;
+  const int g = lane / 4, i = lane % 4;
+  const unsigned a_lane[4] = {left[g * 8 + i], left[(g + 8) * 8 + i], left[g * 8 + i + 4], left[(g + 8) * 8 + i + 4]};
+  const unsigned b_lane[2] = {right[g * 8 + i], right[g * 8 + i + 4]};
+  int sums[4] = {1, 2, 3, 4};
+  multiply_u8s8(sums, a_lane, b_lane);
+  for (int j = 0; j < 4; ++j) c[warp * 128 + (g + j / 2 * 8) * 8 + i * 2 + j % 2] = sums[j] - (j + 1);
+  dots[threadIdx.x] = dot_u8s8(a_lane[1], b_lane[1], 7);
+}
+
+void test_bytes() {
+  constexpr int kWarps = kBlock / kWarp;
+  std::vector<uint8_t> a;
+  std::vector<int8_t> b;
+  for (int v : small_integers(kWarps * 16 * 32, 127, 1)) a.push_back(static_cast<uint8_t>(v + 128));
+  for (int v : small_integers(kWarps * 8 * 32, 127, 2)) b.push_back(static_cast<int8_t>(v));
+  const DeviceArray<uint8_t> da(a);
+  const DeviceArray<int8_t> db(b);
+  const DeviceArray<int> dc(std::vector<int>(kWarps * 128, 0)), dots(std::vector<int>(kBlock, 0));
+  launch(context(), products_of_bytes, 1, kBlock, 0, da.data, db.data, dc.data, dots.data);
+  finish("bytes");
+  const std::vector<int> c = dc.host(), dot = dots.host();
+  for (int w = 0; w < kWarps; ++w) {
+    for (int row = 0; row < 16; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        int sum = 0;
+        for (int k = 0; k < 32; ++k) sum += a[(w * 16 + row) * 32 + k] * b[(w * 8 + column) * 32 + k];
+        check(c[w * 128 + row * 8 + column] == sum, "multiply_u8s8");
+      }
+    }
+    for (int lane = 0; lane < kWarp; ++lane) {
+      int sum = 7;
+      for (int k = 0; k < 4; ++k)
+        sum += a[(w * 16 + lane / 4 + 8) * 32 + lane % 4 * 4 + k] * b[(w * 8 + lane / 4) * 32 + 16 + lane % 4 * 4 + k];
+      check(dot[w * kWarp + lane] == sum, "dot_u8s8");
+    }
+  }
+}
+
+void test_pipeline(int m, int n, int k) {
+  const std::vector<int> a = small_integers(size_t(m) * k, 8, 3), b = small_integers(size_t(k) * n, 8, 4);
+  std::vector<uint16_t> a16, b16;
+  for (int v : a) a16.push_back(bf16_of(v));
+  for (int v : b) b16.push_back(bf16_of(v));
+  const DeviceArray<uint16_t> da(a16), db(b16);
+  const DeviceArray<float> dc(std::vector<float>(size_t(m) * n, -1.f));
+  launch(context(), multiply_pipelined<Plant::kNone>, dim3(n / 16, (m + 31) / 32), 64, 0,
+         Product{da.data, db.data, dc.data, m, n, k});
+  finish("pipeline");
+  const std::vector<float> c = dc.host();
+  for (int row = 0; row < m; ++row) {
+    for (int column = 0; column < n; ++column) {
+      int sum = 0;
+      for (int i = 0; i < k; ++i) sum += a[size_t(row) * k + i] * b[size_t(i) * n + column];
+      check(c[size_t(row) * n + column] == static_cast<float>(sum), "pipeline of bf16");
+    }
+  }
+}
+
+// Reductions over warps and blocks, shuffles, votes.
+__global__ void reductions(const int* x, int* sums, int* highest, int* shuffled, unsigned* votes) {
+  __shared__ int partial[kBlock / kWarp];
+  const int t = static_cast<int>(threadIdx.x), lane = t % kWarp;
+  const int value = x[blockIdx.x * kBlock + t];
+  sums[blockIdx.x * kBlock + t] = block_reduce<kBlock>(value, partial, Plus{});
+  highest[blockIdx.x * kBlock + t] = block_reduce<kBlock>(value, partial, [](int a, int b) { return a > b ? a : b; });
+  int from = __shfl_sync(kAllLanes, value, lane + 3, 8);
+  from = from * 31 + __shfl_up_sync(kAllLanes, value, 5);
+  from = from * 31 + __shfl_down_sync(kAllLanes, value, 3, 16);
+  shuffled[blockIdx.x * kBlock + t] = from * 31 + __shfl_xor_sync(kAllLanes, value, 9);
+  votes[blockIdx.x * kBlock + t] = __ballot_sync(kAllLanes, value > 0);
+}
+
+void test_reductions() {
+  constexpr int kBlocks = 2, kSize = kBlocks * kBlock;
+  const std::vector<int> x = small_integers(kSize, 99, 5);
+  const DeviceArray<int> dx(x), sums(x), highest(x), shuffled(x);
+  const DeviceArray<unsigned> votes(std::vector<unsigned>(kSize, 0));
+  launch(context(), reductions, kBlocks, kBlock, 0, dx.data, sums.data, highest.data, shuffled.data, votes.data);
+  finish("reductions");
+  const std::vector<int> s = sums.host(), h = highest.host(), f = shuffled.host();
+  const std::vector<unsigned> v = votes.host();
+  for (int t = 0; t < kSize; ++t) {
+    const int block = t / kBlock * kBlock, warp = t / kWarp * kWarp, lane = t % kWarp;
+    int sum = 0, most = -100;
+    for (int i = block; i < block + kBlock; ++i) sum += x[i], most = x[i] > most ? x[i] : most;
+    unsigned vote = 0;
+    for (int i = 0; i < kWarp; ++i) vote |= unsigned{x[warp + i] > 0} << i;
+    int from = x[warp + lane / 8 * 8 + (lane + 3) % 8];
+    from = from * 31 + (lane >= 5 ? x[t - 5] : x[t]);
+    from = from * 31 + (lane % 16 + 3 < 16 ? x[t + 3] : x[t]);
+    check(s[t] == sum && h[t] == most, "block_reduce");
+    check(f[t] == from * 31 + x[warp + (lane ^ 9)], "shuffles");
+    check(v[t] == vote, "ballot");
+  }
+}
+
+struct Note {
+  int64_t* counts;
+  __device__ void operator()(int64_t i) const { counts[i] += i; }
+};
+
+void test_for_each() {
+  constexpr int64_t kSize = 70001;
+  const DeviceArray<int64_t> counts(std::vector<int64_t>(kSize, 1));
+  for_each(context(), kSize, Note{counts.data});
+  finish("for_each");
+  const std::vector<int64_t> c = counts.host();
+  for (int64_t i = 0; i < kSize; ++i) check(c[i] == i + 1, "for_each");
+}
+
+}  // namespace
+}  // namespace quernel::cuda
+
+int main() {
+  using namespace quernel::cuda;
+  require(device_open());
+  test_for_each();
+  test_reductions();
+  test_bytes();
+  test_pipeline(27, 48, 112);
+  test_pipeline(64, 16, 16);
+  return failures != 0;
+}

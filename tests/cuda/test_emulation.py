@@ -1,0 +1,92 @@
+"""The emulation of CUDA itself: sound kernels are right under every schedule, and planted bugs are noticed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CORE = ROOT / "cuda" / "core"
+CXX = os.environ.get("CXX") or shutil.which("g++")
+SCHEDULES = list(
+    product(("forward", "reverse", "random", "greedy", "greedy-reverse"), ("late", "early"))
+)  # of threads, and of asynchronous copies
+
+# What is right or wrong by the schedule; some schedule must show each.
+HIDING = [
+    "no barrier after a write",
+    "no barrier after a read",
+    "no barrier of the warp",
+    "no wait for copies",
+    "no barrier around copies",
+    "copies begun before the barrier",
+]
+
+pytestmark = pytest.mark.skipif(
+    CXX is None or platform.system() != "Linux" or not CORE.exists(),
+    reason="needs a compiler and the sources",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both programs, compiled."""
+    folder = tmp_path_factory.mktemp("emulation")
+    emulation = [str(CORE / name) for name in ("emulated.cpp", "device_emulated.cpp")]
+    includes = [f"-I{ROOT / 'cuda'}", f"-I{ROOT / 'csrc'}"]
+    for name in ("sound", "planted"):
+        source = ["-x", "c++", str(HERE / f"{name}.cu"), "-x", "none"]
+        command = [str(CXX), "-std=c++20", "-O1", "-ffp-contract=off", *includes, *source, *emulation]
+        done = subprocess.run(
+            [*command, "-o", str(folder / name)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def _run(program: Path, schedule: str, copies: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "QUERNEL_CUDA_SCHEDULE": schedule, "QUERNEL_CUDA_COPIES": copies}
+    return subprocess.run([str(program)], env=env, capture_output=True, text=True, timeout=120, check=False)
+
+
+def _reports(folder: Path, schedule: str, copies: str) -> dict[str, str]:
+    done = _run(folder / "planted", schedule, copies)
+    assert done.returncode == 0, done.stderr
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("schedule", "copies"), SCHEDULES)
+def test_sound_kernels_are_right(folder: Path, schedule: str, copies: str) -> None:
+    done = _run(folder / "sound", schedule, copies)
+    assert done.returncode == 0, done.stdout[:2000] + done.stderr
+
+
+@pytest.mark.parametrize("bug", HIDING)
+def test_some_schedule_shows(folder: Path, bug: str) -> None:
+    assert "wrong" in {_reports(folder, *schedule)[bug] for schedule in SCHEDULES}
+
+
+def test_what_each_kind_of_schedule_is_for(folder: Path) -> None:
+    """A copy that nobody waits for shows if copies land late; one begun too soon if they land early, on a warp ahead."""
+    late, early = _reports(folder, "greedy", "late"), _reports(folder, "greedy", "early")
+    assert (late["no wait for copies"], early["no wait for copies"]) == ("wrong", "right")
+    bug = "copies begun before the barrier"
+    assert (late[bug], early[bug], _reports(folder, "forward", "early")[bug]) == ("right", "wrong", "right")
+
+
+@pytest.mark.parametrize(("schedule", "copies"), SCHEDULES)
+def test_errors_are_reported(folder: Path, schedule: str, copies: str) -> None:
+    reports = _reports(folder, schedule, copies)
+    assert "deadlock" in reports["barriers apart"]
+    assert "1024 threads" in reports["too many threads"]
+    assert "not aligned" in reports["a copy not aligned"]
+    assert reports["sound after a deadlock"] == "right"
+    if copies == "late":
+        assert "without waiting" in reports["copies never waited for"]
