@@ -15,10 +15,13 @@
 //
 // At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (about twice as
 // fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower).
+//
+// Few columns are gemm_narrow.cpp's.
 #include <type_traits>
 
 #include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
+#include "kernels/gemm_narrow.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/integers.h"
 #include "kernels/pack_block.h"
@@ -243,6 +246,9 @@ Status run(const GemmArgs& g, Range range, const Ctx& ctx) {
     const Part part{strip * g.strip, least(g.m, (strip + count) * g.strip), first, least(g.n, first + span)};
     if (g.k <= kShortDepth)
       multiply_short(g, p, part);
+    else if (is_narrow(g))
+      multiply_narrow(g, NarrowRows<T>{p.a + part.row * g.a_row, p.b, p.c + part.row * g.n, part.end - part.row},
+                      ctx.scratch);
     else if (g.m == 1 && g.n > kPanel && g.b_row == g.n)
       multiply_row(g, p, part);
     else
@@ -253,6 +259,7 @@ Status run(const GemmArgs& g, Range range, const Ctx& ctx) {
 
 template <class T>
 int64_t scratch_bytes(const GemmArgs& g) {
+  if (is_narrow(g)) return narrow_scratch(g, T{});
   return ((g.pack ? kPanel : 0) + packed_rows(g)) * least(g.k, block_depth<T>(g)) * static_cast<int64_t>(sizeof(T));
 }
 

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "kernels/args/matmul_narrow.h"
 #include "ops/common.h"
 #include "runtime/derived.h"
 
@@ -21,12 +22,16 @@ constexpr int64_t kInPlacePanelRows = 64;   // where there is one panel
 constexpr int64_t kPackInItems = 256;       // at most so many rows; more than one strip would pack every panel again
 constexpr int64_t kPackRows = 6;            // packing costs as much as so many rows of the product
 constexpr int64_t kStripRows = 48;
+constexpr int64_t kStripColumn = 384;    // of a narrow product, whose A is stored by columns
 constexpr int64_t kLeastStripRows = 12;  // whole register tiles at every level
 constexpr double kItemNs = 30e3;
 constexpr double kManyItems = 64;           // so many may last longer than kItemNs
 constexpr int64_t kRowSpan = 32;            // panels of a single row: B is read in stretches of 8 KB
 constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
 constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
+
+// Columns that take as long as g's: to read a row of A takes as long as some products.
+int64_t columns(const GemmArgs& g) { return is_narrow(g) ? kNarrowColumns : g.n; }
 
 // Panels an item takes.
 int64_t span_panels(const GemmArgs& g, int64_t panels, DType dtype) {
@@ -40,9 +45,9 @@ int64_t span_panels(const GemmArgs& g, int64_t panels, DType dtype) {
 
 // Rows an item takes: many, to reuse B, unless items would be few or long.
 int64_t strip_rows(const GemmArgs& g, int64_t spans, DType dtype) {
-  if (g.pack) return g.m;
-  int64_t strip = kStripRows;
-  const double row_ns = mac_ns(dtype, static_cast<double>(std::min(g.n, g.span * kPanel) * g.k));
+  if (g.pack && !is_narrow(g)) return g.m;
+  int64_t strip = is_narrow(g) && g.a_col != 1 ? kStripColumn : kStripRows;
+  const double row_ns = mac_ns(dtype, static_cast<double>(std::min(columns(g), g.span * kPanel) * g.k));
   const double most_ns = std::max(kItemNs, row_ns * static_cast<double>(g.m * spans) / kManyItems);
   const auto item_ns = [&] { return row_ns * static_cast<double>(strip); };
   while (strip > kLeastStripRows &&
@@ -62,7 +67,7 @@ void launch_gemm(const char* op, GemmArgs g, const Tensor& a, const Tensor& b, c
   g.strip = strip_rows(g, spans, c.dtype());
   const int64_t items = spans * ceil_div(g.m, g.strip);
   const int64_t rows = batch * (g.m + (g.pack ? kPackRows : 0));
-  const double macs = static_cast<double>(rows * g.n) * static_cast<double>(g.k + 8);
+  const double macs = static_cast<double>(rows * columns(g)) * static_cast<double>(g.k + 8);
   launch(op, c.dtype() == DType::kFloat32 ? &KernelTable::gemm_f32 : &KernelTable::gemm_f64, g,
          {items, mac_ns(c.dtype(), macs / static_cast<double>(items)), 2.0 * static_cast<double>(c.size() * g.k)},
          {read(&GemmArgs::a, a), read(&GemmArgs::b, b), read<GemmArgs>(&GemmArgs::bias, epilogue.bias),
@@ -121,6 +126,12 @@ void set_batch(GemmArgs& g, const Matrices& a, const Matrices& b, const Shape& f
 Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed, int64_t rows) {
   const auto size = static_cast<int64_t>(itemsize(b.dtype()));
   const int64_t width = kPackBytes / size;
+  if (is_narrow(g)) {
+    g.pack = true;
+    g.b_row = transposed ? 1 : g.n;
+    g.b_col = transposed ? g.k : 1;
+    return b;
+  }
   const bool kept = keeps_derived(b);
   const int64_t row = g.n * size, few = row % kPageBytes == 0 ? kInPlaceAliasedRows
                                         : row > kPageBytes    ? kInPlaceFarRows

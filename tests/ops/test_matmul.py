@@ -49,6 +49,11 @@ def magnitude(a: Any, b: Any, *addends: Any) -> Any:
 @example(None, (1, 1100, 20), "float64", True, False)
 @example(None, (101, 700, 300), "float32", True, False)  # rows of A packed for several panels
 @example(None, (55, 1024, 40), "float32", False, False)  # rows of B that are whole pages
+@example(None, (45, 1, 2100), "float32", False, False)  # few columns: products of one sum in lanes
+@example(None, (301, 1, 1071), "float64", True, False)
+@example(None, (261, 2, 1100), "float32", True, True)
+@example(None, (26, 3, 1045), "float32", False, False)
+@example(None, (1, 4, 1029), "float32", False, False)
 def test_integers_multiply_exactly(
     data: st.DataObject | None, size: tuple[int, int, int], dtype: str, ta: bool, tb: bool
 ) -> None:
@@ -126,6 +131,11 @@ def test_nan_and_infinity_arrive(data: st.DataObject, size: tuple[int, int, int]
 @example(None, (50, 300, 600), "float64")
 @example(None, (40, 200, 5), "float32")
 @example(None, (3, 2200, 50), "float32")
+@example(None, (301, 1, 2100), "float32")
+@example(None, (150, 2, 1037), "float32")
+@example(None, (37, 3, 45), "float32")
+@example(None, (139, 4, 1031), "float64")
+@example(None, (1, 4, 1031), "float32")
 def test_bits_depend_on_nothing_but_k_and_n(
     data: st.DataObject | None, size: tuple[int, int, int], dtype: str
 ) -> None:
@@ -170,6 +180,34 @@ def test_a_fused_epilogue_equals_separate_ops(
     assert (y_pre is not None) == pre
     if y_pre is not None:
         check_equal(N(y_pre), N(expected))
+    check_equal(N(y), N(expected if activation == "none" else getattr(_core, activation)(expected)))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@given(st.data(), st.tuples(st.integers(1, 300), near(40, 9)), flags, flags, st.sampled_from(ACTIVATIONS))
+def test_few_columns_are_those_of_single_rows(
+    dtype: str,
+    n: int,
+    data: st.DataObject,
+    size: tuple[int, int],
+    bias: bool,
+    residual: bool,
+    activation: str,
+) -> None:
+    """Rows alone, of A by rows or by columns, of B by rows or by columns, and an epilogue over many rows at once."""
+    m, k = size
+    x, w = data.draw(arrays((m, k), dtype)), data.draw(arrays((n, k), dtype))
+    b = T(np.linspace(-1, 1, n).astype(dtype)) if bias else None
+    r = np.random.default_rng(k).standard_normal((m, n)).astype(dtype) if residual else None
+    whole = N(_core.matmul(T(x), T(w), False, True))
+    check_equal(N(_core.matmul(stored(x, True), stored(w, True), True)), whole)
+    for i in {0, m // 2, m - 1}:
+        check_equal(N(_core.matmul(T(x[i : i + 1]), stored(w, True))), whole[i : i + 1])
+    expected = T(whole) if b is None else _core.add(T(whole), b)
+    expected = expected if r is None else _core.add(expected, T(r))
+    y, _ = _core.linear(T(x), T(w), b, None if r is None else T(r), activation)
     check_equal(N(y), N(expected if activation == "none" else getattr(_core, activation)(expected)))
 
 
