@@ -16,16 +16,16 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kBlockBytes = 4096;  // of a row of A
-constexpr int64_t kColumnBytes = 512;  // of a column of A: rows whose partial sums are in L1
-constexpr int64_t kFlat = 240;         // outputs that are finished at once, whole rows of up to four
+constexpr int64_t kBlockBytes = 4096;   // of a row of A
+constexpr int64_t kColumnBytes = 1024;  // of a column of A: rows whose partial sums are in L1
+constexpr int64_t kFlat = 240;          // outputs that are finished at once, whole rows of up to four
 
 template <class T>
 constexpr int64_t kBlock = kBlockBytes / static_cast<int64_t>(sizeof(T));
 template <class T>
 constexpr int64_t kCopyStep = kBlock<T> + kPackWidth<T>;  // of columns of B in scratch: not all in one set of L1
-template <class T>
-constexpr int64_t kHeight = kColumnBytes / static_cast<int64_t>(sizeof(T));
+template <class T, int kCols>
+constexpr int64_t kHeight = kColumnBytes / (kCols > 2 ? 2 : 1) / static_cast<int64_t>(sizeof(T));
 
 // Registers of partial sums for an output: a single column needs two to keep the FMA busy.
 template <int kCols>
@@ -175,30 +175,41 @@ void multiply_one(const GemmArgs& g, T* c, const Block<T>& block) {
   put_sums(add_tree(acc), c, kCols, block.begins);
 }
 
-// partial[j][row] += kDepth elements of column j of B, P apart, times as many columns of A.
+// partial[j][row] += kDepth elements of column j of B, P apart, times as many columns of A; the first ones begin it.
 template <class V, int kCols, int kDepth, class T = typename V::Scalar>
 inline void add_columns(const GemmArgs& g, const Block<T>& block, int64_t k, const T* a, int64_t rows, T* partial) {
-  constexpr int kStep = kPhases<V, kCols>;
+  constexpr int kStep = kPhases<V, kCols>, kLine = static_cast<int>(kPackWidth<T>);
+  const bool begins = k < kStep;
   V y[kCols][kDepth];
+  const T* x[kDepth];
 #pragma GCC unroll 4
-  for (int j = 0; j < kCols; ++j) {
+  for (int d = 0; d < kDepth; ++d) {
+    x[d] = a + (k + d * kStep) * g.a_col;
 #pragma GCC unroll 4
-    for (int d = 0; d < kDepth; ++d) y[j][d] = V::set(block.b[j * block.b_step + k + d * kStep]);
+    for (int j = 0; j < kCols; ++j) y[j][d] = V::set(block.b[j * block.b_step + k + d * kStep]);
   }
-  a += k * g.a_col;
-  for_lanes<V>(rows, [&](int64_t i, int lanes) {
-    V x[kDepth];
-#pragma GCC unroll 4
-    for (int d = 0; d < kDepth; ++d) x[d] = get<V>(a + d * kStep * g.a_col + i, lanes);
+  const auto add = [&](int64_t i, auto load) {
 #pragma GCC unroll 4
     for (int j = 0; j < kCols; ++j) {
-      T* const at = partial + j * kHeight<T> + i;
-      V sum = V::load(at);
+      T* const at = partial + j * kHeight<T, kCols> + i;
+      V sum = begins ? V::zero() : V::load(at);
 #pragma GCC unroll 4
-      for (int d = 0; d < kDepth; ++d) sum = fma(x[d], y[j][d], sum);
+      for (int d = 0; d < kDepth; ++d) sum = fma(load(x[d] + i), y[j][d], sum);
       sum.store(at);
     }
-  });
+  };
+  int64_t i = 0;
+  for (; i + kLine <= rows; i += kLine) {
+    // The next columns begin other pages.
+#pragma GCC unroll 4
+    for (int d = 0; d < kDepth; ++d) __builtin_prefetch(x[d] + g.a_col + i);
+#pragma GCC unroll 4
+    for (int v = 0; v < kLine; v += V::kWidth) add(i + v, [](const T* p) { return V::load(p); });
+  }
+  for (; i < rows; i += V::kWidth) {
+    const int lanes = static_cast<int>(least(V::kWidth, rows - i));
+    add(i, [lanes](const T* p) { return get<V>(p, lanes); });
+  }
 }
 
 // Adds the partial sums of up to kHeight rows as reduce_add() does those of a row.
@@ -209,7 +220,7 @@ inline void add_partial(const T* partial, int64_t rows, T* c, bool begins) {
 #pragma GCC unroll 4
     for (int j = 0; j < kCols; ++j) {
       V sums[kCount];
-      for (int p = 0; p < kCount; ++p) sums[p] = V::load(partial + (p * kCols + j) * kHeight<T> + i);
+      for (int p = 0; p < kCount; ++p) sums[p] = V::load(partial + (p * kCols + j) * kHeight<T, kCols> + i);
       add_tree(sums);
       if constexpr (kCols == 1) {
         put_sums(sums[0], c + i, lanes, begins);
@@ -227,22 +238,22 @@ inline void add_partial(const T* partial, int64_t rows, T* c, bool begins) {
 
 template <class V, int kCols, class T = typename V::Scalar>
 void multiply_columns(const GemmArgs& g, const NarrowRows<T>& part, const Block<T>& block, T* partial) {
-  constexpr int kCount = kPhases<V, kCols>, kDepth = kCols == 1 ? 4 : kCols == 2 ? 2 : 1;
-  for (int64_t first = 0; first < part.rows; first += kHeight<T>) {
-    const int64_t rows = least(kHeight<T>, part.rows - first);
+  constexpr int kCount = kPhases<V, kCols>, kDepth = kCols <= 2 ? 4 : 2;
+  for (int64_t first = 0; first < part.rows; first += kHeight<T, kCols>) {
+    const int64_t rows = least(kHeight<T, kCols>, part.rows - first);
     const T* a = block.a + first;
-    __builtin_memset(partial, 0, static_cast<size_t>(kCount * kCols * kHeight<T>) * sizeof(T));
     int64_t k = 0;
     for (; k + kDepth * kCount <= block.depth; k += kDepth * kCount)
       for (int p = 0; p < kCount; ++p)
-        add_columns<V, kCols, kDepth>(g, block, k + p, a, rows, partial + p * kCols * kHeight<T>);
+        add_columns<V, kCols, kDepth>(g, block, k + p, a, rows, partial + p * kCols * kHeight<T, kCols>);
     for (; k < block.depth; k += kCount)
       for (int p = 0; p < kCount; ++p) {
-        T* const sums = partial + p * kCols * kHeight<T>;
+        T* const sums = partial + p * kCols * kHeight<T, kCols>;
         if (k + p < block.depth) {
           add_columns<V, kCols, 1>(g, block, k + p, a, rows, sums);
         } else {  // zero is added where multiply_rows() does
-          for (int64_t i = 0; i < kCols * kHeight<T>; i += V::kWidth) (V::load(sums + i) + V::zero()).store(sums + i);
+          for (int64_t i = 0; i < kCols * kHeight<T, kCols>; i += V::kWidth)
+            (k == 0 ? V::zero() : V::load(sums + i) + V::zero()).store(sums + i);
         }
       }
     add_partial<V, kCols>(partial, rows, part.c + first * kCols, block.begins);
@@ -259,7 +270,7 @@ struct Scratch {
   Scratch(const GemmArgs& g, void* at) {
     Carver carver(at);
     if (g.b_row != 1) carver.take(b, g.n * kCopyStep<T>);
-    if (by_columns(g)) carver.take(partial, 2 * Vec<T>::kWidth * kNarrowColumns * kHeight<T>);
+    if (by_columns(g)) carver.take(partial, 2 * Vec<T>::kWidth * kHeight<T, 1>);  // no more with more columns
     used = carver.used();
   }
 };
