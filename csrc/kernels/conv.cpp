@@ -79,7 +79,12 @@ class Pass {
   using T = typename V::Scalar;
 
   Pass(const ConvArgs& args, bool adjoint, const Ctx& ctx)
-      : args_(args), shape_(args.s), adjoint_(adjoint), finishing_(!is_trivial(args)), side_(sides(args.s, adjoint)) {
+      : args_(args),
+        shape_(args.s),
+        adjoint_(adjoint),
+        in_tile_(finishes_in_tile(args)),
+        after_tile_(!is_trivial(args) && !in_tile_),
+        side_(sides(args.s, adjoint)) {
     carve<V>(args, adjoint, ctx.scratch, &scratch_);
     source_.set(static_cast<const T*>(args.x), side_.source_channels, side_.depth, side_.depth, scratch_.source);
   }
@@ -192,6 +197,8 @@ class Pass {
     // The next stretch comes into L2 meanwhile, else its first tile would wait for all of it.
     const int64_t lines = end - begin < kFewLines ? 0 : ceil_div(end - begin, tiles);
     const T* next = b + end * kPackWidth<T>;
+    const TileFinish<T> epilogue = tile_finish<T>(args_, args_.y, first);
+    const bool ends = end == depth_;
     const T* const* a = scratch_.a;
     T* const* to = scratch_.c;
     for (int64_t tile = 0; tile < tiles; ++tile) {
@@ -199,8 +206,9 @@ class Pass {
       T* c[kTileRows];
       for (int i = 0; i < rows; ++i) c[i] = to[i] + col;
       for (int64_t i = 0; i < lines; ++i, next += kPackWidth<T>) __builtin_prefetch(next, 0, 2);
-      multiply_tile(Tile<T>{a, b, c, scratch_.stretch, count, single_, 1, kPackWidth<T>, group, rows, cols, begin > 0});
-      if (finishing_ && end == depth_) finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, first});
+      multiply_tile(Tile<T>{a, b, c, scratch_.stretch, count, single_, 1, kPackWidth<T>, group, rows, cols, begin > 0,
+                            in_tile_ && ends ? &epilogue : nullptr});
+      if (after_tile_ && ends) finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, first});
       a += rows;
       to += rows;
     }
@@ -208,7 +216,7 @@ class Pass {
 
   const ConvArgs& args_;
   const ConvShape& shape_;
-  const bool adjoint_, finishing_;  // finishing: there is an epilogue
+  const bool adjoint_, in_tile_, after_tile_;  // where the epilogue is, if there is one
   const Sides side_;
   Scratch<T> scratch_;
   SourceBlock<V> source_;

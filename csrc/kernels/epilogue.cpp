@@ -1,6 +1,5 @@
-// Bias, residual, gate and activation, as a second pass over outputs that are still in L1. Fusing them into a register
-// tile's own stores would save that pass (a percent or two at depth 64) and cost seven activations times every tile
-// shape in code.
+// Bias, residual, gate and activation, as a second pass over outputs that are still in L1. Register tiles finish bias,
+// residual and ReLU themselves (gemm_tile.cpp); the other activations would cost their code times every tile shape.
 #include "kernels/epilogue.h"
 
 #include "kernels/simd/math.h"

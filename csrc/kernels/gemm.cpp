@@ -100,6 +100,8 @@ template <class T>
 void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelBlock<T>& block) {
   const int64_t rows = part.end - part.row, tiles = ceil_div(rows, kTileRows);
   const Run run{0, 0, block.depth};
+  const bool in_tile = finishes_in_tile(g);
+  const TileFinish<T> epilogue = tile_finish<T>(g, g.c, block.first);
   for (int64_t tile = 0; tile < tiles; ++tile) {
     // Rows are dealt out evenly: 7 as 4 + 3, not 6 + 1. Packed ones lie in full tiles.
     const int64_t from = block.turned ? tile * kTileRows : rows * tile / tiles;
@@ -112,8 +114,8 @@ void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelB
     }
     const int height = static_cast<int>(to - from), width = static_cast<int>(block.cols);
     multiply_tile(Tile<T>{a, block.b, c, &run, 1, false, block.turned ? kTileRows : g.a_col, block.ldb, block.group,
-                          height, width, !block.begins});
-    if (block.ends) finish(Finish<T>{&g, static_cast<T*>(g.c), c, height, width, block.first});
+                          height, width, !block.begins, block.ends && in_tile ? &epilogue : nullptr});
+    if (block.ends && !in_tile) finish(Finish<T>{&g, static_cast<T*>(g.c), c, height, width, block.first});
   }
 }
 

@@ -42,6 +42,38 @@ inline void store(V v, typename V::Scalar* p, [[maybe_unused]] int lanes) {
     v.store(p);
 }
 
+// Finishes the sums in registers, as finish() in epilogue.cpp does in a pass of its own.
+template <class V, int kRows, int kVecs, bool kTail, class T = typename V::Scalar>
+inline void finish_tile(const Tile<T>& tile, int64_t col, int lanes, V (&acc)[kRows][kVecs]) {
+  const TileFinish<T>& f = *tile.finish;
+  const auto get = [&](const T* p, int j) {
+    return j < kVecs - 1 ? V::load(p + j * V::kWidth) : load<V, kTail>(p + j * V::kWidth, lanes);
+  };
+  if (f.bias) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kVecs; ++j) {
+      const V bias = get(f.bias + col, j);
+#pragma GCC unroll 8
+      for (int i = 0; i < kRows; ++i) acc[i][j] = acc[i][j] + bias;
+    }
+  }
+  if (f.residual) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      const T* residual = f.residual + (tile.c[i] - f.base) + col;
+#pragma GCC unroll 8
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = acc[i][j] + get(residual, j);
+    }
+  }
+  if (f.relu) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = relu(acc[i][j]);
+    }
+  }
+}
+
 // kRows x kVecs vectors from column `col`; with kTail the last vector has only `lanes` lanes.
 template <class V, int kRows, int kVecs, bool kTail>
 void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
@@ -121,6 +153,7 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
       for (int64_t k = run->depth, at = run->a; k > 0; --k, at += a_step, b += ldb) add(at, b);
     }
   }
+  if (tile.finish) finish_tile<V, kRows, kVecs, kTail>(tile, col, lanes, acc);
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8

@@ -1,6 +1,7 @@
 // The one floating-point multiplication of the engine: a register tile of up to kTileRows x kPanel outputs.
 // Matrix products, convolutions and their gradients differ only in the addresses they give it.
 #pragma once
+#include "kernels/args/epilogue.h"
 #include "kernels/args/matmul.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -26,6 +27,16 @@ struct Run {
   int64_t depth;
 };
 
+// What a tile does to finished sums while they are in registers: relu(c + bias + residual), or less. The residual is
+// laid out as the output, which starts at `base`; bias starts at column 0 of the tile.
+template <class T>
+struct TileFinish {
+  const T* bias;
+  const T* residual;
+  const T* base;
+  bool relu;
+};
+
 // c[i][j] (+)= sum over runs r, then over k < r.depth: a[i][r.a + k * a_step] * b[r.b + k * ldb + j], for i < rows and
 // j < cols <= 64: one chain of FMAs per output, in this order. Columns come in groups of w = kPackWidth<T>, column j at
 // j / w * group + j % w: group = w in plain rows, w times the rows of B in packed ones.
@@ -43,7 +54,26 @@ struct Tile {
   int rows;
   int cols;
   bool accumulate;  // continue the chain from c
+  const TileFinish<T>* finish = nullptr;
 };
+
+namespace {
+
+// Whether a tile can do all that the epilogue asks for. The rest is done in a pass of its own, see epilogue.cpp.
+inline bool finishes_in_tile(const Epilogue& e) {
+  return !e.gate && !e.pre && (e.activation == Activation::kNone || e.activation == Activation::kRelu) &&
+         (e.bias || e.residual || e.activation == Activation::kRelu);
+}
+
+// For a tile whose column 0 is output channel `first`.
+template <class T>
+inline TileFinish<T> tile_finish(const Epilogue& e, const void* base, int64_t first) {
+  const T* bias = static_cast<const T*>(e.bias);
+  return {bias ? bias + first : nullptr, static_cast<const T*>(e.residual), static_cast<const T*>(base),
+          e.activation == Activation::kRelu};
+}
+
+}  // namespace
 
 void multiply_tile(const Tile<float>& tile);
 void multiply_tile(const Tile<double>& tile);
