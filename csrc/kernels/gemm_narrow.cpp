@@ -3,9 +3,10 @@
 // of A) the lanes are added as a balanced tree and the block's sum to the output. Columns of B are copied next to each
 // other first, unless they lie so.
 //
-// Rows of A that are contiguous are read a register at a time, a few rows at once for each register of B. Of an A that
-// is stored by columns the same partial sums are made for many rows side by side, in L1: a row of partial sums
-// += an element of B times a column of A.
+// Rows of A that are contiguous are read a register at a time, a few rows at once for each register of B. (To fetch the
+// next rows meanwhile helped four columns, but cost single ones up to a tenth.) Of an A that is stored by columns the
+// same partial sums are made for many rows side by side, in L1: a row of partial sums += an element of B times a column
+// of A, for a few columns that lie P apart, so that sums come and go less often. Every way adds in the same order.
 #include "kernels/gemm_narrow.h"
 
 #include "kernels/epilogue.h"
@@ -36,7 +37,7 @@ constexpr int kPhases = kVecs<kCols> * V::kWidth;
 template <int kCols>
 constexpr int kRowsAtOnce = kCols == 4 ? 2 : 4;
 
-// A block of K. Column j of B starts at b + j * depth_of_b.
+// A block of K. Column j of B starts at b + j * b_step.
 template <class T>
 struct Block {
   const T* a;
