@@ -23,6 +23,8 @@ bool synchronizes() {
 
 }  // namespace
 
+bool device_keeps_blocks() { return true; }
+
 const char* device_open() {
   if (stream) return nullptr;
   int count = 0;

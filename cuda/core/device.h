@@ -7,6 +7,8 @@ namespace quernel::cuda {
 
 extern const bool kEmulated;
 
+bool device_keeps_blocks();  // whether freed blocks are kept for others; else each has its own size and end
+
 const char* device_open();
 const char* device_describe(char* text, size_t size);
 const char* device_allocate(void** data, size_t nbytes);

@@ -1,5 +1,6 @@
-// Device memory is the host's. With QUERNEL_CUDA_GUARD=1 each block ends at an inaccessible page and is filled with
-// NaN, so that an overrun or a read of unwritten memory shows.
+// Device memory is the host's. With QUERNEL_CUDA_GUARD=1 each block ends at an inaccessible page, is filled with NaN
+// and unmapped when it is freed, so that an overrun, a read of unwritten memory and a use after the end show. Where the
+// CPU has protection keys, host code that follows a device pointer is stopped as well: only kernels and copies may.
 #include <sys/mman.h>
 
 #include <cstdio>
@@ -22,9 +23,18 @@ bool guarded() {
   return chosen;
 }
 
+// The key of all device memory, or -1: not guarded, or no such CPU. Rights belong to a thread; others begin without
+// any.
+int protection_key() {
+  static const int key = guarded() ? pkey_alloc(0, PKEY_DISABLE_ACCESS) : -1;
+  return key;
+}
+
 size_t body(size_t nbytes) { return (nbytes + kPage - 1) / kPage * kPage; }
 
 }  // namespace
+
+bool device_keeps_blocks() { return !guarded(); }
 
 const char* device_open() { return nullptr; }
 
@@ -38,12 +48,17 @@ const char* device_allocate(void** data, size_t nbytes) {
     *data = std::aligned_alloc(256, nbytes);
     return *data ? nullptr : "out of memory";
   }
-  void* map = mmap(nullptr, body(nbytes) + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const size_t size = body(nbytes);
+  void* map = mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (map == MAP_FAILED) return "out of memory";
   auto* first = static_cast<std::byte*>(map);
-  mprotect(first + body(nbytes), kPage, PROT_NONE);
-  std::memset(first, 0xff, body(nbytes));
-  *data = first + (body(nbytes) - nbytes);
+  std::memset(first, 0xff, size);
+  const bool closed = protection_key() < 0 || pkey_mprotect(first, size, PROT_READ | PROT_WRITE, protection_key()) == 0;
+  if (!closed || mprotect(first + size, kPage, PROT_NONE) != 0) {
+    munmap(map, size + kPage);
+    return "out of memory";
+  }
+  *data = first + (size - nbytes);
   return nullptr;
 }
 
@@ -55,14 +70,17 @@ void device_release(void* data, size_t nbytes) {
 }
 
 const char* device_upload(void* device, const void* host, size_t nbytes) {
+  const emulated::MemoryAccess access;
   if (nbytes > 0) std::memcpy(device, host, nbytes);
   return nullptr;
 }
 const char* device_download(void* host, const void* device, size_t nbytes) {
+  const emulated::MemoryAccess access;
   if (nbytes > 0) std::memcpy(host, device, nbytes);
   return nullptr;
 }
 const char* device_copy(void* to, const void* from, size_t nbytes) {
+  const emulated::MemoryAccess access;
   if (nbytes > 0) std::memmove(to, from, nbytes);
   return nullptr;
 }
@@ -71,3 +89,14 @@ void* device_stream() { return nullptr; }
 const char* device_launch_error() { return emulated::take_error(); }
 
 }  // namespace quernel::cuda
+
+namespace quernel::emulated {
+
+MemoryAccess::MemoryAccess() {
+  if (cuda::protection_key() >= 0) pkey_set(cuda::protection_key(), 0);
+}
+MemoryAccess::~MemoryAccess() {
+  if (cuda::protection_key() >= 0) pkey_set(cuda::protection_key(), PKEY_DISABLE_ACCESS);
+}
+
+}  // namespace quernel::emulated

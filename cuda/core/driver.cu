@@ -28,10 +28,13 @@ size_t class_size(size_t nbytes) {
   return (nbytes < kAlign ? kAlign : nbytes + unit - 1) / unit * unit;
 }
 
+// Vectors of 16 bytes stay aligned.
+size_t exact_size(size_t nbytes) { return nbytes < 16 ? 16 : (nbytes + 15) / 16 * 16; }
+
 class Pool {
  public:
   const char* allocate(void** data, size_t nbytes) {
-    const size_t size = class_size(nbytes);
+    const size_t size = device_keeps_blocks() ? class_size(nbytes) : exact_size(nbytes);
     std::lock_guard lock(mutex_);
     auto& blocks = free_[size];
     if (!blocks.empty()) {
@@ -52,7 +55,10 @@ class Pool {
   void release(void* data) {
     std::lock_guard lock(mutex_);
     const auto found = sizes_.find(data);
-    free_[found->second].push_back(data);
+    if (device_keeps_blocks())
+      free_[found->second].push_back(data);
+    else
+      device_release(data, found->second);
     sizes_.erase(found);
   }
 

@@ -1,9 +1,13 @@
+// The fortified longjmp takes a jump to another stack for a mistake.
+#undef _FORTIFY_SOURCE
 #include "core/emulated.h"
 
 #include <setjmp.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <string_view>
@@ -13,10 +17,15 @@
 // runs a thread of a block to its end and waits to be given another. A deadlocked block leaves its fibers in the middle
 // of something, so they are begun anew.
 
+// Bounds of the section of all __shared__ arrays, by the linker; null if there are none.
+extern "C" __attribute__((weak, visibility("hidden"))) std::byte __start_quernel_shared[], __stop_quernel_shared[];
+
 namespace quernel::emulated {
 namespace {
 
 constexpr size_t kStackBytes = 256 << 10;
+constexpr size_t kPage = 4096;
+constexpr size_t kMostShared = 48 << 10;  // that a kernel gets without asking
 constexpr int kWarp = 32;
 constexpr int kMostThreads = 1024;
 
@@ -36,14 +45,17 @@ enum class Schedule { kForward, kReverse, kRandom, kGreedy, kGreedyReverse };
 struct Engine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   jmp_buf scheduler;
-  ucontext_t main;
   int current = 0, threads = 0, live = 0, at_block = 0;
   void (*body)(void*) = nullptr;
   void* context = nullptr;
   uint64_t slots[kMostThreads] = {};
   std::vector<std::byte> shared;
   unsigned seed = 1;
+  const char* file = nullptr;  // of the block barrier that threads wait at
+  int line = 0;
+  bool apart = false;  // threads wait at different ones
   const char* error = nullptr;
+  char text[256];
 };
 Engine engine;
 
@@ -151,9 +163,9 @@ void prepare(int threads) {
   while (static_cast<int>(engine.fibers.size()) < threads) {
     auto fiber = std::make_unique<Fiber>();
     void* stack =
-        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stack == MAP_FAILED) std::abort();
-    fiber->stack = static_cast<std::byte*>(stack);
+        mmap(nullptr, kPage + kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED || mprotect(stack, kPage, PROT_NONE) != 0) std::abort();
+    fiber->stack = static_cast<std::byte*>(stack) + kPage;
     engine.fibers.push_back(std::move(fiber));
   }
 }
@@ -162,11 +174,13 @@ bool run_block() {
   for (int t = 0; t < engine.threads; ++t) engine.fibers[t]->state = State::kReady;
   engine.live = engine.threads;
   engine.at_block = 0;
+  engine.apart = false;
   engine.current = backwards() ? 0 : engine.threads - 1;
   while (engine.live > 0) {
     const int next = choose();
     if (next < 0) return false;
     resume(next);
+    if (engine.apart) return false;
   }
   return true;
 }
@@ -176,20 +190,24 @@ bool run_block() {
 void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context) {
   engine.threads = static_cast<int>(block.x * block.y * block.z);
   if (engine.threads < 1 || engine.threads > kMostThreads) return fail("a block has 1 to 1024 threads");
-  if (grid.y > 65535 || grid.z > 65535 || grid.x > 0x7fffffffu || grid.x * grid.y * grid.z == 0)
+  if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
     return fail("the grid is empty or too large");
+  const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
+  if (shared_bytes > kMostShared) return fail("a kernel asks for more than 48 KB of shared memory");
+  MemoryAccess access;
   prepare(engine.threads);
   engine.body = body;
   engine.context = context;
-  engine.shared.resize(shared_bytes + 1);
+  engine.shared.resize(shared_bytes);
   gridDim = grid;
   blockDim = block;
-  const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t b = reversed() ? blocks - 1 - i : i;
     blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
                 static_cast<unsigned>(b / grid.x / grid.y)};
-    std::memset(engine.shared.data(), 0xff, engine.shared.size());  // NaN to those who read what nobody wrote
+    // NaN to those who read what nobody wrote
+    std::fill(engine.shared.begin(), engine.shared.end(), std::byte{0xff});
+    std::fill(__start_quernel_shared, __stop_quernel_shared, std::byte{0xff});
     if (run_block()) continue;
     for (const auto& fiber : engine.fibers) fiber->begun = false;
     return fail("deadlock: not every thread of a block reaches a barrier");
@@ -198,7 +216,16 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* 
 
 void* shared_memory() { return engine.shared.data(); }
 
-void block_barrier() {
+void block_barrier(const char* file, int line) {
+  if (engine.at_block == 0) {
+    engine.file = file;
+    engine.line = line;
+  } else if (line != engine.line || (file != engine.file && std::strcmp(file, engine.file) != 0)) {
+    std::snprintf(engine.text, sizeof engine.text, "threads of a block wait at different barriers: %s:%d and %s:%d",
+                  engine.file, engine.line, file, line);
+    fail(engine.text);
+    engine.apart = true;
+  }
   Fiber& fiber = *engine.fibers[engine.current];
   fiber.state = State::kAtBlock;
   ++engine.at_block;

@@ -1,7 +1,8 @@
 // As much of CUDA as the kernels use, on the CPU, so that the same sources are tested without a GPU. Blocks run one
 // after another; each thread of a block is a fiber that runs until it meets a barrier. QUERNEL_CUDA_SCHEDULE chooses
 // who goes on then: forward, reverse, random, greedy (a warp for as long as it can) or greedy-reverse. A missing
-// barrier gives wrong results in some of them; one that not every thread reaches ends the kernel with an error.
+// barrier gives wrong results in some of them; one that not every thread reaches, or threads that wait at different
+// ones, end the kernel with an error.
 //
 // What this cannot show: a weaker order of memory than the CPU's, and whatever depends on time.
 #pragma once
@@ -16,7 +17,8 @@
 #define __host__
 #define __constant__ static const
 #define __forceinline__ inline __attribute__((always_inline))
-#define __shared__ static  // blocks run one at a time
+// Blocks run one at a time. One section holds all of it, to be filled with NaN before each block.
+#define __shared__ static __attribute__((section("quernel_shared")))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
@@ -48,7 +50,7 @@ namespace quernel::emulated {
 
 void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);
 void* shared_memory();
-void block_barrier();
+void block_barrier(const char* file, int line);
 void warp_barrier(unsigned mask);
 uint64_t exchange(unsigned mask, uint64_t value, int source);  // the value of another lane; own if that is none of them
 unsigned ballot(unsigned mask, bool predicate);
@@ -57,6 +59,13 @@ bool copies_late();  // whether asynchronous copies land when they are waited fo
 bool reversed();     // loops over independent elements run backwards
 void fail(const char* message);
 const char* take_error();  // of the kernels since it was last called; null: none
+
+// Device memory can be reached while one of these lives, in kernels and copies (device_emulated.cpp).
+class MemoryAccess {
+ public:
+  MemoryAccess();
+  ~MemoryAccess();
+};
 
 template <class T>
 T exchange_as(unsigned mask, T value, int source) {
@@ -70,7 +79,9 @@ T exchange_as(unsigned mask, T value, int source) {
 
 }  // namespace quernel::emulated
 
-inline void __syncthreads() { quernel::emulated::block_barrier(); }
+inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  quernel::emulated::block_barrier(file, line);
+}
 inline void __syncwarp(unsigned mask = 0xffffffffu) { quernel::emulated::warp_barrier(mask); }
 inline void __threadfence() {}
 inline unsigned __ballot_sync(unsigned mask, int predicate) { return quernel::emulated::ballot(mask, predicate != 0); }

@@ -53,6 +53,7 @@ void for_each(const Ctx& ctx, int64_t n, const F& f) {
   launch(ctx, for_each_kernel<F>, static_cast<unsigned>(least(ceil_div(n, kThreads), kMostBlocks)), kThreads, 0, n, f);
 #else
   (void)ctx;
+  emulated::MemoryAccess access;
   for (int64_t i = 0; i < n; ++i) f(emulated::reversed() ? n - 1 - i : i);
 #endif
 }

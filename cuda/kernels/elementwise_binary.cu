@@ -164,7 +164,8 @@ __device__ T integer_binary(BinaryOp op, T a, T b) {
       return quotient(a, b);
     case BinaryOp::kFloorDiv: {
       const T whole = quotient(a, b);
-      return b != 0 && integer_remainder(a, b) != 0 && is_negative(a) != is_negative(b) ? static_cast<T>(whole - 1) : whole;
+      return b != 0 && integer_remainder(a, b) != 0 && is_negative(a) != is_negative(b) ? static_cast<T>(whole - 1)
+                                                                                        : whole;
     }
     case BinaryOp::kRemainder:
       return integer_remainder(a, b);

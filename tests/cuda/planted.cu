@@ -71,6 +71,22 @@ __global__ void barriers_apart(int* y) {
   y[threadIdx.x] = 1;
 }
 
+// Two barriers, each for half of a block: nobody waits in vain, but nobody has met either.
+__global__ void two_barriers(int* y) {
+  if (threadIdx.x < kBlock / 2)
+    __syncthreads();
+  else
+    __syncthreads();
+  y[threadIdx.x] = 1;
+}
+
+// What lies in shared memory at the beginning; twice, so that the second finds what the first leaves.
+__global__ void unwritten(float* y) {
+  __shared__ float values[kBlock];
+  y[threadIdx.x] = values[threadIdx.x];
+  values[threadIdx.x] = 0.f;
+}
+
 __global__ void never_waited(int* y, const int* x) {
   alignas(16) __shared__ int values[kBlock];
   AsyncCopies copies;
@@ -109,6 +125,13 @@ int main() {
   const DeviceArray<int> dx(x), dy(std::vector<int>(kBlock, 0));
   launch(context(), barriers_apart, 1, kBlock, 0, dy.data);
   report("barriers apart", true);
+  launch(context(), two_barriers, 1, kBlock, 0, dy.data);
+  report("two barriers", true);
+  const DeviceArray<float> df(std::vector<float>(kBlock, 0.f));
+  for (int i = 0; i < 2; ++i) launch(context(), unwritten, 1, kBlock, 0, df.data);
+  report("unwritten shared memory", df.host()[kBlock - 1] == 0.f);
+  launch(context(), count, 1, kBlock, 48 * 1024 + 1, dy.data);
+  report("too much shared memory", true);
   launch(context(), never_waited, 1, kBlock, 0, dy.data, dx.data);
   report("copies never waited for", true);
   launch(context(), misaligned, 1, kBlock, 0, dy.data, dx.data);

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
+import signal
 import subprocess
 from itertools import product
 from pathlib import Path
@@ -37,12 +39,14 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both programs, compiled."""
+    """A folder with the programs, compiled."""
     folder = tmp_path_factory.mktemp("emulation")
     emulation = [str(CORE / name) for name in ("emulated.cpp", "device_emulated.cpp")]
     includes = [f"-I{ROOT / 'cuda'}", f"-I{ROOT / 'csrc'}"]
-    for name in ("sound", "planted"):
-        source = ["-x", "c++", str(HERE / f"{name}.cu"), "-x", "none"]
+    defined = ["-DQUERNEL_ISA=cuda", '-DQUERNEL_LAYOUT=""', '-DQUERNEL_VERSION=""']
+    for name in ("sound", "planted", "guarded"):
+        sources = [HERE / f"{name}.cu", *([CORE / "driver.cu"] if name == "guarded" else [])]
+        source = [*defined, "-x", "c++", *map(str, sources), "-x", "none"]
         command = [str(CXX), "-std=c++20", "-O1", "-ffp-contract=off", *includes, *source, *emulation]
         done = subprocess.run(
             [*command, "-o", str(folder / name)], capture_output=True, text=True, check=False
@@ -85,8 +89,38 @@ def test_what_each_kind_of_schedule_is_for(folder: Path) -> None:
 def test_errors_are_reported(folder: Path, schedule: str, copies: str) -> None:
     reports = _reports(folder, schedule, copies)
     assert "deadlock" in reports["barriers apart"]
+    assert re.fullmatch(
+        r".* different barriers: .*planted.cu:\d+ and .*planted.cu:\d+", reports["two barriers"]
+    )
+    assert "48 KB" in reports["too much shared memory"]
+    assert reports["unwritten shared memory"] == "wrong"
     assert "1024 threads" in reports["too many threads"]
     assert "not aligned" in reports["a copy not aligned"]
     assert reports["sound after a deadlock"] == "right"
     if copies == "late":
         assert "without waiting" in reports["copies never waited for"]
+
+
+@pytest.mark.parametrize("wrong", ["overrun", "freed", "host"])
+def test_guarded_memory_stops(folder: Path, wrong: str) -> None:
+    """Beyond the end of a block, in one that was freed, and host code that follows a device pointer."""
+    for guard, expected in (("1", -signal.SIGSEGV), ("", 0)):
+        env = {k: v for k, v in os.environ.items() if k != "QUERNEL_CUDA_GUARD"}
+        if guard:
+            env["QUERNEL_CUDA_GUARD"] = guard
+        done = subprocess.run(
+            [str(folder / "guarded"), wrong], env=env, capture_output=True, text=True, check=False
+        )
+        if "no protection keys" in done.stdout:
+            pytest.skip("the CPU has no protection keys")
+        assert done.returncode == expected, done.stderr
+
+
+def test_guarded_memory_is_nan_at_first(folder: Path) -> None:
+    env = {**os.environ, "QUERNEL_CUDA_GUARD": "1"}
+    done = subprocess.run(
+        [str(folder / "guarded"), "unwritten"], env=env, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["nan", "nan"], (
+        done.stderr
+    )  # of a new block, and of one in a freed one's place
