@@ -24,6 +24,10 @@ int64_t units_of(const Sparse& a) { return a.is_blocked() ? ceil_div(a.rows, kSp
 // That the parts fit each other; their numbers are another matter.
 void check_parts(const char* op, const Sparse& a) {
   const Tensor &values = a.values, &indices = a.indices, &indptr = a.indptr;
+  // Before anything looks at the places on the host.
+  for (const Tensor* part : {&values, &indices, &indptr})
+    check<DeviceError>(part->device() == Device::kCpu, op,
+                       "sparse tensors have no CUDA kernels in this version; move them to the CPU with .to('cpu')");
   check<ShapeError>(a.rows >= 0 && a.cols >= 0 && a.rows <= std::numeric_limits<int32_t>::max() &&
                         a.cols <= std::numeric_limits<int32_t>::max() &&
                         values.size() <= std::numeric_limits<int32_t>::max(),

@@ -89,6 +89,13 @@ const char* allocate(void** data, size_t nbytes) { return pool().allocate(data, 
 void release(void* data) { pool().release(data); }
 void trim() { pool().trim(); }
 
+void* first_word = nullptr;  // of first_refused()
+
+const char* open() {
+  if (const char* failed = device_open()) return failed;
+  return first_word ? nullptr : allocate(&first_word, sizeof(unsigned long long));
+}
+
 struct Scratch {
   void* data = nullptr;
   size_t size = 0;
@@ -112,7 +119,7 @@ const CudaLibrary library{
     .version = QUERNEL_VERSION,
     .emulated = kEmulated,
     .table = &table,
-    .open = device_open,
+    .open = open,
     .describe = device_describe,
     .allocate = allocate,
     .release = release,
@@ -132,11 +139,7 @@ const CudaLibrary library{
 void copy_to_host(const Ctx&, void* host, const void* device, size_t nbytes) { device_download(host, device, nbytes); }
 void copy_from_host(const Ctx&, void* device, const void* host, size_t nbytes) { device_upload(device, host, nbytes); }
 
-unsigned long long* status_word() {
-  static void* word = nullptr;
-  if (!word && allocate(&word, sizeof(unsigned long long))) return nullptr;
-  return static_cast<unsigned long long*>(word);
-}
+unsigned long long* status_word() { return static_cast<unsigned long long*>(first_word); }
 
 }  // namespace quernel::cuda
 

@@ -192,6 +192,13 @@ def test_what_has_no_kernel_says_so() -> None:
     assert "no kernels for" in qn.runtime.config()["cuda"]
 
 
+def test_sparse_tensors_are_refused_before_anybody_reads_them() -> None:
+    places = [qn.tensor(np.array(a, np.int32), device="cuda")._t for a in ([0, 1], [0, 1, 2])]
+    values = qn.ones((2,), device="cuda")._t
+    with pytest.raises(DeviceError, match=r"\[transpose_sparse\] sparse tensors have no CUDA kernels"):
+        _core.transpose_sparse(values, *places, (2, 2))
+
+
 def test_a_library_that_is_none_is_refused_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.so").write_bytes(b"not a library")
     program = (
