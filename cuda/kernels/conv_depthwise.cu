@@ -3,7 +3,7 @@
 // The gradient of the weights is a thread per split, tap and channel, over the split's share of output pixels.
 #include "core/launch.h"
 #include "core/math.h"
-#include "kernels/args/conv.h"
+#include "kernels/conv_tile.h"
 
 namespace quernel::cuda {
 namespace {
@@ -36,28 +36,35 @@ struct Forward {
   }
 };
 
-// Weights come with both kernel axes reversed.
+// Weights come with both kernel axes reversed. As in the forward pass, columns beside the image are zeros.
 template <class T>
 struct Adjoint {
   ConvArgs a;
+  WindowAxis down_, across_;  // in some phase
 
   __device__ void operator()(int64_t at) const {
     const ConvShape& s = a.s;
     const int64_t c = at % s.c, ix = at / s.c % s.w, iy = at / s.c / s.w % s.h, image = at / s.c / s.w / s.h;
+    WindowAxis down = down_, across = across_;
+    set_phase(down, vertical(s), iy % s.stride_h);
+    set_phase(across, horizontal(s), ix % s.stride_w);
     T sum = 0;
-    for (int64_t ky = 0; ky < s.kh; ++ky) {
-      const int64_t y = iy + s.pad_h - (s.kh - 1 - ky) * s.dilation_h;
-      if (y < 0 || y % s.stride_h != 0 || y / s.stride_h >= s.oh) continue;
-      for (int64_t kx = 0; kx < s.kw; ++kx) {
-        const int64_t x = ix + s.pad_w - (s.kw - 1 - kx) * s.dilation_w;
-        if (x < 0 || x % s.stride_w != 0 || x / s.stride_w >= s.ow) continue;
-        const int64_t from = ((image * s.oh + y / s.stride_h) * s.ow + x / s.stride_w) * s.c + c;
-        sum = multiply_add(static_cast<const T*>(a.x)[from], weight_of<T>(a.w, s.kh * s.kw, ky * s.kw + kx, c), sum);
+    for (int64_t i = 0; i < down.taps; ++i) {
+      const int64_t y = iy / s.stride_h + down.offset + i * down.apart, row = (down.tap + i * down.tap_step) * s.kw;
+      if (y < 0 || y >= s.oh) continue;
+      for (int64_t j = 0; j < across.taps; ++j) {
+        const int64_t x = ix / s.stride_w + across.offset + j * across.apart;
+        const T value =
+            x < 0 || x >= s.ow ? T(0) : static_cast<const T*>(a.x)[((image * s.oh + y) * s.ow + x) * s.c + c];
+        const int64_t tap = row + across.tap + j * across.tap_step;
+        sum = multiply_add(value, weight_of<T>(a.w, s.kh * s.kw, tap, c), sum);
       }
     }
     static_cast<T*>(a.y)[at] = finished(a, sum, at, c);
   }
 };
+
+constexpr int kChains = 4;  // of a sum, to hide the latency of its additions
 
 template <class T>
 struct GradWeight {
@@ -68,13 +75,25 @@ struct GradWeight {
     const ConvShape& s = a.s;
     const int64_t c = at % s.c, tap = at / s.c % (s.kh * s.kw), split = at / s.c / (s.kh * s.kw);
     const int64_t dy = tap / s.kw * s.dilation_h - s.pad_h, dx = tap % s.kw * s.dilation_w - s.pad_w;
-    const int64_t end = least((split + 1) * share, s.n * s.oh * s.ow);
-    T sums[4] = {};  // pixel p in phase p mod 4
-    for (int64_t p = split * share; p < end; ++p) {
-      const int64_t y = p / s.ow % s.oh * s.stride_h + dy, x = p % s.ow * s.stride_w + dx, image = p / s.ow / s.oh;
-      if (y < 0 || y >= s.h || x < 0 || x >= s.w) continue;
-      const T value = static_cast<const T*>(a.x)[((image * s.h + y) * s.w + x) * s.c + c];
-      sums[p % 4] = multiply_add(value, static_cast<const T*>(a.g)[p * s.c + c], sums[p % 4]);
+    const int64_t begin = split * share, end = least(begin + share, s.n * s.oh * s.ow);
+    int64_t oy = begin / s.ow % s.oh, ox = begin % s.ow, y = oy * s.stride_h + dy, x = ox * s.stride_w + dx;
+    const T* image = static_cast<const T*>(a.x) + begin / s.ow / s.oh * s.h * s.w * s.c + c;
+    const T* g = static_cast<const T*>(a.g) + c;
+    T sums[kChains] = {};
+    for (int64_t first = begin; first < end; first += kChains) {
+#pragma unroll
+      for (int i = 0; i < kChains; ++i) {
+        if (first + i >= end) continue;
+        if (y >= 0 && y < s.h && x >= 0 && x < s.w)
+          sums[i] = multiply_add(image[(y * s.w + x) * s.c], g[(first + i) * s.c], sums[i]);
+        x += s.stride_w;
+        if (++ox < s.ow) continue;
+        ox = 0, x = dx;
+        y += s.stride_h;
+        if (++oy < s.oh) continue;
+        oy = 0, y = dy;
+        image += s.h * s.w * s.c;
+      }
     }
     static_cast<T*>(a.dw)[at] = (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
@@ -87,7 +106,8 @@ Status forward(const ConvArgs& a, const Ctx& ctx) {
 }
 template <class T>
 Status adjoint(const ConvArgs& a, const Ctx& ctx) {
-  for_each(ctx, a.s.n * a.s.h * a.s.w * a.s.c, Adjoint<T>{a});
+  for_each(ctx, a.s.n * a.s.h * a.s.w * a.s.c,
+           Adjoint<T>{a, adjoint_axis(vertical(a.s)), adjoint_axis(horizontal(a.s))});
   return {};
 }
 template <class T>

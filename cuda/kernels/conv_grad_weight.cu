@@ -66,8 +66,9 @@ struct GradWeight {
   __device__ T a(const Row& r, const Depth& d) const {
     const ConvShape& s = args.s;
     if (r.c < 0 || d.k >= k) return T(0);
-    const int64_t y = d.y * s.stride_h - s.pad_h + r.y, x = d.x * s.stride_w - s.pad_w + r.x;
-    if (y < 0 || y >= s.h || x < 0 || x >= s.w) return T(0);
+    const auto y = static_cast<uint32_t>(d.y * s.stride_h - s.pad_h + r.y);  // modulo 2^32, as in conv_tile.h
+    const auto x = static_cast<uint32_t>(d.x * s.stride_w - s.pad_w + r.x);
+    if (y >= s.h || x >= s.w) return T(0);
     return static_cast<const T*>(args.x)[((d.image * s.h + y) * s.w + x) * s.c + r.c];
   }
   __device__ T b(const Depth& d, int64_t column) const {

@@ -1,76 +1,37 @@
 // int8 convolution as an implicit product on the mainloop of tile.h: rows are output pixels, k runs over (kernel row,
-// kernel column, channel); taps in the padding read the zero point. Depthwise a thread a result.
+// kernel column, channel), see conv_tile.h; taps in the padding read the zero point. Depthwise a thread a result.
+#include "kernels/conv_tile.h"
 #include "kernels/requantize.h"
 #include "kernels/tile.h"
 
 namespace quernel::cuda {
 namespace {
 
-struct QConv {
+struct QConv : Windows<false> {
   using T = int;
-  static constexpr bool kRowsAdjacent = false;
 
   QConvArgs p;
-  int64_t m, n, k, batches, groups_of_4;
-  int32_t channels;  // of a group
-  int64_t group = 0;
+  int64_t groups_of_4;
 
-  explicit QConv(const QConvArgs& args) : p(args) {
-    const ConvShape& s = p.s;
-    m = s.n * s.oh * s.ow;
-    n = s.o / s.groups;
-    channels = static_cast<int32_t>(s.c / s.groups);
-    k = s.kh * s.kw * channels;
-    batches = s.groups;
-    groups_of_4 = ceil_div(k, 4);
-  }
+  explicit QConv(const QConvArgs& args) : Windows(args.s), p(args), groups_of_4(ceil_div(k, 4)) {}
 
-  __device__ void enter(int64_t index) {
-    group = index;
+  __device__ void enter(int64_t batch) {
+    Windows::enter(batch);
     p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * groups_of_4 * 4 * kQPanel;
     p.x = static_cast<const uint8_t*>(p.x) + group * channels;
   }
 
-  // Where the window of a pixel begins.
-  struct Row {
-    int64_t image = -1;  // -1: beyond the last pixel
-    int32_t y = 0, x = 0;
-  };
-  __device__ Row row(int64_t i) const {
-    const ConvShape& s = p.s;
-    if (i >= m) return {};
-    return {i / s.ow / s.oh, static_cast<int32_t>(i / s.ow % s.oh * s.stride_h - s.pad_h),
-            static_cast<int32_t>(i % s.ow * s.stride_w - s.pad_w)};
-  }
-
-  struct Depth {
-    int64_t k = 0;
-    int32_t y = 0, x = 0, c = 0;  // kernel row and column, channel
-  };
-  __device__ Depth depth(int64_t at) const {
-    const auto tap = static_cast<int32_t>(at / channels), kw = static_cast<int32_t>(p.s.kw);
-    return {at, tap / kw, tap % kw, static_cast<int32_t>(at % channels)};
-  }
-  __device__ void advance(Depth& d, int64_t by) const {
-    d.k += by;
-    for (d.c += static_cast<int32_t>(by); d.c >= channels; d.c -= channels) {
-      if (++d.x == p.s.kw) d.x = 0, ++d.y;
-    }
-  }
-
   __device__ int a(const Row& r, const Depth& d) const {
-    const ConvShape& s = p.s;
-    if (r.image < 0 || d.k >= k) return 0;
-    const int64_t y = r.y + d.y * s.dilation_h, x = r.x + d.x * s.dilation_w;
-    if (y < 0 || y >= s.h || x < 0 || x >= s.w) return p.x_zero_point;
-    return static_cast<const uint8_t*>(p.x)[((r.image * s.h + y) * s.w + x) * s.c + d.c];
+    if (!has(r, d)) return 0;
+    const int64_t at = element(r, d);
+    return at < 0 ? p.x_zero_point : static_cast<const uint8_t*>(p.x)[at];
   }
   __device__ int b(const Depth& d, int64_t column) const {
     return d.k < k && column < n ? packed_weight(p.w, d.k, groups_of_4, column) : 0;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     const int64_t channel = group * n + column;
-    put_quantized(p, p.y_float, sum, channel, p.y, r * n * batches + channel);
+    put_quantized(p, p.y_float, sum, channel, p.y, r * n * s.groups + channel);
   }
 };
 
@@ -104,13 +65,16 @@ struct QDepthwise {
     const int64_t block = c / kTapChannels, lane = c - first_channel(block, s.c), pairs = ceil_div(s.kh * s.kw, 2);
     const auto* w = static_cast<const int16_t*>(p.w) + block * pairs * 2 * kTapChannels + 2 * lane;
     int sum = 0;
-    for (int64_t tap = 0; tap < s.kh * s.kw; ++tap) {
-      const int64_t y = oy * s.stride_h - s.pad_h + tap / s.kw * s.dilation_h;
-      const int64_t x = ox * s.stride_w - s.pad_w + tap % s.kw * s.dilation_w;
-      const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
-      const int value =
-          inside ? static_cast<const uint8_t*>(p.x)[((image * s.h + y) * s.w + x) * s.c + c] : p.x_zero_point;
-      sum = product_sum(value, w[tap / 2 * 2 * kTapChannels + tap % 2], sum);
+    int64_t tap = 0;
+    for (int64_t ky = 0; ky < s.kh; ++ky) {
+      const int64_t y = oy * s.stride_h - s.pad_h + ky * s.dilation_h;
+      for (int64_t kx = 0; kx < s.kw; ++kx, ++tap) {
+        const int64_t x = ox * s.stride_w - s.pad_w + kx * s.dilation_w;
+        const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
+        const int value =
+            inside ? static_cast<const uint8_t*>(p.x)[((image * s.h + y) * s.w + x) * s.c + c] : p.x_zero_point;
+        sum = product_sum(value, w[tap / 2 * 2 * kTapChannels + tap % 2], sum);
+      }
     }
     put_quantized(p, p.y_float, sum, c, p.y, at);
   }

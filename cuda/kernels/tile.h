@@ -8,7 +8,7 @@
 // What is multiplied is a Problem P, whose operands are never laid out for this:
 //   using T                      what is multiplied and added up (float, double, int)
 //   void enter(int64_t batch)    chooses one of the products
-//   int64_t m, n, k, batches
+//   int64_t m, n, k, batches     m and k of the chosen product; m at most what it was before
 //   struct Row; Row row(i)       what a thread remembers of row i of A
 //   struct Depth; Depth depth(k); void advance(Depth&, int64_t by)    and of a place along k
 //   T a(const Row&, const Depth&), b(const Depth&, int64_t column)    0 outside of A and B
@@ -30,7 +30,12 @@ __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
   using T = typename P::T;
   constexpr int kAcross = kCols / TN;  // threads of a row
   static_assert(kRows / TM * kAcross == kThreads && kThreads % kCols == 0 && kThreads % kRows == 0);
-  __shared__ T a_tile[kDepth][kRows + 4], b_tile[kDepth][kCols];
+  constexpr int kPitch = kRows + 4;  // of A, turned
+  __shared__ T shared[kDepth * (kPitch + kCols)];
+  static_assert(kRows / TM * kCols <= kDepth * (kPitch + kCols));
+  T(*a_tile)[kPitch] = reinterpret_cast<T(*)[kPitch]>(shared);
+  T(*b_tile)[kCols] = reinterpret_cast<T(*)[kCols]>(shared + kDepth * kPitch);
+  T* staged = shared;
   const int t = static_cast<int>(threadIdx.x);
   const int64_t columns = ceil_div(p.n, kCols), rows = ceil_div(p.m, kRows);
   const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
@@ -79,11 +84,18 @@ __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
     }
     __syncthreads();
   }
+  // Results go out through the same shared memory, one row of each thread at a time, so that neighbouring threads write
+  // neighbouring columns, and what becomes of a sum is compiled once per row of a thread.
+#pragma unroll
   for (int i = 0; i < TM; ++i) {
-    for (int j = 0; j < TN; ++j) {
-      const int64_t r = first_row + row + i, c = first_column + column + j;
-      if (r < p.m && c < p.n) p.store(r, c, sums[i][j]);
+    for (int j = 0; j < TN; ++j) staged[t / kAcross * kCols + column + j] = sums[i][j];
+    __syncthreads();
+#pragma unroll 1
+    for (int at = t; at < kRows / TM * kCols; at += kThreads) {
+      const int64_t r = first_row + at / kCols * TM + i, c = first_column + at % kCols;
+      if (r < p.m && c < p.n) p.store(r, c, staged[at]);
     }
+    __syncthreads();
   }
 }
 

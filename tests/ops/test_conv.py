@@ -251,6 +251,41 @@ def test_nan_reaches_what_reads_it_and_nothing_else(g: dict[str, Any]) -> None:
     check_equal(np.isnan(y), np.isnan(expected))
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("groups", [1, 6])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 3)])
+def test_an_infinite_weight_stays_where_its_tap_reads(groups: int, stride: tuple[int, int]) -> None:
+    """Gradients of pixels between those that the strides reach are sums without it, not with 0 times it."""
+    w, gy = np.ones((6, 3, 3, 6 // groups), "f4"), np.ones((1, 4, 4, 6), "f4")
+    w[1, 0, 1] = np.inf
+    reached = [3 * s + 1 for s in stride]
+    dx = N(
+        _core.conv2d_grad_input(T(gy), T(w), [1, *(n + 2 for n in reached), 6], stride=stride, groups=groups)
+    )
+    at = (slice(0, reached[0], stride[0]), slice(1, reached[1] + 1, stride[1]))
+    assert (dx[0][at][..., 1] == np.inf).all()
+    rest = np.ones(dx.shape[1:3], bool)
+    rest[:: stride[0], 1 :: stride[1]] = False
+    assert np.isfinite(dx[0, rest]).all()
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize(("padding", "pixel", "tap"), [((0, 2**31 - 1), 0, 0), ((2**31 - 1, 0), 3, 2)])
+def test_distances_may_exceed_32_bits(padding: tuple[int, int], pixel: int, tap: int) -> None:
+    """One result, one tap of which lies in a column of four pixels."""
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-5, 6, shape).astype("f4") for shape in ((1, 4, 1, 3), (2, 3, 1, 3)))
+    o = {"dilation": (2**30 + 1, 1), "padding": (padding[0], 0), "padding_end": (padding[1], 0)}
+    y = w[:, tap, 0] @ x[0, pixel, 0]
+    check_exact(N(_core.conv2d(T(x), T(w), **o)[0]), y.reshape(1, 1, 1, 2), "float32")
+    gy = np.array([2, -3], "f4").reshape(1, 1, 1, 2)
+    dx, dw = np.zeros_like(x), np.zeros_like(w)
+    dx[0, pixel, 0] = gy.ravel() @ w[:, tap, 0]
+    dw[:, tap, 0] = np.outer(gy, x[0, pixel, 0])
+    check_exact(N(_core.conv2d_grad_input(T(gy), T(w), list(x.shape), **o)), dx, "float32")
+    check_exact(N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), **o)), dw, "float32")
+
+
 @pytest.mark.parametrize("channels", [1, 64])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_an_empty_sum_is_zero_plus_bias(dtype: str, channels: int) -> None:

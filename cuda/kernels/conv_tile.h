@@ -1,0 +1,160 @@
+// The geometry that convolutions and their adjoints share: which pixels of a source image a pixel of the result reads,
+// tap by tap; and rows and depths of the implicit products (tile.h) that they are.
+//
+// Result pixels of an adjoint that are congruent modulo the stride read the same taps, at neighbouring source pixels:
+// each such phase is a convolution of stride 1 with its share of the kernel, whose axes are reversed. So no product is
+// with a pixel between those that there are, where an infinite weight would leave NaN.
+//
+// Coordinates are kept modulo 2^32, which tells them from those inside of an image: they lie within 2^31 and its size,
+// of 2^30 at most.
+#pragma once
+#include <numeric>
+
+#include "core/launch.h"
+#include "kernels/args/conv.h"
+
+namespace quernel::cuda {
+
+struct AxisShape {
+  int64_t in, out, kernel, stride, pad, dilation;
+};
+
+__host__ __device__ inline AxisShape vertical(const ConvShape& s) {
+  return {s.h, s.oh, s.kh, s.stride_h, s.pad_h, s.dilation_h};
+}
+__host__ __device__ inline AxisShape horizontal(const ConvShape& s) {
+  return {s.w, s.ow, s.kw, s.stride_w, s.pad_w, s.dilation_w};
+}
+
+// Along one axis: result pixels first, first + stride, … (size of them; forward all). Pixel i of these reads source
+// pixel i + offset + j apart (forward i stride + …) at its tap j, which has position tap + j tap_step in the packed
+// weights.
+struct WindowAxis {
+  int32_t apart, tap_step;
+  int32_t tap, taps;
+  int64_t first, size, offset;
+};
+
+inline WindowAxis forward_axis(const AxisShape& s) {
+  return {static_cast<int32_t>(s.dilation), 1, 0, static_cast<int32_t>(s.kernel), 0, s.out, -s.pad};
+}
+
+// Tap j of the reversed kernel reads (pixel + pad - (kernel - 1 - j) dilation) / stride, if that divides.
+__host__ __device__ inline void set_phase(WindowAxis& a, const AxisShape& s, int64_t phase) {
+  int64_t at = phase + s.pad - (s.kernel - 1) * s.dilation;
+  const auto most = static_cast<int32_t>(least(a.tap_step, s.kernel));
+  for (a.tap = 0; a.tap < most && at % s.stride != 0; ++a.tap) at += s.dilation;
+  a.taps = a.tap < most ? static_cast<int32_t>(ceil_div(s.kernel - a.tap, a.tap_step)) : 0;
+  a.first = phase;
+  a.size = ceil_div(s.in - phase, s.stride);
+  a.offset = at / s.stride;
+}
+
+// In the first phase, which has the most pixels.
+inline WindowAxis adjoint_axis(const AxisShape& s) {
+  const int64_t common = std::gcd(s.stride, s.dilation);
+  WindowAxis a{static_cast<int32_t>(s.dilation / common), static_cast<int32_t>(s.stride / common), 0, 0, 0, 0, 0};
+  set_phase(a, s, 0);
+  return a;
+}
+
+__host__ __device__ inline int64_t phases(const AxisShape& s) { return least(s.stride, s.in); }
+
+// Rows are result pixels, k runs over (row of taps, column of taps, channel).
+template <bool kAdjoint>
+struct Windows {
+  static constexpr bool kRowsAdjacent = false;
+
+  ConvShape s;
+  WindowAxis down, across;
+  int64_t m, n, k, batches;
+  int32_t channels;  // of the source, of a group
+  int64_t group = 0;
+
+  explicit Windows(const ConvShape& shape) : s(shape) {
+    down = kAdjoint ? adjoint_axis(vertical(s)) : forward_axis(vertical(s));
+    across = kAdjoint ? adjoint_axis(horizontal(s)) : forward_axis(horizontal(s));
+    n = (kAdjoint ? s.c : s.o) / s.groups;
+    channels = static_cast<int32_t>(source_channels() / s.groups);
+    batches = s.groups * (kAdjoint ? phases(vertical(s)) * phases(horizontal(s)) : 1);
+    measure();
+  }
+
+  __host__ __device__ void measure() {
+    m = s.n * down.size * across.size;
+    k = int64_t{down.taps} * across.taps * channels;
+  }
+
+  // A batch is a group, in an adjoint a group and a phase.
+  __device__ void enter(int64_t batch) {
+    group = batch % s.groups;
+    if constexpr (kAdjoint) {
+      const int64_t phase = batch / s.groups, columns = phases(horizontal(s));
+      set_phase(down, vertical(s), phase / columns);
+      set_phase(across, horizontal(s), phase % columns);
+      measure();
+    }
+  }
+
+  __host__ __device__ int64_t source_channels() const { return kAdjoint ? s.o : s.c; }  // of all groups
+  __device__ int64_t source_rows() const { return kAdjoint ? s.oh : s.h; }
+  __device__ int64_t source_columns() const { return kAdjoint ? s.ow : s.w; }
+
+  // Where tap (0, 0) of a pixel lies.
+  struct Row {
+    int64_t image = -1;  // first element of the source image; -1: beyond the last pixel
+    uint32_t y = 0, x = 0;
+  };
+  __device__ Row row(int64_t i) const {
+    if (i >= m) return {};
+    const int64_t line = i / across.size;
+    const int64_t y = line % down.size * (kAdjoint ? 1 : s.stride_h) + down.offset;
+    const int64_t x = i % across.size * (kAdjoint ? 1 : s.stride_w) + across.offset;
+    return {line / down.size * source_rows() * source_columns() * source_channels(), static_cast<uint32_t>(y),
+            static_cast<uint32_t>(x)};
+  }
+
+  struct Depth {
+    int32_t k = 0;
+    int32_t y = 0, x = 0, c = 0;  // tap and channel
+  };
+  __device__ Depth depth(int64_t at) const {
+    const auto i = static_cast<int32_t>(at);
+    return {i, i / channels / across.taps, i / channels % across.taps, i % channels};
+  }
+  __device__ void advance(Depth& d, int32_t by) const {
+    d.k += by;
+    for (d.c += by; d.c >= channels; d.c -= channels) {
+      if (++d.x == across.taps) d.x = 0, ++d.y;
+    }
+  }
+
+  // Whether there is such a product.
+  __device__ bool has(const Row& r, const Depth& d) const { return r.image >= 0 && d.k < k; }
+
+  // Its source element, from the first channel of the group on; -1: in the padding.
+  __device__ int64_t element(const Row& r, const Depth& d) const {
+    const uint32_t y = r.y + static_cast<uint32_t>(d.y) * static_cast<uint32_t>(down.apart);
+    const uint32_t x = r.x + static_cast<uint32_t>(d.x) * static_cast<uint32_t>(across.apart);
+    if (y >= source_rows() || x >= source_columns()) return -1;
+    return r.image + (y * source_columns() + x) * source_channels() + d.c;
+  }
+
+  // Rows of packed weights: of a group, and the one that belongs to a depth.
+  __device__ int64_t weight_rows() const { return s.kh * s.kw * channels; }
+  __device__ int64_t weight_row(const Depth& d) const {
+    if (!kAdjoint || (down.tap_step == 1 && across.tap_step == 1)) return d.k;
+    const int32_t y = down.tap + d.y * down.tap_step, x = across.tap + d.x * across.tap_step;
+    return (y * s.kw + x) * channels + d.c;
+  }
+
+  // The result pixel of a row, counted through all images.
+  __device__ int64_t pixel(int64_t i) const {
+    if (!kAdjoint || (s.stride_h == 1 && s.stride_w == 1)) return i;
+    const int64_t line = i / across.size;
+    const int64_t y = down.first + line % down.size * s.stride_h, x = across.first + i % across.size * s.stride_w;
+    return (line / down.size * s.h + y) * s.w + x;
+  }
+};
+
+}  // namespace quernel::cuda
