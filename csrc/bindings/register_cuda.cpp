@@ -30,6 +30,8 @@ void register_cuda(py::module_& m) {
   m.def("cuda_emulated", [] { return cuda_library() && cuda_library()->emulated; });
   m.def("cuda_device", &describe, "Device, architecture and driver.");
   m.def("cuda_synchronize", &synchronize_cuda, Unlocked(), "Waits for all kernels launched so far.");
+  m.def("allow_tf32", &allow_tf32, py::arg("allowed"));
+  m.def("tf32_allowed", &tf32_allowed);
   m.def("cuda_kernels", &cuda_kernels, "(kernel, whether CUDA has it) pairs.");
   m.def("default_device", [] { return name(default_device()); }, "Where this thread makes new tensors.");
   m.def("set_default_device", &choose_default, py::arg("device"));

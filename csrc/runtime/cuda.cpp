@@ -13,6 +13,7 @@ namespace quernel {
 namespace {
 
 std::atomic<const CudaLibrary*> loaded{nullptr};
+std::atomic<bool> tf32{false};
 
 void check_device(const char* op, const char* message) { check<StateError>(!message, op, "on CUDA: ", message); }
 
@@ -61,6 +62,7 @@ void load_cuda(const std::string& path) {
   if (loaded.load(std::memory_order_relaxed)) return;
   const CudaLibrary& library = open(path);
   // Never destroyed: tensors may outlive static destruction at interpreter exit.
+  library.allow_tf32(tf32.load());
   set_cuda_allocator(*new CudaAllocator(library));
   loaded.store(&library, std::memory_order_release);
 }
@@ -78,6 +80,13 @@ Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const vo
   check_device(op, library.launch_error());
   return status;
 }
+
+void allow_tf32(bool allowed) {
+  tf32.store(allowed);
+  if (const CudaLibrary* library = cuda_library()) library->allow_tf32(allowed);
+}
+
+bool tf32_allowed() { return tf32.load(); }
 
 void synchronize_cuda() {
   if (const CudaLibrary* library = cuda_library()) check_device("synchronize", library->synchronize());

@@ -14,4 +14,8 @@ const CudaLibrary* cuda_library();  // null until it is loaded
 Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const void* args, int64_t items);
 void synchronize_cuda();
 
+// Whether products of float32 may round their operands to tf32: no, unless this says so. For all threads.
+void allow_tf32(bool allowed);
+bool tf32_allowed();
+
 }  // namespace quernel

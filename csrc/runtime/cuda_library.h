@@ -21,6 +21,7 @@ struct CudaLibrary {
   const char* (*allocate)(void** data, size_t nbytes);
   void (*release)(void* data);
   void (*trim)();  // gives cached blocks back to the device
+  void (*allow_tf32)(bool allowed);  // products of float32, from the next launch on
   // Copies are ordered after all kernels before them. To and from the host they return once host memory may be reused
   // or read.
   const char* (*upload)(void* device, const void* host, size_t nbytes);

@@ -12,6 +12,7 @@ extern const bool kEmulated = false;
 namespace {
 
 cudaStream_t stream = nullptr;
+int capability = 0, multiprocessors = 0;
 
 const char* text_of(cudaError_t code) { return code == cudaSuccess ? nullptr : cudaGetErrorString(code); }
 
@@ -35,7 +36,9 @@ const char* device_open() {
   if (count == 0) return "there is no CUDA device";
   cudaDeviceProp properties;
   if (const char* failed = text_of(cudaGetDeviceProperties(&properties, 0))) return failed;
-  if (properties.major * 10 + properties.minor < 75) return "the GPU is too old: compute capability 7.5 is needed";
+  capability = properties.major * 10 + properties.minor;
+  multiprocessors = properties.multiProcessorCount;
+  if (capability < 75) return "the GPU is too old: compute capability 7.5 is needed";
   return text_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
 }
 
@@ -48,6 +51,9 @@ const char* device_describe(char* text, size_t size) {
                 properties.minor, properties.totalGlobalMem >> 20, driver / 1000, driver % 1000 / 10);
   return nullptr;
 }
+
+int device_capability() { return capability; }
+int device_multiprocessors() { return multiprocessors; }
 
 const char* device_allocate(void** data, size_t nbytes) {
   const cudaError_t code = cudaMalloc(data, nbytes);

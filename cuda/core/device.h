@@ -11,6 +11,8 @@ bool device_keeps_blocks();  // whether freed blocks are kept for others; else e
 
 const char* device_open();
 const char* device_describe(char* text, size_t size);
+int device_capability();       // 80 for sm_80
+int device_multiprocessors();  // blocks that run at the same time, at least
 const char* device_allocate(void** data, size_t nbytes);
 void device_release(void* data, size_t nbytes);
 const char* device_upload(void* device, const void* host, size_t nbytes);

@@ -96,6 +96,9 @@ const char* open() {
   return first_word ? nullptr : allocate(&first_word, sizeof(unsigned long long));
 }
 
+bool tf32_wanted = false;
+void allow_tf32(bool allowed) { tf32_wanted = allowed; }
+
 struct Scratch {
   void* data = nullptr;
   size_t size = 0;
@@ -124,6 +127,7 @@ const CudaLibrary library{
     .allocate = allocate,
     .release = release,
     .trim = trim,
+    .allow_tf32 = allow_tf32,
     .upload = device_upload,
     .download = device_download,
     .copy = device_copy,
@@ -138,6 +142,8 @@ const CudaLibrary library{
 // Errors surface at the next launch_error().
 void copy_to_host(const Ctx&, void* host, const void* device, size_t nbytes) { device_download(host, device, nbytes); }
 void copy_from_host(const Ctx&, void* device, const void* host, size_t nbytes) { device_upload(device, host, nbytes); }
+
+bool uses_tf32() { return tf32_wanted && device_capability() >= 80; }
 
 unsigned long long* status_word() { return static_cast<unsigned long long*>(first_word); }
 

@@ -68,6 +68,8 @@ __device__ T* shared_memory() {
 #endif
 }
 
+bool uses_tf32();  // for products of float32 (driver.cu)
+
 // ---- values on the host; each waits for the device ----------------------------------------------------------------
 
 // Copies to and from the host, ordered after the kernels before them (driver.cu).

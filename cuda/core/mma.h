@@ -7,6 +7,9 @@
 //   B, bf16   16 x 8: b[0] column g, k = 2i and 2i + 1; b[1] of k + 8
 //   A, int8   16 x 32, four along k in a register: as bf16's with k = 4i, a[2], a[3] of k + 16
 //   B, int8   32 x 8: b[0] column g, k = 4i … 4i + 3; b[1] of k + 16
+//   A, tf32   16 x 8, one in a register: as bf16's with k = i, a[2], a[3] of k + 4
+//   B, tf32   8 x 8: b[0] column g, k = i; b[1] of k + 4
+// So in each a register is a word of 32 bits along k, and a product takes eight of these.
 // All 32 lanes take part in everything but copies.
 #pragma once
 #include <cstdint>
@@ -52,8 +55,28 @@ void multiply(C (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2], Element
 }  // namespace emulated_warp
 #endif
 
-// c += a b of bfloat16, added up in float. On sm_80 and up: elsewhere the kernel ends with an error. How the terms of
-// one product are rounded is the device's affair; the emulation adds them one by one.
+// The lower and the upper bfloat16 of a register.
+__device__ inline float lower_bf16(unsigned pair) { return __uint_as_float(pair << 16); }
+__device__ inline float upper_bf16(unsigned pair) { return __uint_as_float(pair & 0xffff0000u); }
+
+// multiply_bf16 where there is no such instruction: terms come from the lanes that hold them, and are added one by one.
+__device__ inline void multiply_bf16_by_shuffles(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  for (int word = 0; word < 8; ++word) {
+    unsigned left[2], right[2];
+    for (int i = 0; i < 2; ++i) {
+      left[i] = __shfl_sync(kAllLanes, a[i + word / 4 * 2], lane / 4 * 4 + word % 4);
+      right[i] = __shfl_sync(kAllLanes, b[word / 4], (lane % 4 * 2 + i) * 4 + word % 4);
+    }
+    for (int i = 0; i < 4; ++i) {
+      c[i] = fmaf(lower_bf16(left[i / 2]), lower_bf16(right[i % 2]), c[i]);
+      c[i] = fmaf(upper_bf16(left[i / 2]), upper_bf16(right[i % 2]), c[i]);
+    }
+  }
+}
+
+// c += a b of bfloat16, added up in float. How the terms of one product are rounded is the device's affair; the
+// emulation adds them one by one.
 __device__ inline void multiply_bf16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
 #ifndef __CUDACC__
   emulated_warp::multiply<16, uint16_t, uint16_t>(c, a, b, [](uint16_t x, uint16_t y, float sum) {
@@ -61,6 +84,34 @@ __device__ inline void multiply_bf16(float (&c)[4], const unsigned (&a)[4], cons
   });
 #elif __CUDA_ARCH__ >= 800
   asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  multiply_bf16_by_shuffles(c, a, b);
+#endif
+}
+
+// A float as tf32: 10 bits of mantissa, to nearest, ties away from zero.
+__device__ inline unsigned to_tf32(unsigned x) {
+#ifndef __CUDACC__
+  return (x & 0x7f800000) == 0x7f800000 ? x : (x + 0x1000) & ~0x1fffu;
+#elif __CUDA_ARCH__ >= 800
+  unsigned rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(x)));
+  return rounded;
+#else
+  return x;
+#endif
+}
+
+// c += a b of tf32, added up in float as in multiply_bf16. On sm_80 and up: elsewhere the kernel ends with an error.
+__device__ inline void multiply_tf32(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#ifndef __CUDACC__
+  emulated_warp::multiply<8, unsigned, unsigned>(
+      c, a, b, [](unsigned x, unsigned y, float sum) { return fmaf(__uint_as_float(x), __uint_as_float(y), sum); });
+#elif __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));

@@ -124,9 +124,13 @@ struct Windows {
   }
   __device__ void advance(Depth& d, int32_t by) const {
     d.k += by;
-    for (d.c += by; d.c >= channels; d.c -= channels) {
-      if (++d.x == across.taps) d.x = 0, ++d.y;
-    }
+    d.c += by;
+    if (d.c < channels) return;
+    d.x += d.c / channels;
+    d.c %= channels;
+    if (d.x < across.taps) return;
+    d.y += d.x / across.taps;
+    d.x %= across.taps;
   }
 
   // Whether there is such a product.

@@ -1,8 +1,8 @@
-// Products of bfloat16 with sums in fp32, on the mainloop of tile.h. Operands are in the layouts of args/bf16.h, K
-// padded with zeros: A rows, B groups of 16 columns with pairs of k together.
+// Products of bfloat16 with sums in fp32, on the mainloop of tensor_tile.h. Operands are in the layouts of args/bf16.h,
+// K padded with zeros: A rows, B groups of 16 columns with pairs of k together.
 #include "core/math.h"
 #include "kernels/args/bf16.h"
-#include "kernels/tile.h"
+#include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
 namespace {
@@ -10,33 +10,39 @@ namespace {
 // The value where separate ops would store it.
 __device__ inline float rounded(float x) { return from_bf16(to_bf16(x)); }
 
+// With kAligned rows of A begin at multiples of 16 bytes.
+template <bool kAligned>
 struct Bf16Gemm {
-  using T = float;
-  static constexpr bool kRowsAdjacent = false;
+  using Element = Bf16;
+  static constexpr int kChunk = kAligned ? 4 : 1;
 
   Bf16GemmArgs g;
   int64_t m, n, k, batches = 1;
 
-  explicit Bf16Gemm(const Bf16GemmArgs& args) : g(args), m(args.m), n(args.n), k(args.k) {}
+  explicit Bf16Gemm(const Bf16GemmArgs& args) : g(args), m(args.m), n(args.n), k(args.k / 2) {}
 
   __device__ void enter(int64_t) {}
 
   struct Row {
     const uint16_t* start;  // null: beyond the last
   };
-  __device__ Row row(int64_t i) const { return {i < m ? static_cast<const uint16_t*>(g.a) + i * k : nullptr}; }
+  __device__ Row row(int64_t i) const { return {i < m ? static_cast<const uint16_t*>(g.a) + i * g.k : nullptr}; }
   struct Depth {
     int64_t k;
   };
   __device__ Depth depth(int64_t at) const { return {at}; }
   __device__ void advance(Depth& d, int64_t by) const { d.k += by; }
 
-  __device__ float a(const Row& r, const Depth& d) const { return r.start && d.k < k ? from_bf16(r.start[d.k]) : 0.f; }
-  __device__ float b(const Depth& d, int64_t column) const {
-    if (d.k >= k || column >= n) return 0.f;
-    const int64_t group = column / kBf16Group, in_group = column % kBf16Group;
-    return from_bf16(
-        static_cast<const uint16_t*>(g.b)[(group * (k / 2) + d.k / 2) * 2 * kBf16Group + 2 * in_group + d.k % 2]);
+  __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
+    const uint16_t* from = r.start && d.k < k ? r.start + 2 * d.k : nullptr;
+    if constexpr (kAligned) {
+      copy_chunk<kChunk>(copies, to, from);
+    } else {
+      *to = from ? from[0] | unsigned{from[1]} << 16 : 0;
+    }
+  }
+  __device__ const unsigned* b(const Depth& d, int64_t column) const {
+    return d.k < k && column < n ? packed_words(g.b, k, d.k, column) : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, float sum) const {
     const int64_t i = r * n + column;
@@ -82,7 +88,10 @@ struct Pack {
 }  // namespace
 
 Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
-  multiply(ctx, Bf16Gemm(g));
+  if (are_vectors(g.a, {g.k * 2}))
+    multiply_on_tensor_cores(ctx, Bf16Gemm<true>(g));
+  else
+    multiply_on_tensor_cores(ctx, Bf16Gemm<false>(g));
   return {};
 }
 

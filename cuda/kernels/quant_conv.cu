@@ -1,37 +1,71 @@
-// int8 convolution as an implicit product on the mainloop of tile.h: rows are output pixels, k runs over (kernel row,
-// kernel column, channel), see conv_tile.h; taps in the padding read the zero point. Depthwise a thread a result.
+// int8 convolution as an implicit product on the mainloop of tensor_tile.h: rows are output pixels, k runs over (kernel
+// row, kernel column, channel), see conv_tile.h; taps in the padding read the zero point. Depthwise a thread a result.
 #include "kernels/conv_tile.h"
 #include "kernels/requantize.h"
-#include "kernels/tile.h"
+#include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
 namespace {
 
-struct QConv : Windows<false> {
-  using T = int;
+inline ConvShape in_words(ConvShape s) {
+  s.c /= 4;
+  return s;
+}
+
+// With kAligned channels of a group are a multiple of 16 and images begin at multiples of 16 bytes: pixels are rows of
+// words. Else words are put together from bytes, which may be of different taps; `windows` counts these.
+template <bool kAligned>
+struct QConv {
+  using Element = Bytes;
+  static constexpr int kChunk = kAligned ? 4 : 1, kStep = kAligned ? 1 : 4;  // kStep: depths of a word
+  using Depth = Windows<false>::Depth;
+  using Row = Windows<false>::Row;
 
   QConvArgs p;
-  int64_t groups_of_4;
+  Windows<false> windows;
+  int64_t m, n, k, batches;
 
-  explicit QConv(const QConvArgs& args) : Windows(args.s), p(args), groups_of_4(ceil_div(k, 4)) {}
+  explicit QConv(const QConvArgs& args)
+      : p(args),
+        windows(kAligned ? in_words(args.s) : args.s),
+        m(windows.m),
+        n(windows.n),
+        k(ceil_div(windows.k, kStep)),
+        batches(windows.batches) {}
 
-  __device__ void enter(int64_t batch) {
-    Windows::enter(batch);
-    p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * groups_of_4 * 4 * kQPanel;
-    p.x = static_cast<const uint8_t*>(p.x) + group * channels;
+  __device__ void enter(int64_t group) {
+    windows.enter(group);
+    p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * k * 4 * kQPanel;
+    p.x = static_cast<const uint8_t*>(p.x) + group * (p.s.c / p.s.groups);
   }
+  __device__ Row row(int64_t i) const { return windows.row(i); }
+  __device__ Depth depth(int64_t word) const { return windows.depth(word * kStep); }
+  __device__ void advance(Depth& d, int words) const { windows.advance(d, words * kStep); }
 
-  __device__ int a(const Row& r, const Depth& d) const {
-    if (!has(r, d)) return 0;
-    const int64_t at = element(r, d);
-    return at < 0 ? p.x_zero_point : static_cast<const uint8_t*>(p.x)[at];
+  __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
+    const auto* x = static_cast<const uint8_t*>(p.x);
+    const auto zero_point = static_cast<unsigned>(p.x_zero_point);
+    if constexpr (kAligned) {
+      const int64_t at = windows.has(r, d) ? windows.element(r, d) : -1;
+      copy_chunk<kChunk>(copies, to, at < 0 ? nullptr : x + 4 * at, zero_point * 0x01010101u);
+    } else {
+      unsigned word = 0;
+      Depth tap = d;
+      for (int i = 0; i < 4; ++i) {
+        const int64_t at = windows.has(r, tap) ? windows.element(r, tap) : -1;
+        word |= (at < 0 ? zero_point : x[at]) << 8 * i;
+        windows.advance(tap, 1);
+      }
+      *to = word;
+    }
   }
-  __device__ int b(const Depth& d, int64_t column) const {
-    return d.k < k && column < n ? packed_weight(p.w, d.k, groups_of_4, column) : 0;
+  __device__ const unsigned* b(const Depth& d, int64_t column) const {
+    const int64_t word = d.k / kStep;
+    return word < k && column < n ? packed_words(p.w, k, word, column) : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
-    const int64_t channel = group * n + column;
-    put_quantized(p, p.y_float, sum, channel, p.y, r * n * s.groups + channel);
+    const int64_t channel = windows.group * n + column;
+    put_quantized(p, p.y_float, sum, channel, p.y, r * p.s.o + channel);
   }
 };
 
@@ -73,7 +107,7 @@ struct QDepthwise {
         const bool inside = y >= 0 && y < s.h && x >= 0 && x < s.w;
         const int value =
             inside ? static_cast<const uint8_t*>(p.x)[((image * s.h + y) * s.w + x) * s.c + c] : p.x_zero_point;
-        sum = product_sum(value, w[tap / 2 * 2 * kTapChannels + tap % 2], sum);
+        sum += value * w[tap / 2 * 2 * kTapChannels + tap % 2];
       }
     }
     put_quantized(p, p.y_float, sum, c, p.y, at);
@@ -83,7 +117,10 @@ struct QDepthwise {
 }  // namespace
 
 Status conv2d_u8s8(const QConvArgs& p, Range, const Ctx& ctx) {
-  multiply(ctx, QConv(p));
+  if (are_vectors(p.x, {p.s.c / p.s.groups}))
+    multiply_on_tensor_cores(ctx, QConv<true>(p));
+  else
+    multiply_on_tensor_cores(ctx, QConv<false>(p));
   return {};
 }
 

@@ -1,18 +1,20 @@
-// int8 products on the mainloop of tile.h: bytes are widened on their way into shared memory, sums are exact.
+// int8 products on the mainloop of tensor_tile.h; sums are exact.
 #include "kernels/requantize.h"
-#include "kernels/tile.h"
+#include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
 namespace {
 
+// With kAligned K is a multiple of 16, and rows of A begin at multiples of 16 bytes. Else words are put together.
+template <bool kAligned>
 struct QGemm {
-  using T = int;
-  static constexpr bool kRowsAdjacent = false;
+  using Element = Bytes;
+  static constexpr int kChunk = kAligned ? 4 : 1;
 
   QGemmArgs g;
-  int64_t m, n, k, groups, batches = 1;
+  int64_t m, n, k, batches = 1;
 
-  explicit QGemm(const QGemmArgs& args) : g(args), m(args.m), n(args.n), k(args.k), groups(ceil_div(args.k, 4)) {}
+  explicit QGemm(const QGemmArgs& args) : g(args), m(args.m), n(args.n), k(ceil_div(args.k, 4)) {}
 
   __device__ void enter(int64_t) {}
 
@@ -26,9 +28,18 @@ struct QGemm {
   __device__ Depth depth(int64_t at) const { return {at}; }
   __device__ void advance(Depth& d, int64_t by) const { d.k += by; }
 
-  __device__ int a(const Row& r, const Depth& d) const { return r.start && d.k < k ? r.start[d.k] : 0; }
-  __device__ int b(const Depth& d, int64_t column) const {
-    return d.k < k && column < n ? packed_weight(g.b, d.k, groups, column) : 0;
+  __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
+    if constexpr (kAligned) {
+      copy_chunk<kChunk>(copies, to, r.start && d.k < k ? r.start + 4 * d.k : nullptr);
+    } else {
+      unsigned word = 0;
+      for (int i = 0; i < 4; ++i)
+        if (r.start && 4 * d.k + i < g.k) word |= unsigned{r.start[4 * d.k + i]} << 8 * i;
+      *to = word;
+    }
+  }
+  __device__ const unsigned* b(const Depth& d, int64_t column) const {
+    return d.k < k && column < n ? packed_words(g.b, k, d.k, column) : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     put_quantized(g, g.y_float, sum, column, g.c, r * g.ldc + column);
@@ -38,7 +49,10 @@ struct QGemm {
 }  // namespace
 
 Status gemm_u8s8(const QGemmArgs& g, Range, const Ctx& ctx) {
-  multiply(ctx, QGemm(g));
+  if (are_vectors(g.a, {g.k, g.lda}))
+    multiply_on_tensor_cores(ctx, QGemm<true>(g));
+  else
+    multiply_on_tensor_cores(ctx, QGemm<false>(g));
   return {};
 }
 

@@ -25,9 +25,4 @@ __device__ inline void put_quantized(const Requantize& p, bool as_float, int sum
   static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(round_clamped(v, lo, hi) + p.zero_point);
 }
 
-// Weight of row k and a column in panels [N/16][K/4][16][4].
-__device__ inline int packed_weight(const void* w, int64_t k, int64_t groups, int64_t column) {
-  return static_cast<const int8_t*>(w)[((column / kQPanel * groups + k / 4) * kQPanel + column % kQPanel) * 4 + k % 4];
-}
-
 }  // namespace quernel::cuda

@@ -1,4 +1,5 @@
-// The mainloop of every product: matrices, convolutions as implicit products, int8 and bfloat16.
+// The mainloop of float32 and float64 products: matrices, and convolutions as implicit products. tensor_tile.h has
+// that of the other types.
 //
 // A block computes a tile of kRows x kCols results, a thread TM x TN of them in registers. Slices of A and B, kDepth
 // deep, go through shared memory, A turned, so that a thread reads neighbouring rows; the next slice is fetched into
@@ -6,7 +7,7 @@
 // is: results do not depend on the number of rows.
 //
 // What is multiplied is a Problem P, whose operands are never laid out for this:
-//   using T                      what is multiplied and added up (float, double, int)
+//   using T                      what is multiplied and added up (float, double)
 //   void enter(int64_t batch)    chooses one of the products
 //   int64_t m, n, k, batches     m and k of the chosen product; m at most what it was before
 //   struct Row; Row row(i)       what a thread remembers of row i of A
@@ -15,15 +16,13 @@
 //   void store(int64_t row, int64_t column, T sum)
 //   static constexpr bool kRowsAdjacent      neighbouring threads read neighbouring rows of A, else neighbouring k
 #pragma once
+#include "core/device.h"
 #include "core/launch.h"
 
 namespace quernel::cuda {
 
 __device__ inline float product_sum(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ inline double product_sum(double a, double b, double c) { return fma(a, b, c); }
-__device__ inline int product_sum(int a, int b, int c) {
-  return static_cast<int>(static_cast<unsigned>(a) * static_cast<unsigned>(b) + static_cast<unsigned>(c));  // wraps
-}
 
 template <class P, int kRows, int kCols, int kDepth, int TM, int TN>
 __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
@@ -103,10 +102,9 @@ __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
 template <class P>
 void multiply(const Ctx& ctx, const P& p) {
   if (p.m <= 0 || p.n <= 0 || p.batches <= 0) return;
-  constexpr int64_t kFillsDevice = 128;
   const auto tiles = [&](int64_t rows, int64_t cols) { return ceil_div(p.m, rows) * ceil_div(p.n, cols) * p.batches; };
   if constexpr (sizeof(typename P::T) == 4) {
-    if (p.n > 64 && tiles(128, 128) >= kFillsDevice)
+    if (p.n > 64 && tiles(128, 128) >= device_multiprocessors())
       return launch(ctx, multiply_tile<P, 128, 128, 8, 8, 8>, static_cast<unsigned>(tiles(128, 128)), kThreads, 0, p);
   }
   launch(ctx, multiply_tile<P, 64, 64, 16, 4, 4>, static_cast<unsigned>(tiles(64, 64)), kThreads, 0, p);

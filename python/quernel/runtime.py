@@ -153,6 +153,28 @@ def synchronize() -> None:
     _core.cuda_synchronize()
 
 
+def allow_tf32(allowed: bool | None = None) -> bool:
+    """Whether CUDA may round the operands of float32 products and convolutions to tf32, from the next call on.
+
+    tf32 keeps 10 of the 23 bits of a mantissa; sums stay in float32. GPUs from sm_80 on multiply it on tensor cores. Not
+    allowed unless this says so: float32 is float32. It concerns linear layers, matmul and conv2d and the gradients of
+    their inputs, in all threads; the CPU, the gradients of weights and older GPUs go on in float32.
+
+    Args:
+        allowed: The new setting; None leaves it.
+
+    Returns:
+        The setting.
+
+    Example:
+        >>> qn.runtime.allow_tf32()
+        False
+    """
+    if allowed is not None:
+        _core.allow_tf32(allowed)
+    return _core.tf32_allowed()
+
+
 def cuda_kernels() -> dict[str, bool]:
     """Which kernels the CUDA engine has; an op without its kernel raises `DeviceError` there.
 

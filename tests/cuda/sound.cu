@@ -1,6 +1,7 @@
 // Every primitive against plain loops: nothing but sound kernels. Prints what is wrong; exits with 0 if nothing is.
 // test_emulation.py runs it under emulation; on a machine with a GPU (sm_80 or later):
 //   nvcc -std=c++20 -arch=native --expt-relaxed-constexpr -Icuda -Icsrc tests/cuda/sound.cu cuda/core/device.cu
+#include "core/types.h"
 #include "device_array.h"
 #include "pipeline.h"
 
@@ -62,6 +63,55 @@ void test_bytes() {
       for (int k = 0; k < 4; ++k)
         sum += a[(w * 16 + lane / 4 + 8) * 32 + lane % 4 * 4 + k] * b[(w * 8 + lane / 4) * 32 + 16 + lane % 4 * 4 + k];
       check(dot[w * kWarp + lane] == sum, "dot_u8s8");
+    }
+  }
+}
+
+// The same of floats, A (16, 8 words) and B (8, 8 words) of one warp, as tf32 and as pairs of bfloat16 in two ways.
+__global__ void products_of_floats(const unsigned* a, const unsigned* b, float* tf32, float* bf16, float* shuffled) {
+  const int lane = static_cast<int>(threadIdx.x), g = lane / 4, i = lane % 4;
+  unsigned a_lane[4] = {a[g * 8 + i], a[(g + 8) * 8 + i], a[g * 8 + i + 4], a[(g + 8) * 8 + i + 4]};
+  unsigned b_lane[2] = {b[g * 8 + i], b[g * 8 + i + 4]};
+  float pairs[4] = {}, slow[4] = {}, sums[4] = {};
+  multiply_bf16(pairs, a_lane, b_lane);
+  multiply_bf16_by_shuffles(slow, a_lane, b_lane);
+  for (unsigned& x : a_lane) x = to_tf32(x);
+  for (unsigned& x : b_lane) x = to_tf32(x);
+  multiply_tf32(sums, a_lane, b_lane);
+  for (int j = 0; j < 4; ++j) {
+    const int at = (g + j / 2 * 8) * 8 + i * 2 + j % 2;
+    tf32[at] = sums[j];
+    bf16[at] = pairs[j];
+    shuffled[at] = slow[j];
+  }
+}
+
+void test_floats() {
+  // Whole numbers with a little more, which tf32 does not hold; or with another one as the lower bfloat16.
+  const auto words = [](size_t n, unsigned seed, bool pairs) {
+    const std::vector<int> upper = small_integers(n, 99, seed), lower = small_integers(n, 9, seed + 9);
+    std::vector<unsigned> made;
+    for (size_t i = 0; i < n; ++i)
+      made.push_back(unsigned{bf16_of(upper[i])} << 16 | (pairs ? bf16_of(lower[i]) : upper[i] == 0 ? 0 : 0x0700));
+    return made;
+  };
+  for (const bool pairs : {false, true}) {
+    const std::vector<unsigned> a = words(16 * 8, 6, pairs), b = words(8 * 8, 7, pairs);
+    const DeviceArray<unsigned> da(a), db(b);
+    const DeviceArray<float> tf32(std::vector<float>(128)), bf16(std::vector<float>(128)),
+        slow(std::vector<float>(128));
+    launch(context(), products_of_floats, 1, kWarp, 0, da.data, db.data, tf32.data, bf16.data, slow.data);
+    finish("floats");
+    const std::vector<float> t = tf32.host(), p = bf16.host(), s = slow.host();
+    for (int at = 0; at < 128; ++at) {
+      float upper = 0, lower = 0;
+      for (int k = 0; k < 8; ++k) {
+        const unsigned left = a[at / 8 * 8 + k], right = b[at % 8 * 8 + k];
+        upper += from_bf16(left >> 16) * from_bf16(right >> 16);
+        lower += from_bf16(left & 0xffff) * from_bf16(right & 0xffff);
+      }
+      if (!pairs) check(t[at] == upper, "multiply_tf32");
+      if (pairs) check(p[at] == upper + lower && s[at] == upper + lower, "multiply_bf16");
     }
   }
 }
@@ -147,6 +197,7 @@ int main() {
   test_for_each();
   test_reductions();
   test_bytes();
+  test_floats();
   test_pipeline(27, 48, 112);
   test_pipeline(64, 16, 16);
   return failures != 0;

@@ -1,0 +1,196 @@
+// The mainloop of products on tensor cores: int8, bfloat16, and float32 where tf32 is allowed.
+//
+// All are products of words of 32 bits, which hold one float, two bfloat16 or four bytes that follow each other along
+// k: an instruction takes eight words along k whatever they hold (core/mma.h), and B is packed as [N/16][words][16] for
+// each type. A block computes kRows x kCols results, a warp of its eight a half by a quarter of them. Slices of A and
+// B, 16 words deep, are copied into shared memory by cp.async, two ahead of the one that is multiplied. Places there
+// are exchanged (a_place, b_place) so that neither ldmatrix nor the reads of B meet in a bank. A sum runs over k in
+// order, eight words at a time, whatever the tile is: results do not depend on the number of rows.
+//
+// What is multiplied is a Problem P:
+//   using Element                what a word holds: Bytes, Bf16 or Tf32
+//   static constexpr int kChunk  words of A that are copied at once: 4 or 1
+//   void enter(int64_t batch)    chooses one of the products
+//   int64_t m, n, k, batches     k in words; m and k of the chosen product; m at most what it was before
+//   struct Row; Row row(i)       what a thread remembers of row i of A
+//   struct Depth; Depth depth(k); void advance(Depth&, by)    and of a place along k
+//   void copy_a(AsyncCopies&, unsigned* to, Row, Depth)       a chunk; beyond m anything finite, beyond k too
+//   const unsigned* b(Depth, int64_t column)                  four columns, aligned to 16 bytes; null beyond k and n: 0
+//   void store(int64_t row, int64_t column, Sum sum)
+#pragma once
+#include <initializer_list>
+
+#include "core/device.h"
+#include "core/mma.h"
+
+namespace quernel::cuda {
+
+struct Bytes {
+  using Sum = int;
+  static __device__ unsigned ready(unsigned word) { return word; }
+  static __device__ void multiply(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    multiply_u8s8(c, a, b);
+  }
+};
+struct Bf16 {
+  using Sum = float;
+  static __device__ unsigned ready(unsigned word) { return word; }
+  static __device__ void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    multiply_bf16(c, a, b);
+  }
+};
+struct Tf32 {
+  using Sum = float;
+  static __device__ unsigned ready(unsigned word) { return to_tf32(word); }
+  static __device__ void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    multiply_tf32(c, a, b);
+  }
+};
+
+inline constexpr int kSlice = 16, kStages = 3;
+inline constexpr int kPackedColumns = 16;
+
+// Four columns of B packed as [N/16][words][16].
+__device__ inline const unsigned* packed_words(const void* b, int64_t words, int64_t k, int64_t column) {
+  return static_cast<const unsigned*>(b) + (column / kPackedColumns * words + k) * kPackedColumns +
+         column % kPackedColumns;
+}
+
+// Copies a chunk of A from memory that is aligned to it, or fills it.
+template <int kChunk>
+__device__ void copy_chunk(AsyncCopies& copies, unsigned* to, const void* from, unsigned fill = 0) {
+  if (from) {
+    copies.template copy<kChunk * 4>(to, from);
+  } else {
+    for (int i = 0; i < kChunk; ++i) to[i] = fill;
+  }
+}
+
+__device__ constexpr int a_place(int row, int word) { return row * kSlice + (word ^ row / 2 % 4 * 4); }
+template <int kCols>
+__device__ constexpr int b_place(int word, int column) {
+  return word * kCols + (column ^ word % 4 * 8);
+}
+
+// The share of a warp, whose rows and columns begin at `row` and `column`, of the product of a slice.
+template <class E, int kCols, int kM, int kN>
+__device__ void multiply_slice(const unsigned* a, const unsigned* b, int row, int column,
+                               typename E::Sum (&sums)[kM][kN][4]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll
+  for (int word = 0; word < kSlice; word += 8) {
+    unsigned left[kM][4], right[kN][2];
+    for (int i = 0; i < kM; ++i) {
+      load_tiles(left[i], a + a_place(row + i * 16 + lane % 16, word + lane / 16 * 4));
+      for (unsigned& x : left[i]) x = E::ready(x);
+    }
+    for (int j = 0; j < kN; ++j)
+      for (int half = 0; half < 2; ++half)
+        right[j][half] = E::ready(b[b_place<kCols>(word + half * 4 + lane % 4, column + j * 8 + lane / 4)]);
+    for (int i = 0; i < kM; ++i)
+      for (int j = 0; j < kN; ++j) E::multiply(sums[i][j], left[i], right[j]);
+  }
+}
+
+template <int kRows, int kCols>
+inline constexpr int kTensorTileBytes = kStages * (kRows + kCols) * kSlice * 4;
+
+template <class P, int kRows, int kCols>
+__global__ void __launch_bounds__(kThreads) multiply_words(P p) {
+  using E = typename P::Element;
+  using Sum = typename E::Sum;
+  unsigned* const shared = shared_memory<unsigned>();
+  constexpr int kStageWords = (kRows + kCols) * kSlice;
+  const int t = static_cast<int>(threadIdx.x);
+  const int64_t columns = ceil_div(p.n, kCols), rows = ceil_div(p.m, kRows);
+  const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
+  p.enter(block / columns / rows);
+
+  // What a thread copies of a slice: of A one place along k in some rows, of B one chunk of columns at some places.
+  constexpr int kAcross = kSlice / P::kChunk, kARows = kRows * kAcross / kThreads, kAStep = kThreads / kAcross;
+  constexpr int kBAcross = kCols / 4, kBDepths = kSlice * kBAcross / kThreads, kBStep = kThreads / kBAcross;
+  const int a_row = t / kAcross, a_word = t % kAcross * P::kChunk;
+  const int b_word = t / kBAcross, b_column = t % kBAcross * 4;
+  typename P::Row a_rows[kARows];
+  typename P::Depth a_depth{}, b_depths[kBDepths]{};
+  for (int i = 0; i < kARows; ++i) a_rows[i] = p.row(first_row + a_row + i * kAStep);
+  if (p.k > 0) {
+    a_depth = p.depth(a_word);
+    for (int i = 0; i < kBDepths; ++i) b_depths[i] = p.depth(b_word + i * kBStep);
+  }
+  AsyncCopies copies;
+  const auto fetch = [&](int stage) {
+    unsigned *a = shared + stage * kStageWords, *b = a + kRows * kSlice;
+    for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + a_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
+    p.advance(a_depth, kSlice);
+    for (int i = 0; i < kBDepths; ++i) {
+      const unsigned* from = p.b(b_depths[i], first_column + b_column);
+      copies.template copy<16>(b + b_place<kCols>(b_word + i * kBStep, b_column), from, from != nullptr);
+      p.advance(b_depths[i], kSlice);
+    }
+  };
+
+  constexpr int kM = kRows / 32, kN = kCols / 32;
+  const int warp = t / kWarp, row = warp / 4 * (kRows / 2), column = warp % 4 * (kCols / 4);
+  Sum sums[kM][kN][4] = {};
+  const int64_t slices = ceil_div(p.k, kSlice);
+  for (int stage = 0; stage < kStages - 1; ++stage) {
+    if (stage < slices) fetch(stage);
+    copies.close_group();
+  }
+  int present = 0, next = kStages - 1;  // stages
+  for (int64_t slice = 0; slice < slices; ++slice) {
+    copies.template wait<kStages - 2>();
+    __syncthreads();  // this slice is there, and the one before it has been read by all
+    if (slice + kStages - 1 < slices) fetch(next);
+    copies.close_group();
+    const unsigned* a = shared + present * kStageWords;
+    multiply_slice<E, kCols>(a, a + kRows * kSlice, row, column, sums);
+    present = present + 1 == kStages ? 0 : present + 1;
+    next = next + 1 == kStages ? 0 : next + 1;
+  }
+  __syncthreads();
+
+  // Results go out through the same shared memory, 16 rows of each warp at a time, so that neighbouring threads write
+  // neighbouring columns, and what becomes of a sum is compiled once for each of these.
+  constexpr int kPitch = kCols + 8, kStaged = 32;  // words; rows
+  static_assert(kStaged * kPitch * 4 <= kTensorTileBytes<kRows, kCols>);
+  Sum* staged = reinterpret_cast<Sum*>(shared);
+#pragma unroll
+  for (int i = 0; i < kM; ++i) {
+    const int at_row = warp / 4 * 16 + t % kWarp / 4, at_column = column + t % 4 * 2;
+    for (int j = 0; j < kN; ++j)
+      for (int c = 0; c < 4; ++c) staged[(at_row + c / 2 * 8) * kPitch + at_column + j * 8 + c % 2] = sums[i][j][c];
+    __syncthreads();
+#pragma unroll 1
+    for (int at = t; at < kStaged * kCols; at += kThreads) {
+      const int from = at / kCols;
+      const int64_t r = first_row + from / 16 * (kRows / 2) + i * 16 + from % 16, c = first_column + at % kCols;
+      if (r < p.m && c < p.n) p.store(r, c, staged[from * kPitch + at % kCols]);
+    }
+    __syncthreads();
+  }
+}
+
+// Large tiles where they fill the device, small ones elsewhere.
+template <class P>
+void multiply_on_tensor_cores(const Ctx& ctx, const P& p) {
+  if (p.m <= 0 || p.n <= 0 || p.batches <= 0) return;
+  const auto tiles = [&](int64_t size) { return ceil_div(p.m, size) * ceil_div(p.n, size) * p.batches; };
+  const auto run = [&](auto* kernel, int64_t size, int bytes) {
+    launch(ctx, kernel, static_cast<unsigned>(tiles(size)), kThreads, static_cast<size_t>(bytes), p);
+  };
+  if (p.n > 64 && tiles(128) >= device_multiprocessors())
+    run(multiply_words<P, 128, 128>, 128, kTensorTileBytes<128, 128>);
+  else
+    run(multiply_words<P, 64, 64>, 64, kTensorTileBytes<64, 64>);
+}
+
+// Whether vectors of 16 bytes may be read at p and at multiples of these distances, in bytes, from it.
+inline bool are_vectors(const void* p, std::initializer_list<int64_t> distances) {
+  uint64_t bits = reinterpret_cast<uintptr_t>(p);
+  for (const int64_t distance : distances) bits |= static_cast<uint64_t>(distance);
+  return bits % 16 == 0;
+}
+
+}  // namespace quernel::cuda

@@ -1,0 +1,109 @@
+"""Products on the device: tiles of both sizes, bits that do not depend on the number of rows, tf32 where it is allowed.
+
+Small integers multiply exactly in every type, so that references are equalled; tf32 keeps 10 bits of a mantissa.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import quernel as qn
+from quernel import _core
+from tests import reference
+from tests.checks import N, T, check_contraction, check_equal
+from tests.conftest import DEVICE
+
+pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m tests.gpu runs this")
+
+BF16 = np.dtype(ml_dtypes.bfloat16)
+TF32_ROUNDOFF = 2.0**-11
+SHAPES = [(300, 260, 70), (513, 65, 33), (257, 129, 16), (130, 400, 100), (3, 200, 260)]  # M, N, K
+
+
+def integers(seed: int, *shape: int, bound: int = 9) -> Any:
+    return np.random.default_rng(seed).integers(-bound, bound + 1, shape).astype(np.float32)
+
+
+def normal(seed: int, *shape: int) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    qn.runtime.allow_tf32(True)
+    yield
+    qn.runtime.allow_tf32(False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tiles_of_both_sizes_give_the_same_bits(shape: tuple[int, int, int], dtype: str) -> None:
+    """Many rows take large tiles, the last of them alone small ones."""
+    m, n, k = shape
+    a, b, bias = (x.astype(dtype) for x in (integers(1, m, k), integers(2, n, k), integers(3, n)))
+    whole = qn.ops.linear(a, b, bias, activation="relu").numpy()
+    want = np.maximum(a.astype(np.float64) @ b.astype(np.float64).T + bias.astype(np.float64), 0)
+    check_equal(whole, want.astype(dtype))
+    a = normal(4, m, k).astype(dtype)
+    check_equal(qn.ops.linear(a, b, bias).numpy()[-3:], qn.ops.linear(a[-3:], b, bias).numpy())
+
+
+@pytest.mark.parametrize(
+    ("shape", "offset"), [(shape, 0) for shape in SHAPES] + [((140, 300, 64), 0), ((140, 300, 64), 4), ((140, 300, 64), 1)]
+)  # fmt: skip
+def test_bytes(shape: tuple[int, int, int], offset: int) -> None:
+    """Rows that are vectors of 16 bytes, and those whose words are put together."""
+    m, n, k = shape
+    rng = np.random.default_rng(5)
+    x, w = rng.integers(0, 256, (m, k)).astype(np.uint8), rng.integers(-127, 128, (n, k)).astype(np.int8)
+    stored = _core.flat_view(T(np.concatenate([np.zeros(offset, np.uint8), x.ravel()])), offset, m * k)
+    bias, scale = rng.integers(-999, 999, n).astype(np.int32), np.full(n, 1 / 4, np.float32)
+    y = N(_core.qlinear(stored.reshape([m, k]), T(w), T(bias), T(scale), 0, 0, 255, True))
+    check_equal(y, ((x.astype(np.int64) @ w.T.astype(np.int64) + bias) / 4).astype(np.float32))
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tf32_is_exact_for_small_integers(shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+    a, b = integers(6, m, k, bound=1000), integers(7, n, k)
+    check_equal(qn.ops.linear(a, b).numpy(), (a.astype(np.float64) @ b.T).astype(np.float32))
+    stack = integers(8, 3, 1, m // 3, k)
+    check_equal(qn.ops.matmul(stack, integers(9, 2, k, n)).numpy(), stack @ integers(9, 2, k, n))
+
+
+@pytest.mark.usefixtures("tf32")
+def test_tf32_rounds_operands_and_says_so() -> None:
+    a, b = normal(10, 140, 96), normal(11, 96, 132)
+    assert qn.runtime.allow_tf32()
+    rounded = qn.ops.matmul(a, b).numpy()
+    size = np.abs(a).astype(np.float64) @ np.abs(b)
+    error = np.abs(rounded - a.astype(np.float64) @ b) / size
+    assert error.max() <= 2 * TF32_ROUNDOFF + 100 * 2.0**-24
+    check_equal(qn.ops.matmul(a[:5], b).numpy(), rounded[:5])
+    qn.runtime.allow_tf32(False)
+    exact = qn.ops.matmul(a, b).numpy()
+    check_contraction(exact, a.astype(np.float64) @ b, size, 96, "float32")
+    assert (exact != rounded).mean() > 0.9
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize(
+    ("c", "o", "groups", "stride"), [(3, 20, 1, 2), (8, 70, 1, 1), (24, 12, 2, 1), (16, 8, 1, 2)]
+)
+def test_tf32_convolutions(c: int, o: int, groups: int, stride: int) -> None:
+    x, w = integers(12, 2, 11, 9, c), integers(13, o, 3, 3, c // groups)
+    t = qn.tensor(x, requires_grad=True)
+    y = qn.ops.conv2d(t, w, stride=stride, padding=1, groups=groups)
+    want = reference.conv2d(x, w, stride=(stride, stride), padding=(1, 1), groups=groups)
+    check_equal(y.numpy(), want.astype(np.float32))
+    g = integers(14, *y.shape)
+    y.backward(qn.tensor(g))
+    assert t.grad is not None
+    want = reference.conv2d_grad_input(g, w, x.shape, (stride, stride), (1, 1), groups=groups)
+    check_equal(t.grad.numpy(), want.astype(np.float32))
