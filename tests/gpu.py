@@ -1,6 +1,6 @@
 """The CUDA engine's check in one command: ``python -m tests.gpu`` builds its library and runs the op tests on it.
 
-With a GPU the library is compiled by nvcc for that GPU, and compute-sanitizer, if found, looks at a part of the tests. Without
+With a GPU the library is compiled by nvcc for that GPU, its instructions are looked at (tests/cuda/sass.py), and compute-sanitizer, if found, looks at a part of the tests. Without
 one, or with ``--emulated``, the same kernels are compiled for the CPU and run there, thread by thread. What follows ``--``
 goes to pytest in place of the chosen tests.
 """
@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+from tests.cuda import sass
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -76,10 +78,11 @@ def main() -> int:
     args = parser.parse_args()
     emulated = args.emulated or (not has_gpu() and not args.build_only)
     library = build(emulated, args.arch, args.werror)
+    status = 0 if emulated else sass.main(library)
     if args.build_only:
-        return 0
+        return status
     chosen = args.pytest or [*TESTS, *(f"--ignore={name}" for name in IGNORED)]
-    status = test(library, emulated, chosen, [])
+    status |= test(library, emulated, chosen, [])
     if not emulated and (sanitizer := shutil.which("compute-sanitizer")):
         for tool in ("memcheck", "racecheck"):
             wrapper = [sanitizer, "--tool", tool, "--error-exitcode", "1", "--target-processes", "all"]

@@ -86,28 +86,43 @@ struct Start {
   __device__ void operator()(int64_t i) const { y[i] = base ? base[i] : T(0); }
 };
 
-// A block a source row. If it is the first with its index it puts all rows with that index, a thread a column.
+// A block a source row. If it is the first with its index it puts all rows with that index, a thread a column: the
+// block looks at kThreads indices at a time and notes the matching ones as bits, so that threads visit only those.
 template <class T, bool kAdd>
 __global__ void __launch_bounds__(kThreads) put_rows_kernel(PutRowsArgs a) {
   __shared__ int earlier;
+  __shared__ unsigned matches[kThreads / kWarp];
   const int64_t* index = static_cast<const int64_t*>(a.index);
   const int64_t o = blockIdx.x / a.n, j = blockIdx.x % a.n;
   const int64_t row = wrapped(index[j], a.rows);
-  if (threadIdx.x == 0) earlier = 0;
+  const int thread = static_cast<int>(threadIdx.x);
+  if (thread == 0) earlier = 0;
   __syncthreads();
-  for (int64_t before = threadIdx.x; before < j; before += kThreads) {
+  for (int64_t before = thread; before < j; before += kThreads) {
     if (wrapped(index[before], a.rows) == row) earlier = 1;
   }
   __syncthreads();
   if (earlier || row == a.skip) return;
   const T* src = static_cast<const T*>(a.src) + o * a.n * a.inner;
   T* y = static_cast<T*>(a.y) + (o * a.rows + row) * a.inner;
-  for (int64_t i = threadIdx.x; i < a.inner; i += kThreads) {
-    T value = y[i];
-    for (int64_t k = j; k < a.n; ++k) {
-      if (wrapped(index[k], a.rows) == row) value = kAdd ? plus(value, src[k * a.inner + i]) : src[k * a.inner + i];
+  for (int64_t first = 0; first < a.inner; first += kThreads) {
+    const int64_t i = first + thread;
+    T value = i < a.inner ? y[i] : T(0);
+    for (int64_t begin = j; begin < a.n; begin += kThreads) {
+      const int64_t k = begin + thread;
+      const unsigned same = __ballot_sync(kAllLanes, k < a.n && wrapped(index[k], a.rows) == row);
+      __syncthreads();  // what was read from `matches` before has been read
+      if (thread % kWarp == 0) matches[thread / kWarp] = same;
+      __syncthreads();
+      if (i >= a.inner) continue;
+      for (int w = 0; w < kThreads / kWarp; ++w) {
+        for (unsigned left = matches[w]; left != 0; left &= left - 1) {
+          const int64_t at = begin + w * kWarp + __ffs(static_cast<int>(left)) - 1;
+          value = kAdd ? plus(value, src[at * a.inner + i]) : src[at * a.inner + i];
+        }
+      }
     }
-    y[i] = value;
+    if (i < a.inner) y[i] = value;
   }
 }
 

@@ -1,5 +1,5 @@
 // Optimizer steps over flat segments, in place: one pass, bound by memory. Hyperparameters are device buffers, read
-// when the kernel runs; what depends on them alone each thread computes in double before its elements. Formulas are
+// when the kernel runs; what depends on them alone a block computes once, in double, before its elements. Formulas are
 // those of csrc/kernels/optim.cpp. An update begins where it is called the first time (step 1) by ignoring what states
 // contain.
 #include "core/launch.h"
@@ -218,17 +218,33 @@ __device__ bool is_decoupled(const double* own) {
   }
 }
 
+// What hyperparameters and the step alone decide. Powers and logarithms in double cost more than an element does, so
+// one thread of a block computes them for all.
+template <class Rule, class T>
+struct Decided {
+  Penalties<T> penalties;
+  Rule rule;
+
+  __device__ explicit Decided(const UpdateArgs& a) : Decided(static_cast<const double*>(a.hyper), a) {}
+
+ private:
+  __device__ Decided(const double* hyper, const UpdateArgs& a)
+      : penalties(hyper, is_decoupled<Rule>(hyper + kOwn)),
+        rule(hyper, hyper + kOwn, *static_cast<const int64_t*>(a.step)) {}
+};
+
 template <template <class> class Rule, class T>
 __global__ void __launch_bounds__(kThreads) update_segment(UpdateArgs a) {
-  const double* hyper = static_cast<const double*>(a.hyper);
-  const Penalties<T> penalties(hyper, is_decoupled<Rule<T>>(hyper + kOwn));
-  const Rule<T> rule(hyper, hyper + kOwn, *static_cast<const int64_t*>(a.step));
+  auto* decided = shared_memory<Decided<Rule<T>, T>>();
+  if (threadIdx.x == 0) *decided = Decided<Rule<T>, T>(a);
+  __syncthreads();
+  const Decided<Rule<T>, T> d = *decided;
   const Segment<T> s(a);
   const int64_t step = int64_t{gridDim.x} * kThreads;
   for (int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x; i < a.size; i += step) {
     T g = s.grad[i], p = s.param[i];
-    penalties.apply(g, p);
-    rule.update(s, i, g, p);
+    d.penalties.apply(g, p);
+    d.rule.update(s, i, g, p);
   }
 }
 
@@ -237,8 +253,9 @@ unsigned blocks_for(int64_t size) { return static_cast<unsigned>(least(ceil_div(
 template <template <class> class Rule>
 Status run(const UpdateArgs& a, const Ctx& ctx) {
   if (a.size > 0)
-    visit_floating(a.dtype,
-                   [&]<class T>(T) { launch(ctx, update_segment<Rule, T>, blocks_for(a.size), kThreads, 0, a); });
+    visit_floating(a.dtype, [&]<class T>(T) {
+      launch(ctx, update_segment<Rule, T>, blocks_for(a.size), kThreads, sizeof(Decided<Rule<T>, T>), a);
+    });
   return {};
 }
 

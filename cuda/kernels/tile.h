@@ -107,7 +107,8 @@ void multiply(const Ctx& ctx, const P& p) {
     if (p.n > 64 && tiles(128, 128) >= device_multiprocessors())
       return launch(ctx, multiply_tile<P, 128, 128, 8, 8, 8>, static_cast<unsigned>(tiles(128, 128)), kThreads, 0, p);
   }
-  launch(ctx, multiply_tile<P, 64, 64, 16, 4, 4>, static_cast<unsigned>(tiles(64, 64)), kThreads, 0, p);
+  constexpr int kDepth = sizeof(typename P::T) == 4 ? 16 : 8;
+  launch(ctx, multiply_tile<P, 64, 64, kDepth, 4, 4>, static_cast<unsigned>(tiles(64, 64)), kThreads, 0, p);
 }
 
 }  // namespace quernel::cuda

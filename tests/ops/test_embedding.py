@@ -114,6 +114,22 @@ def test_additions_keep_the_order_of_the_source() -> None:
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("n", "inner"), [(700, 3), (20, 600), (300, 260)])
+def test_many_rows_and_wide_ones(n: int, inner: int) -> None:
+    """More of either than threads of a block work at."""
+    rng = np.random.default_rng(n)
+    index = rng.integers(0, 7, n)
+    x, src = rng.standard_normal((1, 8, inner)), rng.standard_normal((1, n, inner))
+    dst, put, total = _core.from_numpy(x), x.copy(), x.copy()
+    for j, row in enumerate(index):
+        put[0, row] = src[0, j]
+        total[0, row] += src[0, j]
+    _core.put_rows_(*A, dst, T(index), T(src))
+    check_equal(N(dst), put)
+    check_equal(N(_core.add_rows(*A, T(x), T(index), T(src), 8, -1)), total)
+
+
 def test_every_tail_against_guard_pages() -> None:
     for inner in range(1, 40):
         for end in (True, False):

@@ -1,0 +1,38 @@
+"""The look at machine code refuses what it should."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tests.cuda.sass import EXPECTED, FUNCTION, INSTRUCTION, complaints
+
+SOUND = {" ".join(names): Counter(dict.fromkeys(needed, 4)) for names, needed in EXPECTED.items()}
+
+
+def test_lines_of_the_disassembly_are_read() -> None:
+    assert FUNCTION.search("\t\tFunction : _ZN7quernel4tile")[1] == "_ZN7quernel4tile"
+    for line, name in [
+        ("        /*0010*/                   HMMA.16816.F32.BF16 R4, R8, R12, R4 ;   /* 0x000 */", "HMMA"),
+        ("        /*1ab0*/              @!P0 STL [R1], R2 ;                          /* 0x000 */", "STL"),
+        ("        /*0020*/              @UP1 UIADD3 UR4, UR4, 0x1, URZ ;             /* 0x000 */", "UIADD3"),
+    ]:
+        assert INSTRUCTION.match(line)[1] == name
+
+
+def test_what_is_refused() -> None:
+    assert complaints(SOUND) == []
+    assert complaints({**SOUND, "for_each": Counter(LDL=9, STL=7)}) == []
+    for kernel, count, message in [
+        ("multiply_words Bf16Gemm", Counter(FFMA=64, LDSM=8), "multiply_words Bf16Gemm has no HMMA"),
+        (
+            "multiply_tile If",
+            Counter(FFMA=64, STL=1),
+            "multiply_tile If reads or writes local memory in 1 places",
+        ),
+        ("for_each", Counter(LDL=17), "for_each reads or writes local memory in 17 places"),
+        ("for_each", Counter(BPT=1), "for_each ends in a trap"),
+    ]:
+        assert complaints({**SOUND, kernel: count}) == [message]
+    assert complaints({k: v for k, v in SOUND.items() if "QConv" not in k}) == [
+        "no kernel is like multiply_words QConv"
+    ]
