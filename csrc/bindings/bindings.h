@@ -32,6 +32,7 @@ void register_errors(py::module_& m);
 void register_tensor(py::module_& m);
 void register_runtime(py::module_& m);
 void register_cuda(py::module_& m);
+void register_exchange(py::module_& m);
 void register_probe(py::module_& m);
 void register_plan(py::module_& m);
 void register_replay(py::module_& m);

@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_tensor(m);
   quernel::register_runtime(m);
   quernel::register_cuda(m);
+  quernel::register_exchange(m);
   quernel::register_probe(m);
   quernel::register_plan(m);
   quernel::register_replay(m);

@@ -81,6 +81,13 @@ Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const vo
   return status;
 }
 
+void* cuda_stream() {
+  check<DeviceError>(cuda_library() != nullptr, "cuda", "the CUDA library is not loaded");
+  return cuda_library()->stream();
+}
+
+void wait_for_stream(void* stream, void* other) { check_device("wait", cuda_library()->wait(stream, other)); }
+
 void allow_tf32(bool allowed) {
   tf32.store(allowed);
   if (const CudaLibrary* library = cuda_library()) library->allow_tf32(allowed);

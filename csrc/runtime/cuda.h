@@ -13,6 +13,8 @@ const CudaLibrary* cuda_library();  // null until it is loaded
 // Runs a kernel of its table on the stream. Refusals come back as a status; throws StateError where the device fails.
 Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const void* args, int64_t items);
 void synchronize_cuda();
+void* cuda_stream();                              // that kernels run on
+void wait_for_stream(void* stream, void* other);  // what `stream` does next waits for what `other` has begun
 
 // Whether products of float32 may round their operands to tf32: no, unless this says so. For all threads.
 void allow_tf32(bool allowed);

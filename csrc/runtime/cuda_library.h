@@ -20,7 +20,7 @@ struct CudaLibrary {
   const char* (*describe)(char* text, size_t size);  // device, architecture, driver
   const char* (*allocate)(void** data, size_t nbytes);
   void (*release)(void* data);
-  void (*trim)();  // gives cached blocks back to the device
+  void (*trim)();                    // gives cached blocks back to the device
   void (*allow_tf32)(bool allowed);  // products of float32, from the next launch on
   // Copies are ordered after all kernels before them. To and from the host they return once host memory may be reused
   // or read.
@@ -29,6 +29,7 @@ struct CudaLibrary {
   const char* (*copy)(void* to, const void* from, size_t nbytes);  // within the device
   const char* (*synchronize)();
   void* (*stream)();                                   // for Ctx
+  const char* (*wait)(void* stream, void* other);      // what `stream` does next waits for what `other` has begun
   const char* (*scratch)(void** data, size_t nbytes);  // of the stream: valid for the kernels launched next
   const char* (*launch_error)();                       // of the kernels launched by this thread since the last call
 };

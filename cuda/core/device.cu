@@ -85,6 +85,16 @@ const char* device_synchronize() { return text_of(cudaStreamSynchronize(stream))
 
 void* device_stream() { return stream; }
 
+const char* device_wait(void* waiting, void* other) {
+  if (waiting == other) return nullptr;
+  cudaEvent_t event = nullptr;
+  if (const char* failed = text_of(cudaEventCreateWithFlags(&event, cudaEventDisableTiming))) return failed;
+  cudaError_t code = cudaEventRecord(event, static_cast<cudaStream_t>(other));
+  if (code == cudaSuccess) code = cudaStreamWaitEvent(static_cast<cudaStream_t>(waiting), event, 0);
+  cudaEventDestroy(event);  // once it has happened
+  return text_of(code);
+}
+
 const char* device_launch_error() {
   if (synchronizes()) {
     if (const char* failed = device_synchronize()) return failed;

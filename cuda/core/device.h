@@ -20,6 +20,7 @@ const char* device_download(void* host, const void* device, size_t nbytes);
 const char* device_copy(void* to, const void* from, size_t nbytes);
 const char* device_synchronize();
 void* device_stream();
+const char* device_wait(void* stream, void* other);  // work on `stream` from now on for that on `other` until now
 const char* device_launch_error();
 
 }  // namespace quernel::cuda

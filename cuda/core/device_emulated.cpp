@@ -90,6 +90,7 @@ const char* device_copy(void* to, const void* from, size_t nbytes) {
 }
 const char* device_synchronize() { return nullptr; }
 void* device_stream() { return nullptr; }
+const char* device_wait(void*, void*) { return nullptr; }
 const char* device_launch_error() { return emulated::take_error(); }
 
 }  // namespace quernel::cuda

@@ -133,6 +133,7 @@ const CudaLibrary library{
     .copy = device_copy,
     .synchronize = device_synchronize,
     .stream = device_stream,
+    .wait = device_wait,
     .scratch = scratch,
     .launch_error = device_launch_error,
 };

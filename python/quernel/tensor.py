@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Number = bool | int | float
 
 _ABSENT: Any = None
+_DEFAULT_STREAM = 1  # of CUDA, as array protocols name it
 
 
 class Tensor:
@@ -247,14 +248,41 @@ class Tensor:
     def __dlpack__(
         self, *, stream: Any = None, max_version: tuple[int, int] | None = None, **options: Any
     ) -> Any:
-        """Exports without a copy to consumers that understand read-only data (DLPack 1.0), else a copy."""
-        array: NDArray[Any] = self._host("Tensor.__dlpack__()").numpy()
-        if max_version is None or max_version < (1, 0):
+        """Exports without a copy to consumers that understand read-only data (DLPack 1.0), else a copy.
+
+        On CUDA what `stream` does next comes after what made the elements (None: the default stream; -1: nobody waits).
+        Whoever takes that memory must be done with it before letting it go: then it is used anew.
+        """
+        native = self._host("Tensor.__dlpack__()")
+        versioned = max_version is not None and max_version >= (1, 0)
+        if self.device == "cuda" and options.get("dl_device") in (None, self.__dlpack_device__()):
+            native = native if versioned and not options.get("copy") else _core.copy(native)
+            return _core.to_dlpack(native, versioned, None if stream == -1 else stream or _DEFAULT_STREAM)
+        array: NDArray[Any] = native.numpy()
+        if not versioned:
             return array.copy().__dlpack__()
+        if self.device == "cuda":  # to the CPU, where a copy is what was asked for
+            return array.__dlpack__(max_version=max_version)
         return array.__dlpack__(stream=stream, max_version=max_version, **options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return (1, 0)  # elements that live on CUDA are exported from a copy
+        return (1, 0) if self.device == "cpu" else (2, 0)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        """The memory of a tensor on CUDA, read-only, for ``cupy.asarray``, ``torch.as_tensor`` and the like (version 3)."""
+        if self.device != "cuda" or self.dtype == "bfloat16":
+            reason = "lies on the CPU" if self.device == "cpu" else "is bfloat16, which the protocol lacks"
+            raise AttributeError(f"[__cuda_array_interface__] the tensor {reason}")
+        native = self._host("Tensor.__cuda_array_interface__")
+        return {
+            "shape": self.shape,
+            "typestr": np.dtype(self.dtype).str,
+            "data": (_core.cuda_pointer(native), True),
+            "strides": None,
+            "stream": _core.cuda_stream() or None,
+            "version": 3,
+        }
 
     def to(self, device_or_dtype: str) -> Tensor:
         """Returns this tensor on another device (``"cpu"``, ``"cuda"``, ``"auto"``), or of another dtype.

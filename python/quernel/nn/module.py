@@ -19,6 +19,7 @@ from quernel.errors import ArgumentError, DTypeError
 from quernel.nn.hooks import Hookable
 from quernel.nn.parameter import Parameter
 from quernel.nn.verbs import Verbs
+from quernel.ops.create import from_cuda
 from quernel.ops.dtypes import FLOATING, INTEGER
 from quernel.ops.op import current_tracer
 from quernel.runtime import default_device
@@ -106,9 +107,12 @@ class Module(Verbs, Hookable):
     def _as_input(self, value: Any) -> Any:
         """Arrays become tensors; numbers get the dtype of the parameters."""
         if not isinstance(value, Tensor):
-            if not (isinstance(value, np.ndarray) or hasattr(value, "__array__")):
+            if (shared := from_cuda(value)) is not None:
+                value = Tensor(shared).to(self.device)
+            elif isinstance(value, np.ndarray) or hasattr(value, "__array__"):
+                value = ops.as_tensor(self._as_array(value)).to(self.device)
+            else:
                 return value
-            value = ops.as_tensor(self._as_array(value)).to(self.device)
         dtype, wanted = value.dtype, self.dtype
         if dtype in (wanted, "bool") or (dtype not in FLOATING and self._has_integers()):
             return value

@@ -27,7 +27,8 @@ def tensor(
     """Copies data into a new tensor.
 
     Args:
-        data: Numbers, nested lists, NumPy arrays, tensors, anything with ``__array__`` or ``__dlpack__``.
+        data: Numbers, nested lists, NumPy arrays, tensors, anything with ``__array__`` or ``__dlpack__``, arrays on
+            CUDA (CuPy, torch, …).
         dtype: The new tensor's dtype; by default that of the data, float32 for Python floats.
         requires_grad: Whether `Tensor.backward` computes a gradient for it.
         device: "cpu", "cuda" or "auto"; by default that of a tensor given, else `quernel.runtime.default_device`.
@@ -41,7 +42,7 @@ def tensor(
         (2, 2)
     """
     place = None if device is None else check_device(device)
-    native = data.detach()._host("qn.tensor(tensor)") if isinstance(data, Tensor) else None
+    native = data.detach()._host("qn.tensor(tensor)") if isinstance(data, Tensor) else from_cuda(data)
     if native is None:
         array = _array(data, dtype)
         recording.host_read("array constant")
@@ -87,7 +88,34 @@ def as_tensor(data: TensorLike, dtype: DTypeLike | None = None) -> Tensor:
             return Tensor(_core.from_numpy(data, False))
         except DTypeError:
             pass  # below, with what to do about it
+    if (shared := from_cuda(data)) is not None:
+        return Tensor(shared if dtype is None else _core.cast(shared, dtype_name(dtype)))
     return Tensor(_core.from_numpy(_array(data, dtype), False))
+
+
+def from_cuda(data: Any) -> _core.Tensor | None:
+    """A tensor in the memory of another library's array on CUDA, or None if this is no such array."""
+    if isinstance(data, np.ndarray):
+        return None
+    owner = data.detach() if hasattr(data, "detach") else data  # torch refuses where a gradient is wanted
+    interface = getattr(owner, "__cuda_array_interface__", None)
+    if interface is None:
+        return None
+    recording.host_read("array constant")
+    check_device("cuda")
+    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
+    if dtype.name not in DTYPES or not dtype.isnative or interface.get("mask") is not None:
+        raise NotTensorLike(
+            f"tensors cannot hold {dtype} on CUDA; convert to one of {', '.join(DTYPES)} first"
+        )
+    strides, dense = interface.get("strides"), dtype.itemsize
+    for n, stride in zip(reversed(shape), reversed(strides or ()), strict=False):
+        if n > 1 and stride != dense and 0 not in shape:
+            raise NotTensorLike(
+                f"tensors cannot share an array of strides {strides}; pass a C-contiguous copy of it"
+            )
+        dense *= n
+    return _core.from_cuda(interface["data"][0], shape, dtype.name, interface.get("stream"), owner)
 
 
 def _long(value: int) -> _core.Tensor:
