@@ -8,6 +8,8 @@
 
 #include "core/allocator.h"
 #include "core/error.h"
+#include "runtime/dispatch.h"
+#include "runtime/os_thread.h"
 
 namespace quernel {
 namespace {
@@ -15,31 +17,53 @@ namespace {
 std::atomic<const CudaLibrary*> loaded{nullptr};
 std::atomic<bool> tf32{false};
 
+std::atomic<bool> forked{false};
+
 void check_device(const char* op, const char* message) { check<StateError>(!message, op, "on CUDA: ", message); }
+
+// A driver's state does not survive a fork.
+void check_process(const char* op) {
+  check<DeviceError>(!forked.load(std::memory_order_relaxed), op,
+                     "CUDA was used before this process was forked and does not work here; start processes with the "
+                     "method 'spawn' of multiprocessing, or use CUDA after the fork only");
+}
+
+const CudaLibrary& usable(const char* op) {
+  check_process(op);
+  return *cuda_library();
+}
 
 class CudaAllocator final : public Allocator {
  public:
-  explicit CudaAllocator(const CudaLibrary& library) : library_(library) {}
-
   void* allocate(size_t nbytes) override {
+    const CudaLibrary& library = usable("allocate");
+    const CudaLock lock;
     void* data = nullptr;
-    if (library_.allocate(&data, nbytes)) throw OutOfMemory(nbytes, "device ");
+    if (library.allocate(&data, nbytes)) throw OutOfMemory(nbytes, "device ");
     return data;
   }
-  void release(void* data, size_t) noexcept override { library_.release(data); }
-  void trim() noexcept override { library_.trim(); }
+  void release(void* data, size_t) noexcept override {
+    if (!forked) cuda_library()->release(data);
+  }
+  void trim() noexcept override {
+    const CudaLock lock;
+    if (!forked) cuda_library()->trim();
+  }
   void upload(void* to, const void* host, size_t nbytes) override {
-    check_device("upload", library_.upload(to, host, nbytes));
+    const CudaLibrary& library = usable("upload");
+    const CudaLock lock;
+    check_device("upload", library.upload(to, host, nbytes));
   }
   void download(void* host, const void* from, size_t nbytes) override {
-    check_device("download", library_.download(host, from, nbytes));
+    const CudaLibrary& library = usable("download");
+    const CudaLock lock;
+    check_device("download", library.download(host, from, nbytes));
   }
   void copy(void* to, const void* from, size_t nbytes) override {
-    check_device("copy", library_.copy(to, from, nbytes));
+    const CudaLibrary& library = usable("copy");
+    const CudaLock lock;
+    check_device("copy", library.copy(to, from, nbytes));
   }
-
- private:
-  const CudaLibrary& library_;
 };
 
 const CudaLibrary& open(const std::string& path) {
@@ -63,17 +87,22 @@ void load_cuda(const std::string& path) {
   const CudaLibrary& library = open(path);
   // Never destroyed: tensors may outlive static destruction at interpreter exit.
   library.allow_tf32(tf32.load());
-  set_cuda_allocator(*new CudaAllocator(library));
   loaded.store(&library, std::memory_order_release);
+  set_cuda_allocator(*new CudaAllocator);
+  on_fork_in_child([] { forked = true; });
 }
 
 const CudaLibrary* cuda_library() { return loaded.load(std::memory_order_acquire); }
 
+CudaLock::CudaLock()
+    : held_([]() -> std::recursive_mutex& {
+        static std::recursive_mutex& mutex = *new std::recursive_mutex;  // never destroyed: memory comes back at exit
+        return mutex;
+      }()) {}
+
 Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const void* args, int64_t items) {
-  // One at a time: scratch memory belongs to the kernels that are launched next.
-  static std::mutex& launching = *new std::mutex;
-  std::lock_guard lock(launching);
-  const CudaLibrary& library = *cuda_library();
+  const CudaLibrary& library = usable(op);
+  const CudaLock lock;
   Ctx ctx{nullptr, 0, library.stream()};
   if (scratch_bytes > 0) check_device(op, library.scratch(&ctx.scratch, static_cast<size_t>(scratch_bytes)));
   const Status status = run(args, {0, items}, ctx);
@@ -81,22 +110,44 @@ Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const vo
   return status;
 }
 
-void* cuda_stream() {
-  check<DeviceError>(cuda_library() != nullptr, "cuda", "the CUDA library is not loaded");
-  return cuda_library()->stream();
+bool begin_capture() { return !cuda_library()->begin_capture(); }
+
+void* end_capture() {
+  void* graph = nullptr;
+  return cuda_library()->end_capture(&graph) ? nullptr : graph;
 }
 
-void wait_for_stream(void* stream, void* other) { check_device("wait", cuda_library()->wait(stream, other)); }
+void launch_graph(void* graph) {
+  const CudaLibrary& library = usable("replay");
+  check_device("replay", library.launch_graph(graph));
+  check_device("replay", library.launch_error());
+}
+
+void release_graph(void* graph) noexcept {
+  const CudaLock lock;
+  if (!forked) cuda_library()->release_graph(graph);
+}
+
+void* cuda_stream() {
+  check<DeviceError>(cuda_library() != nullptr, "cuda", "the CUDA library is not loaded");
+  return usable("cuda").stream();
+}
+
+void wait_for_stream(void* stream, void* other) {
+  const CudaLock lock;
+  check_device("wait", usable("wait").wait(stream, other));
+}
 
 void allow_tf32(bool allowed) {
-  tf32.store(allowed);
+  if (tf32.exchange(allowed) == allowed) return;
   if (const CudaLibrary* library = cuda_library()) library->allow_tf32(allowed);
+  bump_isa_epoch();  // graphs hold the kernels of before
 }
 
 bool tf32_allowed() { return tf32.load(); }
 
 void synchronize_cuda() {
-  if (const CudaLibrary* library = cuda_library()) check_device("synchronize", library->synchronize());
+  if (cuda_library()) check_device("synchronize", usable("synchronize").synchronize());
 }
 
 }  // namespace quernel

@@ -31,7 +31,12 @@ struct CudaLibrary {
   void* (*stream)();                                   // for Ctx
   const char* (*wait)(void* stream, void* other);      // what `stream` does next waits for what `other` has begun
   const char* (*scratch)(void** data, size_t nbytes);  // of the stream: valid for the kernels launched next
-  const char* (*launch_error)();                       // of the kernels launched by this thread since the last call
+  // Kernels launched in between are not run but become a graph. No memory is allocated or copied meanwhile.
+  const char* (*begin_capture)();
+  const char* (*end_capture)(void** graph);
+  const char* (*launch_graph)(void* graph);
+  void (*release_graph)(void* graph);
+  const char* (*launch_error)();  // of the kernels launched by this thread since the last call
 };
 
 }  // namespace quernel

@@ -104,8 +104,7 @@ void set_isa(const char* name) {
   const Level& level = level_by_name(name);
   if (&level == choice().level) return;
   active.store(new Choice(resolve(level)), std::memory_order_release);
-  level_changes.fetch_add(1, std::memory_order_acq_rel);
-  bump_config_epoch();
+  bump_isa_epoch();
 }
 
 std::vector<std::string> compiled_isas() {
@@ -159,6 +158,11 @@ std::vector<std::pair<std::string, bool>> cuda_kernels() {
 }
 
 uint64_t isa_epoch() { return level_changes.load(std::memory_order_acquire); }
+
+void bump_isa_epoch() {
+  level_changes.fetch_add(1, std::memory_order_acq_rel);
+  bump_config_epoch();
+}
 
 uint64_t config_epoch() { return epoch.load(std::memory_order_acquire); }
 

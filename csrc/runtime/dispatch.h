@@ -29,6 +29,7 @@ std::vector<std::pair<std::string, bool>> cuda_kernels();
 
 // Changes with the ISA level: plans hold kernels of the level they were recorded at.
 uint64_t isa_epoch();
+void bump_isa_epoch();  // kernels will do something else
 
 // Changes with it, and whenever a tensor moves to another storage.
 uint64_t config_epoch();

@@ -38,6 +38,23 @@ int64_t ArenaPool::nbytes() const {
   return size_;
 }
 
+namespace {
+
+// Whether checks, which the host waits for, may all run before everything else: none looks at what a step has written.
+bool checks_come_first(const Program& program) {
+  std::vector<Use> written;
+  for (const Step& step : program.steps) {
+    for (const Use& use : step.uses) {
+      if (use.writes()) written.push_back(use);
+      const auto touches = [&](const Use& other) { return use.overlaps(other); };
+      if (is_check(step) && std::any_of(written.begin(), written.end(), touches)) return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
 Plan::Plan(const Recorder& recorder, const std::vector<Tensor>& outputs)
     : device_(recorder.program_.device),
       epoch_(isa_epoch()),
@@ -57,9 +74,15 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
   first_visible_write_ = program.steps.size();
   for (size_t i = 0; i < program.steps.size(); ++i) {
     const Step& step = program.steps[i];
-    CompiledStep compiled{
-        step.op,         step.label, resolve(step.op, step.kernel, device_), step.work, args_.size(), step.args.size(),
-        patches_.size(), 0};
+    CompiledStep compiled{step.op,
+                          step.label,
+                          resolve(step.op, step.kernel, device_),
+                          step.work,
+                          args_.size(),
+                          step.args.size(),
+                          patches_.size(),
+                          0,
+                          is_check(step)};
     compiled.work.bytes = 0;  // fusion has changed it
     args_.insert(args_.end(), step.args.begin(), step.args.end());
     for (const Use& use : step.uses) {
@@ -92,6 +115,7 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
   }
   merge(external_reads_);
   merge(external_writes_);
+  capturable_ = device_ == Device::kCuda && checks_come_first(program);
 }
 
 void Plan::keep(const std::shared_ptr<Storage>& storage) {
@@ -162,20 +186,36 @@ void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
   }
 }
 
-void Plan::run(const std::byte* const* bases) const {
+void Plan::run_step(size_t i, std::span<std::byte* const> bases, bool interruptible) const {
   alignas(64) std::byte args[kMaxArgsSize];
+  const CompiledStep& step = steps_[i];
+  std::memcpy(args, args_.data() + step.args, step.args_size);
+  for (size_t p = step.patches; p < step.patches_end; ++p) {
+    const void* address = bases[static_cast<size_t>(patches_[p].base)] + patches_[p].offset;
+    std::memcpy(args + patches_[p].field, &address, sizeof(address));
+  }
+  execute(step.op, step.kernel, args, step.work, interruptible);
+}
+
+void Plan::run(std::span<std::byte* const> bases) const {
   Profile* profile = Profile::current();
+  if (capturable_ && !profile) return run_captured(bases);
   for (size_t i = 0; i < steps_.size(); ++i) {
-    const CompiledStep& step = steps_[i];
-    std::memcpy(args, args_.data() + step.args, step.args_size);
-    for (size_t p = step.patches; p < step.patches_end; ++p) {
-      const void* address = bases[patches_[p].base] + patches_[p].offset;
-      std::memcpy(args + patches_[p].field, &address, sizeof(address));
-    }
-    if (profile) profile->set_label(step.label);
-    execute(step.op, step.kernel, args, step.work, i < first_visible_write_);
+    if (profile) profile->set_label(steps_[i].label);
+    run_step(i, bases, i < first_visible_write_);
   }
   if (profile) profile->set_label("");
+}
+
+void Plan::run_captured(std::span<std::byte* const> bases) const {
+  for (size_t i = 0; i < steps_.size(); ++i) {
+    if (steps_[i].check) run_step(i, bases, true);
+  }
+  captures_.run(bases, [&] {
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      if (!steps_[i].check) run_step(i, bases, false);
+    }
+  });
 }
 
 void Plan::commit() const {
@@ -201,7 +241,7 @@ void Plan::replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const {
   for (const Stream& s : streams_) {
     if (s.copy.defined()) allocator(device_).upload(s.copy.data(), s.state.data(), s.state.nbytes());
   }
-  run(bases.data());
+  run(bases);
   commit();
 }
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "runtime/capture.h"
 #include "runtime/program.h"
 
 namespace quernel {
@@ -62,6 +63,7 @@ class Plan {
   int64_t arena_nbytes() const { return arena_nbytes_; }
   Device device() const { return device_; }
   double work_ns() const { return work_ns_; }   // estimated, on one thread
+  int graphs() const { return captures_.count(); }
   std::vector<std::string> step_names() const;  // "op:kernel" in order, after fusion
 
  private:
@@ -77,6 +79,7 @@ class Plan {
     Work work;
     size_t args, args_size;
     size_t patches, patches_end;
+    bool check;
   };
   struct GradGuard {
     Tensor param;
@@ -99,7 +102,9 @@ class Plan {
   static void merge(std::vector<Bytes>& ranges);
   bool shares_memory(std::span<std::byte* const> arguments) const;
   void check_arguments(const std::vector<Tensor>& arguments) const;
-  void run(const std::byte* const* bases) const;
+  void run(std::span<std::byte* const> bases) const;
+  void run_step(size_t i, std::span<std::byte* const> bases, bool interruptible) const;
+  void run_captured(std::span<std::byte* const> bases) const;
   void commit() const;
 
   Device device_;
@@ -108,6 +113,8 @@ class Plan {
   std::vector<std::byte> args_;
   std::vector<Patch> patches_;
   size_t first_visible_write_ = 0;  // step index
+  bool capturable_ = false;
+  mutable Captures captures_;
   int64_t arena_nbytes_ = 0;
   double work_ns_;
   std::vector<TensorSpec> arguments_, outputs_;

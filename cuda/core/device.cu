@@ -13,6 +13,7 @@ namespace {
 
 cudaStream_t stream = nullptr;
 int capability = 0, multiprocessors = 0;
+bool capturing = false;
 
 const char* text_of(cudaError_t code) { return code == cudaSuccess ? nullptr : cudaGetErrorString(code); }
 
@@ -95,8 +96,32 @@ const char* device_wait(void* waiting, void* other) {
   return text_of(code);
 }
 
+const char* device_begin_capture() {
+  const cudaError_t code = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  capturing = code == cudaSuccess;
+  return text_of(code);
+}
+
+const char* device_end_capture(void** executable) {
+  capturing = false;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t made = nullptr;
+  cudaError_t code = cudaStreamEndCapture(stream, &graph);
+  if (code == cudaSuccess) code = cudaGraphInstantiate(&made, graph, 0);
+  if (graph) cudaGraphDestroy(graph);
+  if (code != cudaSuccess) cudaGetLastError();  // the engine stays usable
+  *executable = made;
+  return text_of(code);
+}
+
+const char* device_launch_graph(void* graph) {
+  return text_of(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), stream));
+}
+
+void device_release_graph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
+
 const char* device_launch_error() {
-  if (synchronizes()) {
+  if (synchronizes() && !capturing) {
     if (const char* failed = device_synchronize()) return failed;
   }
   return text_of(cudaGetLastError());

@@ -21,6 +21,11 @@ const char* device_copy(void* to, const void* from, size_t nbytes);
 const char* device_synchronize();
 void* device_stream();
 const char* device_wait(void* stream, void* other);  // work on `stream` from now on for that on `other` until now
+// Launches in between are kept, not run (runtime/cuda_library.h).
+const char* device_begin_capture();
+const char* device_end_capture(void** graph);
+const char* device_launch_graph(void* graph);
+void device_release_graph(void* graph);
 const char* device_launch_error();
 
 }  // namespace quernel::cuda

@@ -17,6 +17,7 @@ extern const bool kEmulated = true;
 namespace {
 
 constexpr size_t kPage = 4096;
+constexpr const char* kCopyInGraph = "the host copies while a graph is captured";
 
 bool guarded() {
   static const bool chosen = std::getenv("QUERNEL_CUDA_GUARD") != nullptr;
@@ -74,11 +75,13 @@ void device_release(void* data, size_t nbytes) {
 }
 
 const char* device_upload(void* device, const void* host, size_t nbytes) {
+  if (emulated::capturing()) return kCopyInGraph;
   const emulated::MemoryAccess access;
   if (nbytes > 0) std::memcpy(device, host, nbytes);
   return nullptr;
 }
 const char* device_download(void* host, const void* device, size_t nbytes) {
+  if (emulated::capturing()) return kCopyInGraph;
   const emulated::MemoryAccess access;
   if (nbytes > 0) std::memcpy(host, device, nbytes);
   return nullptr;
@@ -91,6 +94,21 @@ const char* device_copy(void* to, const void* from, size_t nbytes) {
 const char* device_synchronize() { return nullptr; }
 void* device_stream() { return nullptr; }
 const char* device_wait(void*, void*) { return nullptr; }
+
+const char* device_begin_capture() {
+  emulated::begin_capture();
+  return nullptr;
+}
+const char* device_end_capture(void** graph) {
+  *graph = new emulated::Graph(emulated::end_capture());
+  return nullptr;
+}
+const char* device_launch_graph(void* graph) {
+  for (const auto& launch : *static_cast<emulated::Graph*>(graph)) launch();
+  return nullptr;
+}
+void device_release_graph(void* graph) { delete static_cast<emulated::Graph*>(graph); }
+
 const char* device_launch_error() { return emulated::take_error(); }
 
 }  // namespace quernel::cuda

@@ -105,12 +105,13 @@ struct Scratch {
 };
 Scratch scratch_memory;
 
-// Kernels that still use the old buffer come before those that get the new one.
+// A smaller buffer stays where it is, for graphs that were captured with it: doubled each time, all of them are no
+// larger than the last.
 const char* scratch(void** data, size_t nbytes) {
   if (scratch_memory.size < nbytes) {
+    if (nbytes < 2 * scratch_memory.size) nbytes = 2 * scratch_memory.size;
     void* larger = nullptr;
     if (const char* failed = allocate(&larger, nbytes)) return failed;
-    if (scratch_memory.data) release(scratch_memory.data);
     scratch_memory = {larger, nbytes};
   }
   *data = scratch_memory.data;
@@ -135,6 +136,10 @@ const CudaLibrary library{
     .stream = device_stream,
     .wait = device_wait,
     .scratch = scratch,
+    .begin_capture = device_begin_capture,
+    .end_capture = device_end_capture,
+    .launch_graph = device_launch_graph,
+    .release_graph = device_release_graph,
     .launch_error = device_launch_error,
 };
 

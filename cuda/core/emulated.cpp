@@ -10,6 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -54,6 +55,7 @@ struct Engine {
   const char* file = nullptr;  // of the block barrier that threads wait at
   int line = 0;
   bool apart = false;  // threads wait at different ones
+  std::optional<Graph> captured;
   const char* error = nullptr;
   char text[256];
 };
@@ -275,6 +277,23 @@ bool copies_late() {
 }
 
 bool reversed() { return backwards(); }
+
+void begin_capture() { engine.captured.emplace(); }
+
+Graph end_capture() {
+  Graph graph = std::move(*engine.captured);
+  engine.captured.reset();
+  return graph;
+}
+
+bool capturing() { return engine.captured.has_value(); }
+
+void submit(std::function<void()> launch) {
+  if (capturing())
+    engine.captured->push_back(std::move(launch));
+  else
+    launch();
+}
 
 void fail(const char* message) {
   if (!engine.error) engine.error = message;

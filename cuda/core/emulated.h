@@ -10,7 +10,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <type_traits>
+#include <vector>
 
 #define __global__
 #define __device__
@@ -59,6 +61,13 @@ bool copies_late();  // whether asynchronous copies land when they are waited fo
 bool reversed();     // loops over independent elements run backwards
 void fail(const char* message);
 const char* take_error();  // of the kernels since it was last called; null: none
+
+// Launches between begin_capture and end_capture are kept instead of run, with their arguments of now.
+using Graph = std::vector<std::function<void()>>;
+void begin_capture();
+Graph end_capture();
+bool capturing();
+void submit(std::function<void()> launch);
 
 // Device memory can be reached while one of these lives, in kernels and copies (device_emulated.cpp).
 class MemoryAccess {

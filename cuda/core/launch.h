@@ -27,14 +27,16 @@ void launch(const Ctx& ctx, void (*kernel)(P...), dim3 grid, dim3 block, size_t 
   struct Call {
     void (*kernel)(P...);
     std::tuple<P...> args;
-  } call{kernel, {args...}};
-  emulated::run(
-      grid, block, shared_bytes,
-      [](void* c) {
-        Call& call = *static_cast<Call*>(c);
-        std::apply(call.kernel, call.args);
-      },
-      &call);
+  };
+  emulated::submit([grid, block, shared_bytes, call = Call{kernel, {args...}}]() mutable {
+    emulated::run(
+        grid, block, shared_bytes,
+        [](void* c) {
+          Call& call = *static_cast<Call*>(c);
+          std::apply(call.kernel, call.args);
+        },
+        &call);
+  });
 #endif
 }
 
@@ -53,8 +55,10 @@ void for_each(const Ctx& ctx, int64_t n, const F& f) {
   launch(ctx, for_each_kernel<F>, static_cast<unsigned>(least(ceil_div(n, kThreads), kMostBlocks)), kThreads, 0, n, f);
 #else
   (void)ctx;
-  emulated::MemoryAccess access;
-  for (int64_t i = 0; i < n; ++i) f(emulated::reversed() ? n - 1 - i : i);
+  emulated::submit([n, f] {
+    const emulated::MemoryAccess access;
+    for (int64_t i = 0; i < n; ++i) f(emulated::reversed() ? n - 1 - i : i);
+  });
 #endif
 }
 
