@@ -19,7 +19,7 @@ const char* text_of(cudaError_t code) { return code == cudaSuccess ? nullptr : c
 
 // Reports an error at the launch that caused it, at the cost of waiting for each.
 bool synchronizes() {
-  static const bool chosen = std::getenv("QUERNEL_CUDA_SYNC") != nullptr;
+  static const bool chosen = is_switched_on("QUERNEL_CUDA_SYNC");
   return chosen;
 }
 

@@ -2,10 +2,18 @@
 // message that says what failed.
 #pragma once
 #include <cstddef>
+#include <cstdlib>
+#include <cstring>
 
 namespace quernel::cuda {
 
 extern const bool kEmulated;
+
+// Whether a variable of the environment is set, and not to 0.
+inline bool is_switched_on(const char* variable) {
+  const char* text = std::getenv(variable);
+  return text && *text && std::strcmp(text, "0") != 0;
+}
 
 bool device_keeps_blocks();  // whether freed blocks are kept for others; else each has its own size and end
 

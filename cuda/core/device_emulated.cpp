@@ -20,7 +20,7 @@ constexpr size_t kPage = 4096;
 constexpr const char* kCopyInGraph = "the host copies while a graph is captured";
 
 bool guarded() {
-  static const bool chosen = std::getenv("QUERNEL_CUDA_GUARD") != nullptr;
+  static const bool chosen = is_switched_on("QUERNEL_CUDA_GUARD");
   return chosen;
 }
 

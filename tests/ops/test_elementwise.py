@@ -68,6 +68,16 @@ def test_vectorized_functions_stay_within_4_ulp_over_all_floats(name: str) -> No
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", ["tanh", "expm1", "log1p", "erf", "sin", "relu", "softsign"])
+def test_zeros_keep_their_sign(name: str, dtype: str) -> None:
+    x = np.tile(np.array([0.0, -0.0], dtype), 20)
+    y = N(getattr(_core, name)(T(x)))
+    check_equal(y, x)
+    check_equal(np.signbit(y), np.signbit(x))
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize(
     ("name", "ends"),
     [

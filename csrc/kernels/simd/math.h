@@ -129,8 +129,8 @@ inline VecF32 tanh(VecF32 x) {
   constexpr float kC[] = {-0.33333328f, 0.13333158f, -0.053940564f, 0.021666344f, -0.0080919648f, 0.0020646621f};
   const VecF32 one = VecF32::set(1.f), two = VecF32::set(2.f);
   const VecF32 z = x * x;
-  const VecF32 small = fma(polynomial(z, kC) * z, x, x);
   const VecF32 t = abs(x);
+  const VecF32 small = select(t > VecF32::zero(), fma(polynomial(z, kC) * z, x, x), x);  // -0 stays
   const VecF32 e = exp(t + t);
   const VecF32 large = one - two / (e + one);
   return select(t < VecF32::set(0.625f), small, select(x < VecF32::zero(), -large, large));
