@@ -1,0 +1,183 @@
+// Recurrent layers, forward. The products of the inputs of all steps have been made as one matrix product; a strip of
+// rows then walks through time by itself, so that threads never wait for each other. A step is the product of its
+// states with the packed weight, into scratch in L1, and the arithmetic of the gates on that.
+//
+// Each sum is one chain of FMAs over the state, begun at 0 and finished with the bias, to which the product of the
+// input is added: no bit depends on the strip or the batch.
+#include "kernels/recurrent_walk.h"
+#include "kernels/scratch.h"
+#include "kernels/simd/math.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+// One row at one step. `h` and `c` become the new state; those kept for the gradient may be null.
+template <class T>
+struct Row {
+  const T* gx;
+  const T* sums;
+  T* h;
+  T* c;
+  T* y;
+  T* gates;
+  T* cell;
+  T* h_prev;
+};
+
+template <class V, class T = typename V::Scalar>
+inline void keep(V v, T* to, int lanes) {
+  if (to) put(v, to, lanes);
+}
+
+template <class T>
+struct Lstm {
+  static constexpr int kGates = 4;
+  template <class V>
+  static void step(const Row<T>& r, int64_t n, int64_t j, int lanes) {
+    const auto sum = [&](int64_t gate) {
+      return get<V>(r.gx + gate * n + j, lanes) + get<V>(r.sums + gate * n + j, lanes);
+    };
+    const V i = sigmoid(sum(0)), f = sigmoid(sum(1)), g = tanh(sum(2)), o = sigmoid(sum(3));
+    const V c = fma(f, get<V>(r.c + j, lanes), i * g), h = o * tanh(c);
+    if (r.gates) {
+      put(i, r.gates + j, lanes);
+      put(f, r.gates + n + j, lanes);
+      put(g, r.gates + 2 * n + j, lanes);
+      put(o, r.gates + 3 * n + j, lanes);
+      put(c, r.cell + j, lanes);
+      put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
+    }
+    put(c, r.c + j, lanes);
+    put(h, r.h + j, lanes);
+    put(h, r.y + j, lanes);
+  }
+};
+
+template <class T>
+struct Gru {
+  static constexpr int kGates = 3;
+  template <class V>
+  static void step(const Row<T>& row, int64_t n, int64_t j, int lanes) {
+    const auto input = [&](int64_t gate) { return get<V>(row.gx + gate * n + j, lanes); };
+    const auto state = [&](int64_t gate) { return get<V>(row.sums + gate * n + j, lanes); };
+    const V r = sigmoid(input(0) + state(0)), z = sigmoid(input(1) + state(1));
+    const V product = state(2), candidate = tanh(fma(r, product, input(2)));
+    const V before = get<V>(row.h + j, lanes), h = fma(z, before - candidate, candidate);
+    if (row.gates) {
+      put(r, row.gates + j, lanes);
+      put(z, row.gates + n + j, lanes);
+      put(candidate, row.gates + 2 * n + j, lanes);
+      put(product, row.cell + j, lanes);
+      put(before, row.h_prev + j, lanes);
+    }
+    put(h, row.h + j, lanes);
+    put(h, row.y + j, lanes);
+  }
+};
+
+template <class T, Activation kActivation>
+struct Rnn {
+  static constexpr int kGates = 1;
+  template <class V>
+  static void step(const Row<T>& r, int64_t, int64_t j, int lanes) {
+    const V h = activate(kActivation, get<V>(r.gx + j, lanes) + get<V>(r.sums + j, lanes));
+    if (r.h_prev) put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
+    put(h, r.h + j, lanes);
+    put(h, r.y + j, lanes);
+  }
+};
+
+// The states and sums of a strip.
+template <class T>
+struct Scratch {
+  T* h = nullptr;
+  T* c = nullptr;
+  T* sums = nullptr;
+  int64_t used = 0;
+
+  Scratch(const RecurrentArgs& a, void* at) {
+    Carver carver(at);
+    carver.take(h, a.strip * a.hidden);
+    if (a.cell == Cell::kLstm) carver.take(c, a.strip * a.hidden);
+    carver.take(sums, a.strip * a.gates * a.hidden);
+    used = carver.used();
+  }
+};
+
+template <class T, class C>
+void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
+  using V = Vec<T>;
+  const int64_t n = a.hidden, width = C::kGates * n;
+  for (int i = 0; i < strip.rows; ++i) {
+    copy_or_zero(row_of<T>(a.h0, strip.first + i, n), at.h + i * n, n);
+    if (at.c) copy_or_zero(row_of<T>(a.c0, strip.first + i, n), at.c + i * n, n);
+    clear_steps<T>(a, a.y, strip, i, n);
+    clear_steps<T>(a, a.h_prev, strip, i, n);
+  }
+  for (int64_t s = 0; s < strip.longest; ++s) {
+    Product<T> product;
+    for (int i = 0; i < strip.rows; ++i)
+      if (s < strip.length[i]) product.add(at.h + i * n, at.sums + i * width);
+    multiply(product, static_cast<const T*>(a.weight), n, width, static_cast<const T*>(a.bias), false);
+    for (int i = 0; i < strip.rows; ++i) {
+      if (s >= strip.length[i]) continue;
+      const int64_t place = strip.place(a, i, s);
+      const Row<T> row{row_of<T>(a.gx, place, width),
+                       at.sums + i * width,
+                       at.h + i * n,
+                       at.c + i * n,
+                       row_of<T>(a.y, place, n),
+                       row_of<T>(a.gates_t, place, width),
+                       row_of<T>(a.cell_t, place, n),
+                       row_of<T>(a.h_prev, place, n)};
+      int64_t j = 0;
+      for (; j + V::kWidth <= n; j += V::kWidth) C::template step<V>(row, n, j, V::kWidth);
+      if (j < n) C::template step<V>(row, n, j, static_cast<int>(n - j));
+    }
+  }
+  for (int i = 0; i < strip.rows; ++i) {
+    copy_or_zero<T>(at.h + i * n, row_of<T>(a.h_n, strip.first + i, n), n);
+    if (at.c) copy_or_zero<T>(at.c + i * n, row_of<T>(a.c_n, strip.first + i, n), n);
+  }
+}
+
+template <class T>
+void run(const RecurrentArgs& a, int64_t item, void* memory) {
+  const Strip strip(a, a.lengths, item);
+  const Scratch<T> scratch(a, memory);
+  switch (a.cell) {
+    case Cell::kLstm:
+      return walk<T, Lstm<T>>(a, strip, scratch);
+    case Cell::kGru:
+      return walk<T, Gru<T>>(a, strip, scratch);
+    case Cell::kRnnTanh:
+      return walk<T, Rnn<T, Activation::kTanh>>(a, strip, scratch);
+    case Cell::kRnnRelu:
+      return walk<T, Rnn<T, Activation::kRelu>>(a, strip, scratch);
+  }
+}
+
+}  // namespace
+
+Status recurrent(const RecurrentArgs& a, Range range, const Ctx& ctx) {
+  visit_floating(a.dtype, [&]<class T>(T) {
+    for (int64_t item = range.begin; item < range.end; ++item) run<T>(a, item, ctx.scratch);
+  });
+  return {};
+}
+
+int64_t recurrent_scratch(const RecurrentArgs& a) {
+  int64_t bytes = 0;
+  visit_floating(a.dtype, [&]<class T>(T) { bytes = Scratch<T>(a, nullptr).used; });
+  return bytes;
+}
+
+Status check_lengths(const CheckLengthsArgs& a, Range, const Ctx&) {
+  const int64_t* lengths = static_cast<const int64_t*>(a.lengths);
+  for (int64_t row = 0; row < a.rows; ++row)
+    if (lengths[row] < 1 || lengths[row] > a.steps)
+      return {StatusCode::kLengthOutOfRange, row, lengths[row], a.steps, nullptr};
+  return {};
+}
+
+}  // namespace quernel::QUERNEL_ISA
