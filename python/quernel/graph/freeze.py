@@ -207,7 +207,11 @@ class Frozen:
             _flatten(run(self.graph, inputs), flat.append)
             return flat
 
-        examples = [np.zeros(v.at(size), np.dtype(v.dtype)) for v in self.graph.inputs.values()]
+        # Zeros are values that every op takes, but for lengths.
+        lengths = {a.node for node in self.graph.nodes if isinstance(a := node.args.get("lengths"), Ref)}
+        examples = [
+            np.full(v.at(size), k in lengths, np.dtype(v.dtype)) for k, v in self.graph.inputs.items()
+        ]
         with device(self.device):
             return record_frozen(outputs, examples, self._memory.constants, self._memory.arenas)
 

@@ -73,6 +73,8 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
         case "layer_norm" | "rms_norm":
             shape = node.args["normalized_shape"]
             return len(shape if isinstance(shape, tuple) else (shape,)) < rank
+        case "lstm" | "gru" | "rnn":
+            return node.args["lengths"] is None  # that of a row of padding would be refused
         case "instance_norm":
             return node.args["use_input_stats"] is False or node.args["running_mean"] is None
         case "reshape" | "flatten":
