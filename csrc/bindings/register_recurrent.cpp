@@ -29,7 +29,7 @@ void register_recurrent(py::module_& m) {
         const auto d = ops::recurrent_grad({y, {}, {}, or_none(gates), or_none(cell_t), h_prev}, weight_hh, or_none(c0),
                                            or_none(lengths), {or_none(g_y), or_none(g_h), or_none(g_c)},
                                            {ops::cell_from_name(cell), reverse});
-        return std::tuple(d.input, d.state, d.dh0, some(d.dc0));
+        return std::tuple(d.inputs, d.states, d.bias_ih, d.bias_hh, d.dh0, some(d.dc0));
       },
       py::arg("y"), py::arg("gates"), py::arg("cell_t"), py::arg("h_prev"), py::arg("weight_hh"), py::arg("c0"),
       py::arg("lengths"), py::arg("g_y"), py::arg("g_h"), py::arg("g_c"), py::arg("cell"), py::arg("reverse"),

@@ -1,12 +1,13 @@
-// Recurrent layers, forward. The products of the inputs of all steps have been made as one matrix product; a strip of
-// rows then walks through time by itself, so that threads never wait for each other. A step is the product of its
-// states with the packed weight, into scratch in L1, and the arithmetic of the gates on that.
+// Recurrent layers, forward. A strip of rows walks through time by itself, so that threads never wait for each other.
+// The products of the inputs are made for a few steps at once, as many as fill register tiles, into scratch that stays
+// in cache: as one matrix product of the whole sequence they went to memory and came back. A step is the product of its
+// states with the packed weight and the arithmetic of the gates on both.
 //
-// Each sum is one chain of FMAs over the state, begun at 0 and finished with the bias, to which the product of the
-// input is added: no bit depends on the strip or the batch.
+// Each of the two sums of a gate is one chain of FMAs, begun at 0 and finished with its bias: no bit depends on the
+// strip or the batch.
 #include "kernels/recurrent_walk.h"
 #include "kernels/scratch.h"
-#include "kernels/simd/math.h"
+#include "kernels/simd/gate.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -24,11 +25,6 @@ struct Row {
   T* h_prev;
 };
 
-template <class V, class T = typename V::Scalar>
-inline void keep(V v, T* to, int lanes) {
-  if (to) put(v, to, lanes);
-}
-
 template <class T>
 struct Lstm {
   static constexpr int kGates = 4;
@@ -37,8 +33,8 @@ struct Lstm {
     const auto sum = [&](int64_t gate) {
       return get<V>(r.gx + gate * n + j, lanes) + get<V>(r.sums + gate * n + j, lanes);
     };
-    const V i = sigmoid(sum(0)), f = sigmoid(sum(1)), g = tanh(sum(2)), o = sigmoid(sum(3));
-    const V c = fma(f, get<V>(r.c + j, lanes), i * g), h = o * tanh(c);
+    const V i = gate_sigmoid(sum(0)), f = gate_sigmoid(sum(1)), g = gate_tanh(sum(2)), o = gate_sigmoid(sum(3));
+    const V c = fma(f, get<V>(r.c + j, lanes), i * g), h = o * gate_tanh(c);
     if (r.gates) {
       put(i, r.gates + j, lanes);
       put(f, r.gates + n + j, lanes);
@@ -60,8 +56,8 @@ struct Gru {
   static void step(const Row<T>& row, int64_t n, int64_t j, int lanes) {
     const auto input = [&](int64_t gate) { return get<V>(row.gx + gate * n + j, lanes); };
     const auto state = [&](int64_t gate) { return get<V>(row.sums + gate * n + j, lanes); };
-    const V r = sigmoid(input(0) + state(0)), z = sigmoid(input(1) + state(1));
-    const V product = state(2), candidate = tanh(fma(r, product, input(2)));
+    const V r = gate_sigmoid(input(0) + state(0)), z = gate_sigmoid(input(1) + state(1));
+    const V product = state(2), candidate = gate_tanh(fma(r, product, input(2)));
     const V before = get<V>(row.h + j, lanes), h = fma(z, before - candidate, candidate);
     if (row.gates) {
       put(r, row.gates + j, lanes);
@@ -80,7 +76,8 @@ struct Rnn {
   static constexpr int kGates = 1;
   template <class V>
   static void step(const Row<T>& r, int64_t, int64_t j, int lanes) {
-    const V h = activate(kActivation, get<V>(r.gx + j, lanes) + get<V>(r.sums + j, lanes));
+    const V sum = get<V>(r.gx + j, lanes) + get<V>(r.sums + j, lanes);
+    const V h = kActivation == Activation::kTanh ? gate_tanh(sum) : relu(sum);
     if (r.h_prev) put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
     put(h, r.h + j, lanes);
     put(h, r.y + j, lanes);
@@ -93,6 +90,7 @@ struct Scratch {
   T* h = nullptr;
   T* c = nullptr;
   T* sums = nullptr;
+  T* gx = nullptr;  // the products of the inputs of some steps, [step][row]
   int64_t used = 0;
 
   Scratch(const RecurrentArgs& a, void* at) {
@@ -100,29 +98,49 @@ struct Scratch {
     carver.take(h, a.strip * a.hidden);
     if (a.cell == Cell::kLstm) carver.take(c, a.strip * a.hidden);
     carver.take(sums, a.strip * a.gates * a.hidden);
+    carver.take(gx, kProductRows * a.gates * a.hidden);
     used = carver.used();
   }
 };
 
-template <class T, class C>
-void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
-  using V = Vec<T>;
-  const int64_t n = a.hidden, width = C::kGates * n;
+template <class T>
+void begin(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
+  const int64_t n = a.hidden;
   for (int i = 0; i < strip.rows; ++i) {
     copy_or_zero(row_of<T>(a.h0, strip.first + i, n), at.h + i * n, n);
     if (at.c) copy_or_zero(row_of<T>(a.c0, strip.first + i, n), at.c + i * n, n);
     clear_steps<T>(a, a.y, strip, i, n);
     clear_steps<T>(a, a.h_prev, strip, i, n);
   }
+}
+
+// The products of the inputs of steps [first, last).
+template <class T>
+void multiply_inputs(const RecurrentArgs& a, const Strip& strip, int64_t first, int64_t last, T* gx) {
+  const int64_t width = a.gates * a.hidden;
+  Product<T> product;
+  for (int64_t s = first; s < last; ++s)
+    for (int i = 0; i < strip.rows; ++i, gx += width)
+      if (s < strip.length[i]) product.add(row_of<T>(a.x, strip.place(a, i, s), a.inputs), gx);
+  multiply(product, static_cast<const T*>(a.weight_ih), a.inputs, width, {static_cast<const T*>(a.bias_ih)});
+}
+
+template <class T, class C>
+void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
+  using V = Vec<T>;
+  const int64_t n = a.hidden, width = C::kGates * n, steps = kProductRows / strip.rows;
+  begin(a, strip, at);
   for (int64_t s = 0; s < strip.longest; ++s) {
+    if (s % steps == 0) multiply_inputs(a, strip, s, least(strip.longest, s + steps), at.gx);
     Product<T> product;
     for (int i = 0; i < strip.rows; ++i)
       if (s < strip.length[i]) product.add(at.h + i * n, at.sums + i * width);
-    multiply(product, static_cast<const T*>(a.weight), n, width, static_cast<const T*>(a.bias), false);
+    multiply(product, static_cast<const T*>(a.weight_hh), n, width,
+             {static_cast<const T*>(a.bias_hh), false, s % 2 != 0});
     for (int i = 0; i < strip.rows; ++i) {
       if (s >= strip.length[i]) continue;
       const int64_t place = strip.place(a, i, s);
-      const Row<T> row{row_of<T>(a.gx, place, width),
+      const Row<T> row{at.gx + (s % steps * strip.rows + i) * width,
                        at.sums + i * width,
                        at.h + i * n,
                        at.c + i * n,

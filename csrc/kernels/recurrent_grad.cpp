@@ -1,10 +1,11 @@
 // Recurrent layers, backward through time. A strip of rows walks from its last step to its first. At each one the
 // gradients of the gates come from those of the state; they are written where the products of weights and inputs will
 // find them and, once more, into scratch in L1, whose product with the packed weight is the gradient of the state
-// before. (From the result itself the product would read rows that lie a power of two apart, in few sets of L1.)
+// before. (From the result itself the product would read rows that lie a power of two apart, in few sets of L1.) Their
+// sums over the strip, which become the gradients of the biases, are kept on the way.
 #include "kernels/recurrent_walk.h"
 #include "kernels/scratch.h"
-#include "kernels/simd/math.h"
+#include "kernels/simd/gate.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -19,10 +20,17 @@ struct Row {
   const T* g_y;
   T* dh;
   T* dc;
-  T* dgx;
-  T* recurrent;
-  T* sums;  // gradients of the products of the state, which `recurrent` repeats
+  T* of_inputs;
+  T* of_states;
+  T* scratch;  // gradients of the products of the states
+  T* sum_inputs;
+  T* sum_states;
 };
+
+template <class V, class T = typename V::Scalar>
+inline void add_to(T* sum, V v, int lanes) {
+  put(get<V>(sum, lanes) + v, sum, lanes);
+}
 
 template <class V, class T = typename V::Scalar>
 inline V get_or_zero(const T* from, int64_t j, int lanes) {
@@ -37,10 +45,11 @@ struct Lstm {
     const V one = V::set(1);
     const auto gate = [&](int64_t k) { return get<V>(r.gates + k * n + j, lanes); };
     const auto result = [&](int64_t k, V v) {
-      put(v, r.dgx + k * n + j, lanes);
-      put(v, r.sums + k * n + j, lanes);
+      put(v, r.of_inputs + k * n + j, lanes);
+      put(v, r.scratch + k * n + j, lanes);
+      add_to(r.sum_inputs + k * n + j, v, lanes);
     };
-    const V i = gate(0), f = gate(1), g = gate(2), o = gate(3), y = tanh(get<V>(r.cell + j, lanes));
+    const V i = gate(0), f = gate(1), g = gate(2), o = gate(3), y = gate_tanh(get<V>(r.cell + j, lanes));
     const V dh = get<V>(r.dh + j, lanes) + get_or_zero<V>(r.g_y, j, lanes);
     const V dc = fma(dh * o, fma(-y, y, one), get<V>(r.dc + j, lanes));
     result(0, dc * g * (i * (one - i)));
@@ -59,9 +68,11 @@ struct Gru {
     const V one = V::set(1);
     const auto gate = [&](int64_t k) { return get<V>(row.gates + k * n + j, lanes); };
     const auto result = [&](int64_t k, V input, V state) {
-      put(input, row.dgx + k * n + j, lanes);
-      put(state, row.recurrent + k * n + j, lanes);
-      put(state, row.sums + k * n + j, lanes);
+      put(input, row.of_inputs + k * n + j, lanes);
+      put(state, row.of_states + k * n + j, lanes);
+      put(state, row.scratch + k * n + j, lanes);
+      add_to(row.sum_inputs + k * n + j, input, lanes);
+      add_to(row.sum_states + k * n + j, state, lanes);
     };
     const V r = gate(0), z = gate(1), candidate = gate(2);
     const V dh = get<V>(row.dh + j, lanes) + get_or_zero<V>(row.g_y, j, lanes);
@@ -82,8 +93,9 @@ struct Rnn {
   static void step(const Row<T>& r, int64_t, int64_t j, int lanes) {
     const V y = get<V>(r.y + j, lanes), dh = get<V>(r.dh + j, lanes) + get_or_zero<V>(r.g_y, j, lanes);
     const V d = kActivation == Activation::kTanh ? dh * fma(-y, y, V::set(1)) : select(y > V::zero(), dh, V::zero());
-    put(d, r.dgx + j, lanes);
-    put(d, r.sums + j, lanes);
+    put(d, r.of_inputs + j, lanes);
+    put(d, r.scratch + j, lanes);
+    add_to(r.sum_inputs + j, d, lanes);
   }
 };
 
@@ -91,14 +103,14 @@ template <class T>
 struct Scratch {
   T* dh = nullptr;
   T* dc = nullptr;
-  T* sums = nullptr;
+  T* gates = nullptr;
   int64_t used = 0;
 
   Scratch(const RecurrentGradArgs& a, void* at) {
     Carver carver(at);
     carver.take(dh, a.strip * a.hidden);
     if (a.cell == Cell::kLstm) carver.take(dc, a.strip * a.hidden);
-    carver.take(sums, a.strip * a.gates * a.hidden);
+    carver.take(gates, a.strip * a.gates * a.hidden);
     used = carver.used();
   }
 };
@@ -117,9 +129,11 @@ Row<T> row_at(const RecurrentGradArgs& a, const Strip& strip, const Scratch<T>& 
   row.g_y = row_of<T>(a.g_y, place, n);
   row.dh = at.dh + i * n;
   row.dc = at.dc + i * n;
-  row.dgx = row_of<T>(a.dgx, place, width);
-  row.recurrent = row_of<T>(a.recurrent, place, width);
-  row.sums = at.sums + i * width;
+  row.of_inputs = row_of<T>(a.of_inputs, place, width);
+  row.of_states = row_of<T>(a.of_states, place, width);
+  row.scratch = at.gates + i * width;
+  row.sum_inputs = row_of<T>(a.sum_inputs, strip.item, width);
+  row.sum_states = row_of<T>(a.sum_states, strip.item, width);
   return row;
 }
 
@@ -130,9 +144,11 @@ void walk(const RecurrentGradArgs& a, const Strip& strip, const Scratch<T>& at) 
   for (int i = 0; i < strip.rows; ++i) {
     copy_or_zero(row_of<T>(a.g_h, strip.first + i, n), at.dh + i * n, n);
     if (at.dc) copy_or_zero(row_of<T>(a.g_c, strip.first + i, n), at.dc + i * n, n);
-    clear_steps<T>(a, a.dgx, strip, i, width);
-    clear_steps<T>(a, a.recurrent, strip, i, width);
+    clear_steps<T>(a, a.of_inputs, strip, i, width);
+    clear_steps<T>(a, a.of_states, strip, i, width);
   }
+  copy_or_zero<T>(nullptr, row_of<T>(a.sum_inputs, strip.item, width), width);
+  if (a.sum_states) copy_or_zero<T>(nullptr, row_of<T>(a.sum_states, strip.item, width), width);
   for (int64_t s = strip.longest - 1; s >= 0; --s) {
     Product<T> product;
     for (int i = 0; i < strip.rows; ++i) {
@@ -141,9 +157,9 @@ void walk(const RecurrentGradArgs& a, const Strip& strip, const Scratch<T>& at) 
       int64_t j = 0;
       for (; j + V::kWidth <= n; j += V::kWidth) C::template step<V>(row, n, j, V::kWidth);
       if (j < n) C::template step<V>(row, n, j, static_cast<int>(n - j));
-      product.add(row.sums, row.dh);
+      product.add(row.scratch, row.dh);
     }
-    multiply<T>(product, static_cast<const T*>(a.weight), width, n, nullptr, C::kAdds);
+    multiply(product, static_cast<const T*>(a.weight_hh), width, n, Finishing<T>{nullptr, C::kAdds});
   }
   for (int i = 0; i < strip.rows; ++i) {
     copy_or_zero<T>(at.dh + i * n, row_of<T>(a.dh0, strip.first + i, n), n);

@@ -9,15 +9,17 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
+constexpr int kProductRows = 48;  // at once: at least kRecurrentRows
+
 // The rows of an item.
 struct Strip {
-  int64_t first;
+  int64_t item, first;
   int rows;
   int64_t length[kRecurrentRows];
   int64_t longest;
 
-  Strip(const RecurrentShape& a, const void* lengths, int64_t item)
-      : first(item * a.strip), rows(static_cast<int>(least(a.strip, a.rows - first))), longest(0) {
+  Strip(const RecurrentShape& a, const void* lengths, int64_t number)
+      : item(number), first(item * a.strip), rows(static_cast<int>(least(a.strip, a.rows - first))), longest(0) {
     for (int i = 0; i < rows; ++i) {
       length[i] = lengths ? static_cast<const int64_t*>(lengths)[first + i] : a.steps;
       longest = most(longest, length[i]);
@@ -33,8 +35,8 @@ struct Strip {
 // Rows of A and of the result that are multiplied together.
 template <class T>
 struct Product {
-  const T* a[kRecurrentRows];
-  T* c[kRecurrentRows];
+  const T* a[kProductRows];
+  T* c[kProductRows];
   int rows = 0;
 
   void add(const T* from, T* to) {
@@ -43,20 +45,30 @@ struct Product {
   }
 };
 
+// How a product goes on.
+template <class T>
+struct Finishing {
+  const T* bias = nullptr;
+  bool accumulate = false;
+  bool backwards = false;  // the last panel first: what the product before has left in L1 is used
+};
+
 // c (+)= a B + bias for packed B[depth, cols]. A panel of B is read from L2 once for all rows.
 template <class T>
-void multiply(const Product<T>& p, const T* b, int64_t depth, int64_t cols, const T* bias, bool accumulate) {
+void multiply(const Product<T>& p, const T* b, int64_t depth, int64_t cols, const Finishing<T>& how) {
   const Run run{0, 0, depth};
+  const int64_t panels = ceil_div(cols, kPanel);
   const int tiles = static_cast<int>(ceil_div(p.rows, kTileRows));
-  for (int64_t first = 0; first < cols; first += kPanel) {
-    const TileFinish<T> finish{bias ? bias + first : nullptr, nullptr, nullptr, false};
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t first = (how.backwards ? panels - 1 - panel : panel) * kPanel;
+    const TileFinish<T> finish{how.bias ? how.bias + first : nullptr, nullptr, nullptr, false};
     const int width = static_cast<int>(least(kPanel, cols - first));
     for (int tile = 0; tile < tiles; ++tile) {
       const int from = p.rows * tile / tiles, height = p.rows * (tile + 1) / tiles - from;
       T* c[kTileRows];
       for (int i = 0; i < height; ++i) c[i] = p.c[from + i] + first;
       multiply_tile(Tile<T>{p.a + from, b + first * depth, c, &run, 1, false, 1, kPackWidth<T>, depth * kPackWidth<T>,
-                            height, width, accumulate, bias ? &finish : nullptr});
+                            height, width, how.accumulate, how.bias ? &finish : nullptr});
     }
   }
 }

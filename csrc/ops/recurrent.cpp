@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "ops/common.h"
 #include "ops/matmul.h"
+#include "ops/reduce.h"
 #include "runtime/launch.h"
 
 namespace quernel::ops {
@@ -54,9 +55,10 @@ void check_operands(const char* op, const Tensor& x, const RecurrentWeights& w, 
   if (lengths.defined()) check_like(op, "lengths", lengths, {s.rows}, DType::kInt64);
 }
 
-Work walk_work(const RecurrentShape& s) {
+// Products with `depth` numbers for each gate.
+Work walk_work(const RecurrentShape& s, int64_t depth) {
   const auto row_steps = static_cast<double>(s.strip * s.steps), width = static_cast<double>(s.gates * s.hidden);
-  const double macs = width * static_cast<double>(s.hidden);
+  const double macs = width * static_cast<double>(depth);
   return {ceil_div(s.rows, s.strip), row_steps * (mac_ns(s.dtype, macs) + 0.5 * width),
           2.0 * macs * static_cast<double>(s.rows * s.steps)};
 }
@@ -77,6 +79,7 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
   const char* op = op_name(spec.cell);
   A args;
   static_cast<RecurrentShape&>(args) = shape_of(op, x, weights, spec);
+  args.inputs = x.dim(2);
   check_operands(op, x, weights, initial, lengths, args);
   if (lengths.defined()) {
     CheckLengthsArgs checked;
@@ -88,22 +91,22 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
   const bool is_lstm = spec.cell == Cell::kLstm, has_gates = args.gates > 1;
   const auto empty = [&](const Shape& shape) { return Tensor::empty(x.dtype(), shape, x.device()); };
   const Shape sequence{args.rows, args.steps, args.hidden}, state{args.rows, args.hidden};
-  EpilogueSpec bias;
-  bias.bias = weights.bias_ih;
-  const Tensor gx = linear(x, weights.ih, bias).first;
   RecurrentResult r;
   r.y = empty(sequence);
   r.h_n = empty(state);
   if (is_lstm) r.c_n = empty(state);
+  const int64_t width = args.gates * args.hidden;
   if (save) {
-    if (has_gates) r.gates = gx, r.cell = empty(sequence);
+    if (has_gates) r.gates = empty({args.rows, args.steps, width}), r.cell = empty(sequence);
     r.h_prev = empty(sequence);
   }
-  const Tensor packed = pack_matrix(weights.hh, 1, args.hidden, args.gates * args.hidden, true);
-  launch(op, &KernelTable::recurrent, args, walk_work(args),
-         {read(&A::gx, gx), read(&A::weight, packed), read(&A::bias, weights.bias_hh), read(&A::h0, initial.h),
+  const Tensor weight_ih = pack_matrix(weights.ih, 1, args.inputs, width, true);
+  const Tensor weight_hh = pack_matrix(weights.hh, 1, args.hidden, width, true);
+  launch(op, &KernelTable::recurrent, args, walk_work(args, args.inputs + args.hidden),
+         {read(&A::x, x), read(&A::weight_ih, weight_ih), read(&A::weight_hh, weight_hh),
+          read(&A::bias_ih, weights.bias_ih), read(&A::bias_hh, weights.bias_hh), read(&A::h0, initial.h),
           read(&A::c0, initial.c), read(&A::lengths, lengths), write(&A::y, r.y), write(&A::h_n, r.h_n),
-          write(&A::c_n, r.c_n), update(&A::gates_t, r.gates), write(&A::cell_t, r.cell), write(&A::h_prev, r.h_prev)});
+          write(&A::c_n, r.c_n), write(&A::gates_t, r.gates), write(&A::cell_t, r.cell), write(&A::h_prev, r.h_prev)});
   return r;
 }
 
@@ -128,19 +131,24 @@ RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& 
   const int64_t width = args.gates * args.hidden;
   const auto empty = [&](const Shape& shape) { return Tensor::empty(kept.dtype(), shape, kept.device()); };
   const bool is_gru = spec.cell == Cell::kGru, is_lstm = spec.cell == Cell::kLstm;
+  const int64_t strips = ceil_div(args.rows, args.strip);
   RecurrentGradients d;
-  d.input = empty({args.rows, args.steps, width});
-  if (is_gru) d.state = empty({args.rows, args.steps, width});
+  d.inputs = empty({args.rows, args.steps, width});
+  if (is_gru) d.states = empty({args.rows, args.steps, width});
   d.dh0 = empty(state);
   if (is_lstm) d.dc0 = empty(state);
+  const Tensor sum_inputs = empty({strips, width}), sum_states = is_gru ? empty({strips, width}) : Tensor();
   const Tensor packed = pack_matrix(weight_hh, 1, width, args.hidden, false);
-  launch(op, &KernelTable::recurrent_grad, args, walk_work(args),
+  launch(op, &KernelTable::recurrent_grad, args, walk_work(args, args.hidden),
          {read(&A::gates_t, forward.gates), read(&A::cell_t, forward.cell),
           read(&A::h_prev, is_gru ? forward.h_prev : Tensor()), read(&A::y, args.gates == 1 ? forward.y : Tensor()),
-          read(&A::c0, c0), read(&A::lengths, lengths), read(&A::weight, packed), read(&A::g_y, g.y),
-          read(&A::g_h, g.h_n), read(&A::g_c, g.c_n), write(&A::dgx, d.input), write(&A::recurrent, d.state),
-          write(&A::dh0, d.dh0), write(&A::dc0, d.dc0)});
-  if (!is_gru) d.state = d.input;
+          read(&A::c0, c0), read(&A::lengths, lengths), read(&A::weight_hh, packed), read(&A::g_y, g.y),
+          read(&A::g_h, g.h_n), read(&A::g_c, g.c_n), write(&A::of_inputs, d.inputs), write(&A::of_states, d.states),
+          write(&A::sum_inputs, sum_inputs), write(&A::sum_states, sum_states), write(&A::dh0, d.dh0),
+          write(&A::dc0, d.dc0)});
+  d.bias_ih = sum_middle(op, sum_inputs, 1, strips, width);
+  d.bias_hh = is_gru ? sum_middle(op, sum_states, 1, strips, width) : d.bias_ih;
+  if (!is_gru) d.states = d.inputs;
   return d;
 }
 

@@ -35,10 +35,11 @@ struct RecurrentResult {
 RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, const RecurrentState& initial,
                           const Tensor& lengths, const RecurrentSpec& spec, bool save);
 
-// Gradients of the products of the inputs and of the states (both (N, T, G·H), one tensor unless of a GRU) and of the
-// initial state.
+// Gradients of the products of the inputs and of the states (both (N, T, G·H)), of their biases (G·H), each pair one
+// tensor unless of a GRU, and of the initial state.
 struct RecurrentGradients {
-  Tensor input, state;
+  Tensor inputs, states;
+  Tensor bias_ih, bias_hh;
   Tensor dh0, dc0;
 };
 

@@ -19,14 +19,17 @@ struct RecurrentShape {
   int64_t strip = 0;
 };
 
-// y (N, T, H) from the products of the inputs gx (N, T, gates · H) and those of the state, weight B[H, gates · H]
-// packed as args/matmul.h says, plus bias. Steps behind a row's length are 0; h_n and c_n (N, H) are the last state.
-// `gates`, `cell` and `h_prev` are kept for the gradient, or null; `gates` may be gx itself. `cell` (N, T, H) is c of
-// an LSTM, of a GRU the product that the reset gate multiplies.
+// y (N, T, H) from x (N, T, I). weight_ih B[I, gates · H] and weight_hh B[H, gates · H] are packed as args/matmul.h
+// says. Steps behind a row's length are 0; h_n and c_n (N, H) are the last state. `gates_t`, `cell_t` and `h_prev` are
+// kept for the gradient, or null; `cell_t` (N, T, H) is c of an LSTM, of a GRU the product that the reset gate
+// multiplies.
 struct RecurrentArgs : RecurrentShape {
-  const void* gx = nullptr;
-  const void* weight = nullptr;
-  const void* bias = nullptr;     // (gates · H), or null
+  int64_t inputs = 0;
+  const void* x = nullptr;
+  const void* weight_ih = nullptr;
+  const void* weight_hh = nullptr;
+  const void* bias_ih = nullptr;  // (gates · H), or null
+  const void* bias_hh = nullptr;
   const void* h0 = nullptr;       // (N, H), null: 0
   const void* c0 = nullptr;       // LSTM
   const void* lengths = nullptr;  // int64 (N)
@@ -38,8 +41,9 @@ struct RecurrentArgs : RecurrentShape {
   void* h_prev = nullptr;  // (N, T, H): the state that a step began with
 };
 
-// From the gradients of y, h_n and c_n (each may be null) those of gx, of the products of the state (`recurrent`, which
-// only a GRU's differs in, else null), and of h0 and c0. weight is B[gates · H, H], packed.
+// From the gradients of y, h_n and c_n (each may be null) those of the products of inputs and states, (N, T, gates ·
+// H), their sums over each strip's rows and steps (strips, gates · H), and those of h0 and c0. The products of the
+// states have gradients of their own in a GRU only. weight_hh is B[gates · H, H], packed.
 struct RecurrentGradArgs : RecurrentShape {
   const void* gates_t = nullptr;
   const void* cell_t = nullptr;
@@ -47,12 +51,14 @@ struct RecurrentGradArgs : RecurrentShape {
   const void* y = nullptr;       // RNN
   const void* c0 = nullptr;
   const void* lengths = nullptr;
-  const void* weight = nullptr;
+  const void* weight_hh = nullptr;
   const void* g_y = nullptr;
   const void* g_h = nullptr;
   const void* g_c = nullptr;
-  void* dgx = nullptr;
-  void* recurrent = nullptr;
+  void* of_inputs = nullptr;
+  void* of_states = nullptr;
+  void* sum_inputs = nullptr;
+  void* sum_states = nullptr;
   void* dh0 = nullptr;
   void* dc0 = nullptr;  // LSTM
 };

@@ -1,8 +1,7 @@
 """Recurrent layers: one direction of one layer, all its time steps in one call.
 
-The products of the inputs of all steps are one matrix product; the steps themselves are one native kernel, in which each
-row of the batch walks through time by itself. Backward through time is one kernel too; the gradients of the weights are
-matrix products after it.
+All steps are one native kernel, in which each row of the batch walks through time by itself. Backward through time is one
+kernel too; the gradients of the weights and of the input are matrix products after it.
 
 Sequences are (N, T, C). Weights lie as PyTorch's do: gates one below the other, i, f, g, o of an LSTM, r, z, n of a GRU.
 Rows may differ in length; what lies behind a row's end is neither read nor given a gradient (but for being multiplied by
@@ -111,21 +110,21 @@ def _run(
 
 def _to_operands(
     want: list[bool],
-    found: tuple[_core.Tensor, _core.Tensor, _core.Tensor, _core.Tensor | None],
+    found: tuple[Any, ...],
     x: _core.Tensor,
     weight_ih: _core.Tensor,
     h_prev: _core.Tensor,
 ) -> Gradients:
     """Gradients of the operands from those of the products of inputs and states."""
-    of_input, of_state, dh0, dc0 = found
-    rows = of_input.shape[0] * of_input.shape[1]
-    inputs, states = (t.reshape((rows, t.shape[2])) for t in (of_input, of_state))
+    of_inputs, of_states, bias_ih, bias_hh, dh0, dc0 = found
+    rows = of_inputs.shape[0] * of_inputs.shape[1]
+    inputs, states = (t.reshape((rows, t.shape[2])) for t in (of_inputs, of_states))
     gradients: tuple[Callable[[], Any], ...] = (
-        lambda: _core.matmul(of_input, weight_ih),
+        lambda: _core.matmul(of_inputs, weight_ih),
         lambda: _core.matmul(inputs, x.reshape((rows, x.shape[2])), transpose_a=True),
         lambda: _core.matmul(states, h_prev.reshape((rows, h_prev.shape[2])), transpose_a=True),
-        lambda: _core.sum(inputs, [0]),
-        lambda: _core.sum(states, [0]),
+        lambda: bias_ih,
+        lambda: bias_hh,
         lambda: dh0,
         lambda: dc0,
     )
