@@ -12,11 +12,12 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// One row at one step. `h` and `c` become the new state; those kept for the gradient may be null.
+// One row at one step. `h` and `c` become the new state; those kept for the gradient may be null. The sums are
+// overwritten.
 template <class T>
 struct Row {
   const T* gx;
-  const T* sums;
+  T* sums;
   T* h;
   T* c;
   T* y;
@@ -25,25 +26,32 @@ struct Row {
   T* h_prev;
 };
 
+// A step of each cell is two passes over the row, the second for the function of what the first has made: as one, the
+// chain of two functions was too long for the CPU to overlap with the next register's (a third slower). n is the
+// distance of gates.
 template <class T>
 struct Lstm {
   static constexpr int kGates = 4;
   template <class V>
-  static void step(const Row<T>& r, int64_t n, int64_t j, int lanes) {
+  static void open(const Row<T>& r, int64_t n, int64_t j, int lanes) {
     const auto sum = [&](int64_t gate) {
       return get<V>(r.gx + gate * n + j, lanes) + get<V>(r.sums + gate * n + j, lanes);
     };
     const V i = gate_sigmoid(sum(0)), f = gate_sigmoid(sum(1)), g = gate_tanh(sum(2)), o = gate_sigmoid(sum(3));
-    const V c = fma(f, get<V>(r.c + j, lanes), i * g), h = o * gate_tanh(c);
-    if (r.gates) {
-      put(i, r.gates + j, lanes);
-      put(f, r.gates + n + j, lanes);
-      put(g, r.gates + 2 * n + j, lanes);
-      put(o, r.gates + 3 * n + j, lanes);
-      put(c, r.cell + j, lanes);
-      put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
-    }
+    const V c = fma(f, get<V>(r.c + j, lanes), i * g);
     put(c, r.c + j, lanes);
+    put(o, r.sums + 3 * n + j, lanes);
+    if (!r.gates) return;
+    put(i, r.gates + j, lanes);
+    put(f, r.gates + n + j, lanes);
+    put(g, r.gates + 2 * n + j, lanes);
+    put(o, r.gates + 3 * n + j, lanes);
+    put(c, r.cell + j, lanes);
+    put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
+  }
+  template <class V>
+  static void close(const Row<T>& r, int64_t n, int64_t j, int lanes) {
+    const V h = get<V>(r.sums + 3 * n + j, lanes) * gate_tanh(get<V>(r.c + j, lanes));
     put(h, r.h + j, lanes);
     put(h, r.y + j, lanes);
   }
@@ -53,19 +61,23 @@ template <class T>
 struct Gru {
   static constexpr int kGates = 3;
   template <class V>
-  static void step(const Row<T>& row, int64_t n, int64_t j, int lanes) {
+  static void open(const Row<T>& row, int64_t n, int64_t j, int lanes) {
     const auto input = [&](int64_t gate) { return get<V>(row.gx + gate * n + j, lanes); };
     const auto state = [&](int64_t gate) { return get<V>(row.sums + gate * n + j, lanes); };
-    const V r = gate_sigmoid(input(0) + state(0)), z = gate_sigmoid(input(1) + state(1));
-    const V product = state(2), candidate = gate_tanh(fma(r, product, input(2)));
-    const V before = get<V>(row.h + j, lanes), h = fma(z, before - candidate, candidate);
-    if (row.gates) {
-      put(r, row.gates + j, lanes);
-      put(z, row.gates + n + j, lanes);
-      put(candidate, row.gates + 2 * n + j, lanes);
-      put(product, row.cell + j, lanes);
-      put(before, row.h_prev + j, lanes);
-    }
+    const V r = gate_sigmoid(input(0) + state(0)), z = gate_sigmoid(input(1) + state(1)), product = state(2);
+    put(z, row.sums + n + j, lanes);
+    put(fma(r, product, input(2)), row.sums + 2 * n + j, lanes);
+    if (!row.gates) return;
+    put(r, row.gates + j, lanes);
+    put(z, row.gates + n + j, lanes);
+    put(product, row.cell + j, lanes);
+    put(get<V>(row.h + j, lanes), row.h_prev + j, lanes);
+  }
+  template <class V>
+  static void close(const Row<T>& row, int64_t n, int64_t j, int lanes) {
+    const V z = get<V>(row.sums + n + j, lanes), candidate = gate_tanh(get<V>(row.sums + 2 * n + j, lanes));
+    const V h = fma(z, get<V>(row.h + j, lanes) - candidate, candidate);
+    if (row.gates) put(candidate, row.gates + 2 * n + j, lanes);
     put(h, row.h + j, lanes);
     put(h, row.y + j, lanes);
   }
@@ -75,14 +87,24 @@ template <class T, Activation kActivation>
 struct Rnn {
   static constexpr int kGates = 1;
   template <class V>
-  static void step(const Row<T>& r, int64_t, int64_t j, int lanes) {
+  static void open(const Row<T>& r, int64_t, int64_t j, int lanes) {
+    if (r.h_prev) put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
+  }
+  template <class V>
+  static void close(const Row<T>& r, int64_t, int64_t j, int lanes) {
     const V sum = get<V>(r.gx + j, lanes) + get<V>(r.sums + j, lanes);
     const V h = kActivation == Activation::kTanh ? gate_tanh(sum) : relu(sum);
-    if (r.h_prev) put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
     put(h, r.h + j, lanes);
     put(h, r.y + j, lanes);
   }
 };
+
+template <class C, class T>
+void step(const Row<T>& row, int64_t n) {
+  using V = Vec<T>;
+  for_lanes<V>(n, [&](int64_t j, int lanes) { C::template open<V>(row, n, j, lanes); });
+  for_lanes<V>(n, [&](int64_t j, int lanes) { C::template close<V>(row, n, j, lanes); });
+}
 
 // The states and sums of a strip.
 template <class T>
@@ -127,7 +149,6 @@ void multiply_inputs(const RecurrentArgs& a, const Strip& strip, int64_t first, 
 
 template <class T, class C>
 void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
-  using V = Vec<T>;
   const int64_t n = a.hidden, width = C::kGates * n, steps = kProductRows / strip.rows;
   begin(a, strip, at);
   for (int64_t s = 0; s < strip.longest; ++s) {
@@ -148,9 +169,7 @@ void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
                        row_of<T>(a.gates_t, place, width),
                        row_of<T>(a.cell_t, place, n),
                        row_of<T>(a.h_prev, place, n)};
-      int64_t j = 0;
-      for (; j + V::kWidth <= n; j += V::kWidth) C::template step<V>(row, n, j, V::kWidth);
-      if (j < n) C::template step<V>(row, n, j, static_cast<int>(n - j));
+      step<C>(row, n);
     }
   }
   for (int i = 0; i < strip.rows; ++i) {
