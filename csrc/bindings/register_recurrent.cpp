@@ -23,10 +23,10 @@ void register_recurrent(py::module_& m) {
       py::arg("c0"), py::arg("lengths"), py::arg("cell"), py::arg("reverse"), py::arg("save"), Unlocked());
   m.def(
       "recurrent_grad",
-      [](const Tensor& y, const Optional& gates, const Optional& cell_t, const Tensor& h_prev, const Tensor& weight_hh,
+      [](const Optional& y, const Optional& gates, const Optional& cell_t, const Tensor& h_prev, const Tensor& weight_hh,
          const Optional& c0, const Optional& lengths, const Optional& g_y, const Optional& g_h, const Optional& g_c,
          const std::string& cell, bool reverse) {
-        const auto d = ops::recurrent_grad({y, {}, {}, or_none(gates), or_none(cell_t), h_prev}, weight_hh, or_none(c0),
+        const auto d = ops::recurrent_grad({or_none(y), {}, {}, or_none(gates), or_none(cell_t), h_prev}, weight_hh, or_none(c0),
                                            or_none(lengths), {or_none(g_y), or_none(g_h), or_none(g_c)},
                                            {ops::cell_from_name(cell), reverse});
         return std::tuple(d.inputs, d.states, d.bias_ih, d.bias_hh, d.dh0, some(d.dc0));

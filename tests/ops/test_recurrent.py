@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from quernel import _core
 from tests import reference
-from tests.checks import Array, N, T, check_equal, check_exact, unit_roundoff
+from tests.checks import Array, N, T, check_equal, check_exact, check_ulp, unit_roundoff
 from tests.strategies import arrays, guarded, near
 
 CELLS = tuple(reference.GATES)
@@ -162,6 +162,32 @@ def test_forward(data: Any, cell: str, dtype: str, reverse: bool) -> None:
         assert actual.dtype == dtype and actual.shape == want.shape
         assert (np.abs(actual - want) <= limit + 1e-37).all(), (np.abs(actual - want) - limit).max()
     assert found[3:] == (None, None, None)
+
+
+@pytest.mark.usefixtures("isa")
+def test_gates_are_good_to_the_last_digits() -> None:
+    """tanh by a RNN whose state has no weight; sigmoid by a GRU whose candidate is 0 and whose state begins as 1: h = z."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate(
+        [rng.uniform(-86, 86, 20_000), rng.standard_normal(20_000), np.geomspace(1e-38, 86, 9_999), [0.0]]
+    )
+    x = np.concatenate([x, -x]).astype("f4").reshape(-1, 1, 1)
+    one, zero = np.ones((1, 1), "f4"), np.zeros((1, 1), "f4")
+    for values, limit in (
+        (x, ULP),
+        (np.array([-1e4, -100, 100, np.inf, -np.inf, 3e38], "f4").reshape(-1, 1, 1), None),
+    ):
+        wide = values.astype("f8")
+        tanh = N(run("rnn_tanh", values, (one, zero))[0])
+        ones = np.ones((len(values), 1), "f4")
+        weights = np.array([[0], [1], [0]], "f4"), np.zeros((3, 1), "f4")
+        z = N(run("gru", values, weights, (None, None), (ones, None))[0])
+        for got, want in ((tanh, np.tanh(wide)), (z, reference.sigmoid(wide))):
+            if limit is None:
+                assert np.abs(got - want).max() < 1e-37
+            else:
+                check_ulp(got, want, limit)
+    assert np.isnan(N(run("rnn_tanh", np.full((1, 1, 1), np.nan, "f4"), (one, zero))[0])).all()
 
 
 @pytest.mark.usefixtures("isa")

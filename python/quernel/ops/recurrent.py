@@ -105,7 +105,8 @@ def _run(
         )
         return _to_operands(want, found, x, ih, h_prev)
 
-    return put_all_on_tape(results, operands, backward, (x, ih, hh, c0, ends, y, gates, cell_t, h_prev))
+    kept = y if gates is None else None
+    return put_all_on_tape(results, operands, backward, (x, ih, hh, c0, ends, kept, gates, cell_t, h_prev))
 
 
 def _to_operands(
