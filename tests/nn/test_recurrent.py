@@ -10,7 +10,7 @@ import pytest
 
 import quernel as qn
 from quernel import nn, optim
-from quernel.errors import ArgumentError, ShapeError
+from quernel.errors import ArgumentError, ShapeError, UnsupportedError
 
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "LSTM": (nn.LSTM, {}),
@@ -231,3 +231,42 @@ def test_errors(call: Any, error: Any, message: str) -> None:
     net = nn.LSTM(2, 4, 2)
     with pytest.raises(error, match=message):
         call(net, np.zeros((3, 5, 2), np.float32))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_stream_of_chunks_has_the_bits_of_the_whole(name: str) -> None:
+    qn.seed(4)
+    make, options = LAYERS[name]
+    net = nn.Sequential(
+        nn.Embedding(9, 6),
+        nn.LayerNorm(6),
+        make(6, 11, 2, **options, returns="outputs"),
+        nn.Linear(11, 3),
+        nn.Softmax(-1),
+    ).eval()
+    x = np.random.default_rng(0).integers(0, 9, (5, 12))
+    whole = net.freeze(max_batch=4, input_shape=(12,))(x)
+    run = net.freeze(max_batch=4, input_shape=(3,))
+    stream = run.stream()
+    chunks = [stream(x[:, t : t + 3]) for t in (0, 3)]
+    later = run.stream(stream.state)  # goes on where the other one is
+    chunks += [later(x[:, t : t + 3]) for t in (6, 9)]
+    np.testing.assert_array_equal(np.concatenate(chunks, 1), whole)
+    np.testing.assert_array_equal(run.stream()(x[:, :3]), chunks[0])
+    with pytest.raises(ShapeError, match=r"\[stream\] the chunk has 2 rows, the state 5"):
+        later(x[:2, :3])
+    with pytest.raises(ShapeError, match=r"\[stream\] the model has \d states, got 1"):
+        run.stream([np.zeros((5, 11), "f4")])
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (lambda: nn.LSTM(2, 3, bidirectional=True, returns="outputs"), "walks from the end of its sequences"),
+        (lambda: nn.Sequential(nn.LSTM(2, 3, returns="outputs"), nn.Flatten()), r"1 \(flatten\) may look at several steps"),
+        (lambda: nn.Linear(2, 3), "the model has no recurrent layer"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_streamed_says_why(net: Any, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=rf"\[stream\] .*{message}"):
+        net().freeze(input_shape=(4, 2)).stream()

@@ -175,7 +175,7 @@ def test_gates_are_good_to_the_last_digits() -> None:
     one, zero = np.ones((1, 1), "f4"), np.zeros((1, 1), "f4")
     for values, limit in (
         (x, ULP),
-        (np.array([-1e4, -100, 100, np.inf, -np.inf, 3e38], "f4").reshape(-1, 1, 1), None),
+        (np.array([-1e4, -100, 100, 3e38, -3e38], "f4").reshape(-1, 1, 1), None),
     ):
         wide = values.astype("f8")
         tanh = N(run("rnn_tanh", values, (one, zero))[0])
@@ -187,7 +187,8 @@ def test_gates_are_good_to_the_last_digits() -> None:
                 assert np.abs(got - want).max() < 1e-37
             else:
                 check_ulp(got, want, limit)
-    assert np.isnan(N(run("rnn_tanh", np.full((1, 1, 1), np.nan, "f4"), (one, zero))[0])).all()
+    ends = N(run("rnn_tanh", np.array([[[np.inf]], [[-np.inf]], [[np.nan]]], "f4"), (one, zero))[0]).ravel()
+    np.testing.assert_array_equal(ends, [1, -1, np.nan])
 
 
 @pytest.mark.usefixtures("isa")
