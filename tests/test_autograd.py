@@ -344,3 +344,39 @@ def test_leaf_frozen_after_the_forward_pass() -> None:
     w.requires_grad = False
     y.backward()
     assert grad(v) == [2]
+
+
+def two_results(w: qn.Tensor, seen: list[list[bool]]) -> tuple[qn.Tensor, qn.Tensor]:
+    """w and 2 w, as one op."""
+
+    def backward(g: list[qn.Tensor | None]) -> tuple[qn.Tensor]:
+        seen.append([part is not None for part in g])
+        one, two = (np.zeros(w.shape) if part is None else part.numpy() for part in g)
+        return (qn.tensor((one + 2 * two).astype(np.float32)),)
+
+    a, b = qn.autograd.put_all_on_tape([_core.copy(w._t), (w.detach() * 2)._t], (w,), backward)
+    return a, b
+
+
+def test_an_op_of_several_results_gets_their_gradients_at_once() -> None:
+    seen: list[list[bool]] = []
+    w = leaf(1, 2)
+    a, b = two_results(w, seen)
+    (a * a + b + b).sum().backward()
+    assert grad(w) == [2 + 4, 4 + 4] and seen == [[True, True]]
+    for k, expected in enumerate(([1, 1], [2, 2])):
+        w.grad = None
+        two_results(w, seen)[k].sum().backward()
+        assert grad(w) == expected and seen[-1] == [k == 0, k == 1]
+
+
+def test_several_results_have_hooks_and_share_a_graph() -> None:
+    seen: list[list[bool]] = []
+    w = leaf(1, 2)
+    a, b = two_results(w, seen)
+    b.register_hook(lambda g: g * 10)
+    a.sum().backward(retain_graph=True)
+    b.sum().backward()
+    assert grad(w) == [21, 21] and seen == [[True, False], [False, True]]
+    with pytest.raises(qn.errors.StateError, match="this graph was freed by an earlier backward"):
+        a.sum().backward()

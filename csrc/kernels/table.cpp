@@ -100,6 +100,13 @@ Fn<GroupNormGradSumsArgs> group_norm_grad_sums;
 Fn<GroupNormGradArgs> group_norm_grad;
 ScratchFn<GroupNormGradArgs> group_norm_grad_scratch;
 
+// recurrent
+Fn<RecurrentArgs> recurrent;
+ScratchFn<RecurrentArgs> recurrent_scratch;
+Fn<RecurrentGradArgs> recurrent_grad;
+ScratchFn<RecurrentGradArgs> recurrent_grad_scratch;
+Fn<CheckLengthsArgs> check_lengths;
+
 // random
 Fn<DropoutArgs> dropout;
 Fn<DropoutGradArgs> dropout_grad;
@@ -223,6 +230,10 @@ extern constinit const Level level{
             .group_norm = entry_with<group_norm, group_norm_scratch>,
             .group_norm_grad_sums = entry<group_norm_grad_sums>,
             .group_norm_grad = entry_with<group_norm_grad, group_norm_grad_scratch>,
+            // recurrent
+            .recurrent = entry_with<recurrent, recurrent_scratch>,
+            .recurrent_grad = entry_with<recurrent_grad, recurrent_grad_scratch>,
+            .check_lengths = entry<check_lengths>,
             // random
             .dropout = entry<dropout>,
             .dropout_grad = entry<dropout_grad>,

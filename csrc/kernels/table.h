@@ -16,6 +16,7 @@
 #include "kernels/args/pool.h"
 #include "kernels/args/quant.h"
 #include "kernels/args/random.h"
+#include "kernels/args/recurrent.h"
 #include "kernels/args/reduce.h"
 #include "kernels/args/softmax.h"
 #include "kernels/args/sparse.h"
@@ -102,6 +103,10 @@ struct KernelTable {
   Kernel<GroupNormArgs> group_norm;
   Kernel<GroupNormGradSumsArgs> group_norm_grad_sums;
   Kernel<GroupNormGradArgs> group_norm_grad;
+  // recurrent
+  Kernel<RecurrentArgs> recurrent;
+  Kernel<RecurrentGradArgs> recurrent_grad;
+  Kernel<CheckLengthsArgs> check_lengths;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;

@@ -73,6 +73,9 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
   if (s.code == StatusCode::kSparseOrder)
     fail<ArgumentError>(op, "indices of a row must rise, each column once; row ", s.index, " has ", s.value,
                         " after a larger or equal one; sparse.csr(a) and sparse.block(a) sort and add up");
+  if (s.code == StatusCode::kLengthOutOfRange)
+    fail<ArgumentError>(op, "length ", s.value, " of row ", s.index, " is out of range, expected 1 to ", s.limit,
+                        ", the number of time steps");
   fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
                       " classes (labels count from 0 to ", s.limit - 1, ")");
 }

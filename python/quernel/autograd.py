@@ -97,6 +97,23 @@ class Node:
         self.backward, self.inputs, self.saved, self.versions = None, (), (), []
 
 
+class Part(Node):
+    """One of several results of an op. It hands its gradient on to the op's node, which gets one for each result."""
+
+    __slots__ = ("count", "index")
+
+    def __init__(self, whole: Node, index: int, count: int) -> None:
+        super().__init__((whole,), whole.backward, ())
+        self.index = index
+        self.count = count
+
+    def hand_on(self, g: Tensor, pending: dict[Node, Any]) -> None:
+        """Puts the gradient of this result among those of the others."""
+        (whole,) = self.inputs
+        assert isinstance(whole, Node)
+        pending.setdefault(whole, [None] * self.count)[self.index] = g
+
+
 def needs_grad(*inputs: object) -> bool:
     """Whether the result of an op on these inputs needs a gradient."""
     thread = recording.local.thread
@@ -137,10 +154,23 @@ def put_on_tape(
     out: _core.Tensor, inputs: Sequence[object], backward: Callable[..., Gradients], saved: Sequence[Any] = ()
 ) -> Tensor:
     """`attach`, for an op that has asked `needs_grad` already."""
-    targets = [
-        (x._node or (x if x._requires_grad else None)) if isinstance(x, Tensor) else None for x in inputs
-    ]
-    return Tensor(out, True, Node(targets, backward, saved))
+    return Tensor(out, True, Node(_targets(inputs), backward, saved))
+
+
+def put_all_on_tape(
+    outs: Sequence[_core.Tensor],
+    inputs: Sequence[object],
+    backward: Callable[..., Gradients],
+    saved: Sequence[Any] = (),
+) -> tuple[Tensor, ...]:
+    """`put_on_tape` for an op of several results: ``backward`` gets a list with a gradient or None for each of them."""
+    whole = Node(_targets(inputs), backward, saved)
+    return tuple([Tensor(out, True, Part(whole, i, len(outs))) for i, out in enumerate(outs)])
+
+
+def _targets(inputs: Sequence[object]) -> list[Node | Tensor | None]:
+    """Where the gradients of an op's inputs go."""
+    return [(x._node or (x if x._requires_grad else None)) if isinstance(x, Tensor) else None for x in inputs]
 
 
 def backward(root: Tensor, gradient: Tensor, retain_graph: bool = False) -> None:
@@ -156,23 +186,26 @@ def backward(root: Tensor, gradient: Tensor, retain_graph: bool = False) -> None
         root._accumulate(gradient if hooks is None else _hooked(hooks[1], gradient))
         return
     nodes = _reachable(root._node)
-    pending: dict[Node, Tensor] = {root._node: gradient}
+    pending: dict[Node, Any] = {root._node: gradient}  # of an op's node with parts: a list
     waiting: dict[int, tuple[Tensor, Tensor]] = {}  # leaves with hooks, and the sum of their gradients so far
     recording.guard(_leaf_hooks, "version", _leaf_hooks.version)
     with no_grad():
         for node in nodes:
             g = pending.pop(node, None)
             if g is not None:
-                _step(node, g if node.hooks is None else _hooked(node.hooks, g), pending, waiting)
+                if node.hooks is not None:
+                    g = _hooked(node.hooks, g)
+                if type(node) is Part:
+                    node.hand_on(g, pending)
+                else:
+                    _step(node, g, pending, waiting)
             if not retain_graph:
                 node.release()
         for key, (leaf, g) in waiting.items():
             leaf._accumulate(_hooked(_leaf_hooks.hooks[key][1], g))
 
 
-def _step(
-    node: Node, g: Tensor, pending: dict[Node, Tensor], waiting: dict[int, tuple[Tensor, Tensor]]
-) -> None:
+def _step(node: Node, g: Any, pending: dict[Node, Any], waiting: dict[int, tuple[Tensor, Tensor]]) -> None:
     assert node.backward is not None
     saved = [Tensor(s) if type(s) is _core.Tensor else s for s in node.saved]
     for target, gradient in zip(node.inputs, node.backward(g, *saved), strict=True):
@@ -197,7 +230,7 @@ def _reachable(root: Node) -> list[Node]:
         node = stack.pop()
         node.check()
         for target in node.inputs:
-            if type(target) is Node and target not in seen:
+            if isinstance(target, Node) and target not in seen:
                 seen.add(target)
                 stack.append(target)
     return sorted(seen, key=lambda node: node.order, reverse=True)

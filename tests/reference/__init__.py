@@ -16,6 +16,7 @@ from tests.reference.optim import *
 from tests.reference.pool import *
 from tests.reference.quant import *
 from tests.reference.random import *
+from tests.reference.recurrent import *
 from tests.reference.reduce import *
 from tests.reference.softmax import *
 from tests.reference.sparse import *

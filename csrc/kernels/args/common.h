@@ -32,7 +32,8 @@ enum class StatusCode : int32_t {
   kNotProbability,
   kSparsePointers,
   kSparseIndex,
-  kSparseOrder
+  kSparseOrder,
+  kLengthOutOfRange
 };
 
 // What a message says of an index that is refused: the shape of the tensor of indices, and what they count.

@@ -17,6 +17,7 @@ from quernel.graph.ir import Arg, Dim, Fields, Graph, Ref, Value
 from quernel.graph.passes import optimize
 from quernel.graph.rows import independent_rows
 from quernel.graph.sparse import keep_dense
+from quernel.graph.stream import Stream, with_states
 from quernel.graph.trace import Input, inputs_of, trace
 from quernel.jit import FrozenMemory, FrozenPlan, record_frozen
 from quernel.nn.module import Module
@@ -66,6 +67,7 @@ class Frozen:
         self._lock = threading.Lock()
         self._home = default_device()  # of a model without weights
         self._graph: Graph | None = None
+        self._streamed: tuple[Frozen, int] | None = None  # the same with states, and how many
         self._pending = source if isinstance(source, Module) else None
         self._reset()
         if isinstance(source, Graph):
@@ -169,6 +171,30 @@ class Frozen:
         ]
         return self._nest([np.concatenate(parts) for parts in zip(*chunks, strict=True)])
 
+    def stream(self, state: Sequence[npt.ArrayLike] | None = None) -> Stream:
+        """Begins sequences that are fed in chunks of the length that the model was frozen for.
+
+        Args:
+            state: What to begin with: the `state` of another stream, None for zeros.
+
+        Raises:
+            UnsupportedError: A step's output depends on later steps (a reverse direction), or on several (a mean over
+                time), or there is no recurrent layer.
+
+        Example:
+            >>> net = qn.nn.Sequential(qn.nn.GRU(4, 8, returns="outputs"), qn.nn.Linear(8, 2))
+            >>> x = np.random.default_rng(0).standard_normal((1, 10, 4)).astype("f4")
+            >>> stream = net.freeze(input_shape=(5, 4)).stream()
+            >>> chunks = [stream(x[:, :5]), stream(x[:, 5:])]
+            >>> bool((np.concatenate(chunks, 1) == net.freeze(input_shape=(10, 4))(x)).all())
+            True
+        """
+        with self._lock:
+            if self._streamed is None:
+                graph, count = with_states(self.graph)
+                self._streamed = Frozen(graph, self._max_batch), count
+        return Stream(*self._streamed, state)
+
     def _padded_run(self, arrays: list[Array], batch: int) -> list[Array]:
         if batch == 0:
             return [np.empty(v.at(0), v.dtype) for v in map(self.graph.value, self.graph.results)]
@@ -207,7 +233,11 @@ class Frozen:
             _flatten(run(self.graph, inputs), flat.append)
             return flat
 
-        examples = [np.zeros(v.at(size), np.dtype(v.dtype)) for v in self.graph.inputs.values()]
+        # Zeros are values that every op takes, but for lengths.
+        lengths = {a.node for node in self.graph.nodes if isinstance(a := node.args.get("lengths"), Ref)}
+        examples = [
+            np.full(v.at(size), k in lengths, np.dtype(v.dtype)) for k, v in self.graph.inputs.items()
+        ]
         with device(self.device):
             return record_frozen(outputs, examples, self._memory.constants, self._memory.arenas)
 

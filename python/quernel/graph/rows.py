@@ -16,7 +16,7 @@ _BY_ROW = {
     *("quantize", "dequantize", "qlookup", "qadd"),
     *("sparse_linear", "qsparse_linear"),
 }
-_ELEMENTWISE = {
+ELEMENTWISE = {
     *("add", "sub", "mul", "div", "pow", "maximum", "minimum", "where", "clip", "cast", "clone"),
     *("floor_divide", "remainder", "logical_xor", "isnan", "isinf", "isfinite"),
     *("eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not"),
@@ -61,7 +61,7 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
         return False
     rank = len(node.outputs[0].shape)
     operands = (*reads, *_weights(graph, node))
-    if node.op in _ELEMENTWISE:
+    if node.op in ELEMENTWISE:
         return all(_aligned(v, rank) for v in operands)
     if node.op == "matmul":
         return _rows_times(*operands) if len(operands) == 2 else False
@@ -73,6 +73,8 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
         case "layer_norm" | "rms_norm":
             shape = node.args["normalized_shape"]
             return len(shape if isinstance(shape, tuple) else (shape,)) < rank
+        case "lstm" | "gru" | "rnn":
+            return node.args["lengths"] is None  # that of a row of padding would be refused
         case "instance_norm":
             return node.args["use_input_stats"] is False or node.args["running_mean"] is None
         case "reshape" | "flatten":

@@ -128,6 +128,10 @@ def macs(graph: Graph, node: Node) -> int:
         values, outputs = parts[0], int(parts[3][0])
         stored = graph.weights[values.name].size if isinstance(values, Weight) else 0
         return stored * _elements(node.outputs[0]) // max(1, outputs)
+    if node.op in ("lstm", "gru", "rnn"):  # each step meets both weights
+        both = [node.args[name] for name in ("weight_ih", "weight_hh")]
+        steps = node.outputs[0].at(1)[1]
+        return steps * sum(graph.weights[w.name].size for w in both if isinstance(w, Weight))
     if node.op not in (*_CONTRACTIONS, *_TRANSPOSED):
         return 0
     weight = node.args["weight"]

@@ -16,6 +16,7 @@ _CONV_TRANSPOSE = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "bias"),
     "dilation",
 )
+_RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias", "precision"),
@@ -23,6 +24,9 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Conv2d": _CONV,
     "ConvTranspose1d": _CONV_TRANSPOSE,
     "ConvTranspose2d": _CONV_TRANSPOSE,
+    "RNN": (*_RECURRENT, "nonlinearity"),
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
     "SparseLinear": ("in_features", "out_features", "bias", "density", "block"),
     **{
         f"{kind}Norm{d}d": ("num_features", "eps", "momentum", "affine", "track_running_stats")
@@ -73,6 +77,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
 _SIZES = (
     "in_features",
     "in_channels",
+    "input_size",
     "num_features",
     "num_embeddings",
 )  # inferred again when the parameters are loaded
@@ -140,9 +145,8 @@ def _describe(module: Module, path: str, seen: dict[int, str]) -> dict[str, Any]
 
 
 def _argument(module: Module, key: str) -> Any:
-    if key in _PRESENCE:
-        return getattr(module, _PRESENCE[key]) is not None
-    return getattr(module, key)
+    value = getattr(module, _PRESENCE.get(key, key))
+    return value if key not in _PRESENCE or isinstance(value, bool) else value is not None
 
 
 def _build(data: Any, path: str, made: dict[str, Module]) -> Module:

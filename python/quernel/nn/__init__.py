@@ -77,6 +77,7 @@ from quernel.nn.pool import (
     MaxPool1d,
     MaxPool2d,
 )
+from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
 from quernel.nn.upsample import Upsample
 
@@ -84,6 +85,9 @@ __all__ = [
     "CELU",
     "ELU",
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",

@@ -131,6 +131,7 @@ from quernel.ops.rearrange import (
     tril,
     triu,
 )
+from quernel.ops.recurrent import gru, lstm, rnn
 from quernel.ops.reduce import (
     all,
     any,
@@ -204,6 +205,7 @@ __all__ = [  # noqa: RUF022 - by file
     "quantize",
     "dropout", "normal", "uniform",
     "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "to_device", "tril", "triu",
+    "gru", "lstm", "rnn",
     "all", "any", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var",
     "argmax", "argmin", "argsort", "sort", "topk",
     "cross_entropy", "focal_loss", "log_softmax", "nll_loss", "softmax",

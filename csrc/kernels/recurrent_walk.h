@@ -1,0 +1,103 @@
+// What the two directions of a recurrent layer share: which rows of an item run at a step, and their product with the
+// weight of the state.
+#pragma once
+#include "kernels/args/recurrent.h"
+#include "kernels/gemm_tile.h"
+#include "kernels/integers.h"
+#include "kernels/visit.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+constexpr int kProductRows = 48;  // at once: at least kRecurrentRows
+
+// The rows of an item.
+struct Strip {
+  int64_t item, first;
+  int rows;
+  int64_t length[kRecurrentRows];
+  int64_t longest;
+
+  Strip(const RecurrentShape& a, const void* lengths, int64_t number)
+      : item(number), first(item * a.strip), rows(static_cast<int>(least(a.strip, a.rows - first))), longest(0) {
+    for (int i = 0; i < rows; ++i) {
+      length[i] = lengths ? static_cast<const int64_t*>(lengths)[first + i] : a.steps;
+      longest = most(longest, length[i]);
+    }
+  }
+
+  // Where row i's step s lies in an (N, T, …) tensor.
+  int64_t place(const RecurrentShape& a, int i, int64_t s) const {
+    return (first + i) * a.steps + (a.reverse ? length[i] - 1 - s : s);
+  }
+};
+
+// Rows of A and of the result that are multiplied together.
+template <class T>
+struct Product {
+  const T* a[kProductRows];
+  T* c[kProductRows];
+  int rows = 0;
+
+  void add(const T* from, T* to) {
+    a[rows] = from;
+    c[rows++] = to;
+  }
+};
+
+// How a product goes on.
+template <class T>
+struct Finishing {
+  const T* bias = nullptr;
+  bool accumulate = false;
+  bool backwards = false;  // the last panel first: what the product before has left in L1 is used
+};
+
+// c (+)= a B + bias for packed B[depth, cols]. A panel of B is read from L2 once for all rows.
+template <class T>
+void multiply(const Product<T>& p, const T* b, int64_t depth, int64_t cols, const Finishing<T>& how) {
+  const Run run{0, 0, depth};
+  const int64_t panels = ceil_div(cols, kPanel);
+  const int tiles = static_cast<int>(ceil_div(p.rows, kTileRows));
+  for (int64_t panel = 0; panel < panels; ++panel) {
+    const int64_t first = (how.backwards ? panels - 1 - panel : panel) * kPanel;
+    const TileFinish<T> finish{how.bias ? how.bias + first : nullptr, nullptr, nullptr, false};
+    const int width = static_cast<int>(least(kPanel, cols - first));
+    for (int tile = 0; tile < tiles; ++tile) {
+      const int from = p.rows * tile / tiles, height = p.rows * (tile + 1) / tiles - from;
+      T* c[kTileRows];
+      for (int i = 0; i < height; ++i) c[i] = p.c[from + i] + first;
+      multiply_tile(Tile<T>{p.a + from, b + first * depth, c, &run, 1, false, 1, kPackWidth<T>, depth * kPackWidth<T>,
+                            height, width, how.accumulate, how.bias ? &finish : nullptr});
+    }
+  }
+}
+
+// `count` numbers at row `at` of a tensor with rows of so many, null if there is none.
+template <class T>
+inline T* row_of(void* base, int64_t at, int64_t count) {
+  return base ? static_cast<T*>(base) + at * count : nullptr;
+}
+template <class T>
+inline const T* row_of(const void* base, int64_t at, int64_t count) {
+  return base ? static_cast<const T*>(base) + at * count : nullptr;
+}
+
+template <class T>
+inline void copy_or_zero(const T* from, T* to, int64_t count) {
+  if (from)
+    __builtin_memcpy(to, from, static_cast<size_t>(count) * sizeof(T));
+  else
+    __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(T));
+}
+
+// Zeros in the steps of row i, from `step` on, of an (N, T, count) tensor.
+template <class T>
+inline void clear_steps(const RecurrentShape& a, void* base, const Strip& strip, int i, int64_t count) {
+  if (!base) return;
+  const int64_t from = (strip.first + i) * a.steps + strip.length[i];
+  copy_or_zero<T>(nullptr, static_cast<T*>(base) + from * count, (a.steps - strip.length[i]) * count);
+}
+
+}  // namespace
+}  // namespace quernel::QUERNEL_ISA

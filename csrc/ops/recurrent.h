@@ -1,0 +1,53 @@
+// Recurrent layers (LSTM, GRU, RNN): one direction of one layer.
+#pragma once
+#include <string>
+
+#include "core/tensor.h"
+#include "kernels/args/recurrent.h"
+
+namespace quernel::ops {
+
+struct RecurrentSpec {
+  Cell cell{};
+  bool reverse = false;
+};
+
+// "lstm", "gru", "rnn_tanh", "rnn_relu"
+Cell cell_from_name(const std::string& name);
+
+// weight_ih (G·H, I), weight_hh (G·H, H); biases (G·H) may be undefined.
+struct RecurrentWeights {
+  Tensor ih, hh, bias_ih, bias_hh;
+};
+
+// (N, H); any may be undefined. c is an LSTM's.
+struct RecurrentState {
+  Tensor h, c;
+};
+
+// y (N, T, H) and the last state, and what the gradient needs where it was asked for.
+struct RecurrentResult {
+  Tensor y, h_n, c_n;
+  Tensor gates, cell, h_prev;
+};
+
+// x (N, T, I). `lengths`, int64 (N), may be undefined; one outside [1, T] is refused before anything is written.
+RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, const RecurrentState& initial,
+                          const Tensor& lengths, const RecurrentSpec& spec, bool save);
+
+// Gradients of the products of the inputs and of the states (both (N, T, G·H)), of their biases (G·H), each pair one
+// tensor unless of a GRU, and of the initial state.
+struct RecurrentGradients {
+  Tensor inputs, states;
+  Tensor bias_ih, bias_hh;
+  Tensor dh0, dc0;
+};
+
+// `g` are the gradients of y, h_n and c_n, of which some may be undefined.
+struct RecurrentOutgoing {
+  Tensor y, h_n, c_n;
+};
+RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& weight_hh, const Tensor& c0,
+                                  const Tensor& lengths, const RecurrentOutgoing& g, const RecurrentSpec& spec);
+
+}  // namespace quernel::ops

@@ -1,0 +1,112 @@
+"""`run.stream()`: a frozen recurrent model fed chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quernel.errors import ShapeError, UnsupportedError
+from quernel.graph.ir import Dim, Graph, Node, Ref, Value
+from quernel.graph.rows import ELEMENTWISE
+
+if TYPE_CHECKING:
+    from quernel.graph.freeze import Frozen
+
+Array = npt.NDArray[Any]
+
+_STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
+_BY_STEP = {"linear", "embedding", "one_hot", "dropout"}  # what a step becomes depends on it alone
+_BY_LAST_AXIS = {"softmax", "log_softmax", "concat"}
+
+
+class Stream:
+    """Sequences that arrive in chunks: the state after one is the state before the next.
+
+    Any number of chunks gives the bits that the whole sequence gives. The length of a chunk is that of the frozen model's
+    input.
+
+    Attributes:
+        state: What the next chunk begins with, an array (N, hidden) for each h and c; None: zeros. `Frozen.stream` takes
+            it, in another process too.
+    """
+
+    def __init__(self, run: Frozen, count: int, state: Sequence[npt.ArrayLike] | None) -> None:
+        self._run = run
+        if state is not None and len(state) != count:
+            raise ShapeError(f"[stream] the model has {count} states, got {len(state)}")
+        self.state = None if state is None else tuple(np.asarray(s) for s in state)
+
+    def __call__(self, *inputs: npt.ArrayLike) -> Any:
+        """The outputs of the next chunk.
+
+        Raises:
+            ShapeError: it has another number of rows than those before, or another shape than the frozen model takes.
+        """
+        values = list(self._run.graph.inputs.values())[len(inputs) :]
+        rows = len(np.asarray(inputs[0])) if inputs else 0
+        state = self.state or tuple(np.zeros(v.at(rows), v.dtype) for v in values)
+        if any(len(s) != rows for s in state):
+            raise ShapeError(
+                f"[stream] the chunk has {rows} rows, the state {len(state[0])}; another batch is another stream"
+            )
+        outputs, self.state = self._run(*inputs, *state)
+        return outputs
+
+
+def with_states(graph: Graph) -> tuple[Graph, int]:
+    """`graph` with the initial states of its recurrent ops as further inputs, and the last ones beside its output.
+
+    Returns:
+        The graph, and how many states it has.
+
+    Raises:
+        UnsupportedError: there is no recurrent op, or what a step becomes depends on later ones, or on several.
+    """
+    inputs, nodes, last = dict(graph.inputs), [], []
+    timed = {Ref(name) for name, value in graph.inputs.items() if len(value.shape) > 1}
+    for node in graph.nodes:
+        names = _STATES.get(node.op)
+        if names is None:
+            nodes.append(node)
+            if timed & set(node.refs):
+                _check_step(node)
+                timed.add(Ref(node.name))
+            continue
+        if node.args["reverse"] or node.args["lengths"] is not None:
+            raise UnsupportedError(
+                f"[stream] {node.name} walks from the end of its sequences, or through sequences of several lengths"
+            )
+        if node.args["h0"] is not None:
+            raise UnsupportedError(
+                f"[stream] {node.name} has an initial state of its own; leave it to the stream"
+            )
+        state = {key: f"{node.name}.{key}" for key in names}
+        nodes.append(node.with_args(**{key: Ref(name) for key, name in state.items()}))
+        shape = (Dim(), node.outputs[1].shape[1])
+        inputs.update({name: Value(shape, node.outputs[1].dtype) for name in state.values()})
+        last += [Ref(node.name, 1 + k) for k in range(len(names))]
+        timed.add(Ref(node.name))
+    if not last:
+        raise UnsupportedError("[stream] the model has no recurrent layer; call the frozen model itself")
+    streamed = replace(graph, inputs=inputs, nodes=tuple(nodes), outputs=(graph.outputs, tuple(last)))
+    return streamed, len(last)
+
+
+def _check_step(node: Node) -> None:
+    """Refuses ops that see several steps at once."""
+    if node.op in _BY_STEP or node.op in ELEMENTWISE:
+        return
+    rank = len(node.outputs[0].shape)
+    if node.op in _BY_LAST_AXIS and node.args["dim"] in (-1, rank - 1):
+        return
+    shape = node.args.get("normalized_shape")
+    if (
+        node.op in ("layer_norm", "rms_norm")
+        and len(shape if isinstance(shape, tuple) else (shape,)) == rank - 2
+    ):
+        return
+    raise UnsupportedError(f"[stream] {node.name} ({node.op}) may look at several steps at once")

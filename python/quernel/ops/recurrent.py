@@ -1,0 +1,318 @@
+"""Recurrent layers: one direction of one layer, all its time steps in one call.
+
+All steps are one native kernel, in which each row of the batch walks through time by itself. Backward through time is one
+kernel too; the gradients of the weights and of the input are matrix products after it.
+
+Sequences are (N, T, C). Weights lie as PyTorch's do: gates one below the other, i, f, g, o of an LSTM, r, z, n of a GRU.
+Rows may differ in length; what lies behind a row's end is neither read nor given a gradient (but for being multiplied by
+0: keep NaN out of it), and comes out as 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from quernel import _core
+from quernel.autograd import Gradients, needs_grad, put_all_on_tape
+from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.ops.create import as_tensor
+from quernel.ops.dtypes import INTEGER
+from quernel.ops.op import Spec, op
+from quernel.ops.operands import cast
+from quernel.ops.shapes import check_floating, check_rank, check_same_dtype, spec_of
+from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quernel.ops.create import TensorLike
+
+_GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+NONLINEARITIES = ("tanh", "relu")
+
+
+def _specs(
+    name: str, x: Any, weights: tuple[Any, Any], biases: tuple[Any, Any], states: dict[str, Any], lengths: Any
+) -> tuple[Spec, Spec]:
+    """Checks the operands; returns what the output and a state are."""
+    a, ih, hh = spec_of(x), *map(spec_of, weights)
+    check_rank(name, "x", a.shape, 3, "(N, T, C)")
+    check_floating(name, "x", a.dtype)
+    n, steps, features = a.shape
+    if steps == 0:
+        raise ShapeError(f"[{name}] x has no time steps (x: {a.shape}, (N, T, C))")
+    check_rank(name, "weight_hh", hh.shape, 2, "(gates * hidden, hidden)")
+    hidden, rows = hh.shape[1], _GATES[name] * hh.shape[1]
+    expected: dict[str, tuple[Any, tuple[int, ...]]] = {
+        "weight_hh": (weights[1], (rows, hidden)),
+        "weight_ih": (weights[0], (rows, features)),
+        "bias_ih": (biases[0], (rows,)),
+        "bias_hh": (biases[1], (rows,)),
+        **{key: (state, (n, hidden)) for key, state in states.items()},
+    }
+    for key, (value, shape) in expected.items():
+        if value is None:
+            continue
+        have = spec_of(value)
+        if have.shape != shape or hidden == 0:
+            layout = "(N, hidden)" if key in states else "gates * hidden first"
+            raise ShapeError(
+                f"[{name}] {key} is {have.shape}, expected {shape}, {layout} (x: {a.shape}, weight_ih: {ih.shape}, "
+                f"weight_hh: {hh.shape})"
+            )
+        check_same_dtype(name, "x", a.dtype, key, have.dtype)
+    if lengths is not None:
+        have = spec_of(lengths)
+        if have.shape != (n,):
+            raise ShapeError(f"[{name}] lengths is {have.shape}, expected one per row, {(n,)} (x: {a.shape})")
+        if have.dtype not in INTEGER:
+            raise DTypeError(
+                f"[{name}] lengths are whole numbers, got {have.dtype}; cast with .astype('int64')"
+            )
+    return Spec((n, steps, hidden), a.dtype), Spec((n, hidden), a.dtype)
+
+
+def _maybe(x: TensorLike | None) -> Tensor | None:
+    return None if x is None else as_tensor(x)
+
+
+def _raw(x: Tensor | None) -> Any:
+    return None if x is None else x._t
+
+
+def _run(
+    cell: str, reverse: bool, operands: tuple[Tensor | None, ...], lengths: TensorLike | None
+) -> tuple[Tensor, ...]:
+    """Runs the kernels on x, weight_ih, weight_hh, bias_ih, bias_hh, h0 and c0."""
+    a, w_ih, w_hh, b_ih, b_hh, h, c = operands
+    _specs(cell.partition("_")[0], a, (w_ih, w_hh), (b_ih, b_hh), {"h0": h, "c0": c}, lengths)
+    x, ih, hh, bias_ih, bias_hh, h0, c0 = map(_raw, operands)
+    ends = None if lengths is None else cast(as_tensor(lengths), "int64")._t
+    save = needs_grad(*operands)
+    y, h_n, c_n, gates, cell_t, h_prev = _core.recurrent(
+        x, ih, hh, bias_ih, bias_hh, h0, c0, ends, cell, bool(reverse), save
+    )
+    results = (y, h_n) if c_n is None else (y, h_n, c_n)
+    if not save:
+        return tuple([Tensor(t) for t in results])
+    want = [t is not None and bool(t._requires_grad) for t in operands]
+
+    def backward(g: list[Tensor | None], *saved: Tensor | None) -> Gradients:
+        x, ih, hh, c0, ends, y, gates, cell_t, h_prev = map(_raw, saved)
+        g_y, g_h, g_c = map(_raw, (*g, None)[:3])
+        found = _core.recurrent_grad(
+            y, gates, cell_t, h_prev, hh, c0, ends, g_y, g_h, g_c, cell, bool(reverse)
+        )
+        return _to_operands(want, found, x, ih, h_prev)
+
+    kept = y if gates is None else None
+    return put_all_on_tape(results, operands, backward, (x, ih, hh, c0, ends, kept, gates, cell_t, h_prev))
+
+
+def _to_operands(
+    want: list[bool],
+    found: tuple[Any, ...],
+    x: _core.Tensor,
+    weight_ih: _core.Tensor,
+    h_prev: _core.Tensor,
+) -> Gradients:
+    """Gradients of the operands from those of the products of inputs and states."""
+    of_inputs, of_states, bias_ih, bias_hh, dh0, dc0 = found
+    rows = of_inputs.shape[0] * of_inputs.shape[1]
+    inputs, states = (t.reshape((rows, t.shape[2])) for t in (of_inputs, of_states))
+    gradients: tuple[Callable[[], Any], ...] = (
+        lambda: _core.matmul(of_inputs, weight_ih),
+        lambda: _core.matmul(inputs, x.reshape((rows, x.shape[2])), transpose_a=True),
+        lambda: _core.matmul(states, h_prev.reshape((rows, h_prev.shape[2])), transpose_a=True),
+        lambda: bias_ih,
+        lambda: bias_hh,
+        lambda: dh0,
+        lambda: dc0,
+    )
+    return [Tensor(gradient()) if wanted else None for wanted, gradient in zip(want, gradients, strict=True)]
+
+
+def _lstm_rule(
+    x: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    h0: Any = None,
+    c0: Any = None,
+    lengths: Any = None,
+    reverse: bool = False,  # noqa: ARG001
+) -> tuple[Spec, ...]:
+    states = {"h0": h0, "c0": c0}
+    y, state = _specs("lstm", x, (weight_ih, weight_hh), (bias_ih, bias_hh), states, lengths)
+    return y, state, state
+
+
+@op(shape=_lstm_rule)
+def lstm(
+    x: TensorLike,
+    weight_ih: TensorLike,
+    weight_hh: TensorLike,
+    bias_ih: TensorLike | None = None,
+    bias_hh: TensorLike | None = None,
+    h0: TensorLike | None = None,
+    c0: TensorLike | None = None,
+    lengths: TensorLike | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Runs a long short-term memory over sequences.
+
+    With i, f, g, o = x_t·weight_ihᵀ + bias_ih + h·weight_hhᵀ + bias_hh, cut into four, a step makes
+    ``c = sigmoid(f)·c + sigmoid(i)·tanh(g)`` and ``h = sigmoid(o)·tanh(c)``, which is output t. Hochreiter and
+    Schmidhuber, "Long Short-Term Memory", Neural Computation 9(8), 1997, with the forget gate of Gers et al. 2000.
+
+    Args:
+        x: (N, T, C).
+        weight_ih: (4 hidden, C).
+        weight_hh: (4 hidden, hidden).
+        bias_ih: (4 hidden,), 0 if None.
+        bias_hh: Likewise.
+        h0: The state to begin with, (N, hidden), 0 if None.
+        c0: Likewise.
+        lengths: Steps of each row, (N,) whole numbers from 1 to T; None: T. A row's outputs behind its end are 0, its last
+            state is that at its end.
+        reverse: Walks from each row's end to its beginning; outputs stay at the steps of their inputs.
+
+    Returns:
+        The outputs (N, T, hidden) and the last h and c, (N, hidden).
+
+    Raises:
+        ShapeError: Shapes do not fit, or T is 0.
+        DTypeError: The dtypes differ or are not floating, or lengths are no whole numbers.
+        ArgumentError: A length is not in [1, T].
+
+    Example:
+        >>> w = qn.ones((8, 2))
+        >>> y, h, c = qn.ops.lstm(qn.zeros((1, 3, 2)), w, w)
+        >>> y.shape, h.shape, c.tolist()
+        ((1, 3, 2), (1, 2), [[0.0, 0.0]])
+    """
+    operands = tuple(map(_maybe, (x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0)))
+    y, h_n, c_n = _run("lstm", reverse, operands, lengths)
+    return y, h_n, c_n
+
+
+def _gru_rule(
+    x: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    h0: Any = None,
+    lengths: Any = None,
+    reverse: bool = False,  # noqa: ARG001
+) -> tuple[Spec, ...]:
+    return _specs("gru", x, (weight_ih, weight_hh), (bias_ih, bias_hh), {"h0": h0}, lengths)
+
+
+@op(shape=_gru_rule)
+def gru(
+    x: TensorLike,
+    weight_ih: TensorLike,
+    weight_hh: TensorLike,
+    bias_ih: TensorLike | None = None,
+    bias_hh: TensorLike | None = None,
+    h0: TensorLike | None = None,
+    lengths: TensorLike | None = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Runs a gated recurrent unit over sequences, as PyTorch and cuDNN define it.
+
+    With a = x_t·weight_ihᵀ + bias_ih and b = h·weight_hhᵀ + bias_hh, each cut into three, a step makes
+    ``r = sigmoid(a_r + b_r)``, ``z = sigmoid(a_z + b_z)``, ``n = tanh(a_n + r·b_n)`` and ``h = (1 - z)·n + z·h``, which
+    is output t. Cho et al., "Learning Phrase Representations using RNN Encoder-Decoder", arXiv 1406.1078, whose reset
+    gate multiplies h before the product.
+
+    Args:
+        x: (N, T, C).
+        weight_ih: (3 hidden, C).
+        weight_hh: (3 hidden, hidden).
+        bias_ih: (3 hidden,), 0 if None.
+        bias_hh: Likewise.
+        h0: The state to begin with, (N, hidden), 0 if None.
+        lengths: As in `lstm`.
+        reverse: As in `lstm`.
+
+    Returns:
+        The outputs (N, T, hidden) and the last h, (N, hidden).
+
+    Raises:
+        ShapeError, DTypeError, ArgumentError: As `lstm`.
+
+    Example:
+        >>> w = qn.zeros((6, 2))
+        >>> qn.ops.gru(qn.ones((1, 1, 2)), w, w, h0=qn.ones((1, 2)))[1].tolist()
+        [[0.5, 0.5]]
+    """
+    operands = tuple(map(_maybe, (x, weight_ih, weight_hh, bias_ih, bias_hh, h0)))
+    y, h_n = _run("gru", reverse, (*operands, None), lengths)
+    return y, h_n
+
+
+def _check_nonlinearity(nonlinearity: str) -> None:
+    if nonlinearity not in NONLINEARITIES:
+        raise ArgumentError(f"[rnn] nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
+
+
+def _rnn_rule(
+    x: Any,
+    weight_ih: Any,
+    weight_hh: Any,
+    bias_ih: Any = None,
+    bias_hh: Any = None,
+    h0: Any = None,
+    lengths: Any = None,
+    reverse: bool = False,  # noqa: ARG001
+    nonlinearity: str = "tanh",
+) -> tuple[Spec, ...]:
+    _check_nonlinearity(nonlinearity)
+    return _specs("rnn", x, (weight_ih, weight_hh), (bias_ih, bias_hh), {"h0": h0}, lengths)
+
+
+@op(shape=_rnn_rule)
+def rnn(
+    x: TensorLike,
+    weight_ih: TensorLike,
+    weight_hh: TensorLike,
+    bias_ih: TensorLike | None = None,
+    bias_hh: TensorLike | None = None,
+    h0: TensorLike | None = None,
+    lengths: TensorLike | None = None,
+    reverse: bool = False,
+    nonlinearity: str = "tanh",
+) -> tuple[Tensor, Tensor]:
+    """Runs a plain recurrent net over sequences: ``h = tanh(x_t·weight_ihᵀ + bias_ih + h·weight_hhᵀ + bias_hh)``.
+
+    Elman, "Finding Structure in Time", Cognitive Science 14(2), 1990.
+
+    Args:
+        x: (N, T, C).
+        weight_ih: (hidden, C).
+        weight_hh: (hidden, hidden).
+        bias_ih: (hidden,), 0 if None.
+        bias_hh: Likewise.
+        h0: The state to begin with, (N, hidden), 0 if None.
+        lengths: As in `lstm`.
+        reverse: As in `lstm`.
+        nonlinearity: "tanh" or "relu".
+
+    Returns:
+        The outputs (N, T, hidden) and the last h, (N, hidden).
+
+    Raises:
+        ShapeError, DTypeError, ArgumentError: As `lstm`; also of another nonlinearity.
+
+    Example:
+        >>> one = qn.ones((1, 1))
+        >>> qn.ops.rnn(qn.ones((1, 3, 1)), one, one, nonlinearity="relu")[0].tolist()
+        [[[1.0], [2.0], [3.0]]]
+    """
+    operands = tuple(map(_maybe, (x, weight_ih, weight_hh, bias_ih, bias_hh, h0)))
+    _check_nonlinearity(nonlinearity)
+    y, h_n = _run(f"rnn_{nonlinearity}", reverse, (*operands, None), lengths)
+    return y, h_n
