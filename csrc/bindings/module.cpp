@@ -21,6 +21,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_upsample(m);
   quernel::register_softmax(m);
   quernel::register_loss(m);
+  quernel::register_ctc(m);
   quernel::register_norm(m);
   quernel::register_layer_norm(m);
   quernel::register_group_norm(m);

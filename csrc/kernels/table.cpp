@@ -77,6 +77,11 @@ Fn<CrossEntropyMeanArgs> cross_entropy_mean;
 Fn<LossArgs> loss, loss_grad;
 Fn<CheckProbabilitiesArgs> check_probabilities;
 
+// ctc
+Fn<CtcArgs> ctc_loss;
+ScratchFn<CtcArgs> ctc_loss_scratch;
+Fn<CheckCtcLabelsArgs> check_ctc_labels;
+
 // norm
 Fn<BatchNormStatsArgs> batch_norm_stats;
 Fn<BatchNormMergeArgs> batch_norm_merge;
@@ -214,6 +219,8 @@ extern constinit const Level level{
             .loss = entry<loss>,
             .loss_grad = entry<loss_grad>,
             .check_probabilities = entry<check_probabilities>,
+            .ctc_loss = entry_with<ctc_loss, ctc_loss_scratch>,
+            .check_ctc_labels = entry<check_ctc_labels>,
             // norm
             .batch_norm_stats = entry<batch_norm_stats>,
             .batch_norm_merge = entry<batch_norm_merge>,

@@ -3,6 +3,7 @@
 #pragma once
 #include "kernels/args/bf16.h"
 #include "kernels/args/conv.h"
+#include "kernels/args/ctc.h"
 #include "kernels/args/elementwise.h"
 #include "kernels/args/embedding.h"
 #include "kernels/args/group_norm.h"
@@ -87,6 +88,9 @@ struct KernelTable {
   // loss
   Kernel<LossArgs> loss, loss_grad;
   Kernel<CheckProbabilitiesArgs> check_probabilities;
+  // ctc
+  Kernel<CtcArgs> ctc_loss;
+  Kernel<CheckCtcLabelsArgs> check_ctc_labels;
   // norm
   Kernel<BatchNormStatsArgs> batch_norm_stats;
   Kernel<BatchNormMergeArgs> batch_norm_merge;

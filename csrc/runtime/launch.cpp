@@ -76,6 +76,8 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
   if (s.code == StatusCode::kLengthOutOfRange)
     fail<ArgumentError>(op, "length ", s.value, " of row ", s.index, " is out of range, expected 1 to ", s.limit,
                         ", the number of time steps");
+  if (s.code == StatusCode::kLabelIsBlank)
+    fail<ArgumentError>(op, "label ", s.value, " in row ", s.index, " is the blank, which stands between labels only");
   fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,
                       " classes (labels count from 0 to ", s.limit - 1, ")");
 }

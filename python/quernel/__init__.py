@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         quant,
         random,
         sparse,
+        text,
     )
     from quernel.io import load
     from quernel.profiler import profile
@@ -66,6 +67,7 @@ _LAZY_MODULES = frozenset(
         "quant",
         "random",
         "sparse",
+        "text",
     ]
 )
 _LAZY_NAMES = {"load": "quernel.io", "profile": "quernel.profiler", "seed": "quernel.random"}
@@ -73,7 +75,8 @@ _LAZY_NAMES = {"load": "quernel.io", "profile": "quernel.profiler", "seed": "que
 __all__ = [
     "QuernelError", "Tensor", "arange", "as_tensor", "callbacks", "compress", "data", "errors", "full", "graph", "io",
     "is_grad_enabled", "jit", "load", "losses", "metrics", "models", "nn", "no_grad", "ones", "ones_like", "ops", "optim",
-    "profile", "quant", "random", "recording", "runtime", "seed", "show_config", "sparse", "tensor", "zeros", "zeros_like",
+    "profile", "quant", "random", "recording", "runtime", "seed", "show_config", "sparse", "tensor", "text", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 
 

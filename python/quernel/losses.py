@@ -269,6 +269,40 @@ def kl_divergence(
     return _of_pairs(ops.kl_div, output, target, reduction, sample_weight, log_target=log_target)
 
 
+def ctc(
+    output: TensorLike,
+    target: TensorLike,
+    reduction: str = "mean",
+    *,
+    input_lengths: TensorLike | None = None,
+    target_lengths: TensorLike | None = None,
+    blank: int = 0,
+    zero_infinity: bool = False,
+    sample_weight: TensorLike | None = None,
+) -> Tensor:
+    """Connectionist temporal classification, for labels without places; see `ops.ctc_loss`.
+
+    Args:
+        output: (N, T, classes), logarithms of probabilities, as from `ops.log_softmax`.
+        target: (N, labels), whole numbers, each row filled up with -1.
+        reduction: "mean" over rows of the loss per label, "sum" or "none".
+        input_lengths: (N,), the steps of each row; None: all.
+        target_lengths: (N,), the labels of each row; None: those that are not negative.
+        blank: the class of the blank.
+        zero_infinity: whether rows that no alignment spells count as 0.
+        sample_weight: a factor for each row. "mean" then is over rows of the loss, not divided by the number of labels.
+
+    Example:
+        >>> output = qn.ops.log_softmax(np.zeros((1, 3, 2), np.float32))
+        >>> round(losses.ctc(output, np.array([[1, -1]])).item(), 4)
+        0.2877
+    """
+    options = (_whole(target), input_lengths, target_lengths, blank)
+    if sample_weight is None:
+        return ops.ctc_loss(output, *options, reduction, zero_infinity)
+    return _weighted("ctc", ops.ctc_loss(output, *options, "none", zero_infinity), sample_weight, reduction)
+
+
 def _whole(target: TensorLike) -> TensorLike:
     """Labels in a dtype that tensors have: there are no 16-bit and no unsigned 32-bit and 64-bit integers."""
     if isinstance(target, np.ndarray) and target.dtype.kind in "iu":
@@ -313,6 +347,7 @@ def _weighted(
 
 
 LOSSES: dict[str, Loss] = {
+    "ctc": ctc,
     "cross_entropy": cross_entropy,
     "nll": nll,
     "bce": binary_cross_entropy,

@@ -7,6 +7,7 @@ last rounding.
 
 from tests.reference.common import *
 from tests.reference.conv import *
+from tests.reference.ctc import *
 from tests.reference.elementwise import *
 from tests.reference.embedding import *
 from tests.reference.loss import *

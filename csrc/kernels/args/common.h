@@ -33,7 +33,8 @@ enum class StatusCode : int32_t {
   kSparsePointers,
   kSparseIndex,
   kSparseOrder,
-  kLengthOutOfRange
+  kLengthOutOfRange,
+  kLabelIsBlank
 };
 
 // What a message says of an index that is refused: the shape of the tensor of indices, and what they count.

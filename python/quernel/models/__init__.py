@@ -1,6 +1,7 @@
-"""A zoo of small nets. Each is a file to read and a command: ``python -m quernel.models.resnet --help``.
+"""A zoo of small nets. Those for images are a file to read and a command each: ``python -m quernel.models.resnet --help``;
+the others are trained by the tasks of `quernel.data.tasks`.
 
-Images are (N, H, W, C). All nets are made of `Sequential` and `Residual`, so that they are saved, traced, quantized and
+Images are (N, H, W, C). Nets for images are made of `Sequential` and `Residual`, so that they are saved, traced, quantized and
 frozen like any other.
 """
 
@@ -10,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from quernel.models.acoustic import AcousticModel
     from quernel.models.lenet import lenet5
     from quernel.models.mobilenet import mobilenet_v2, mobilenet_v2_small
     from quernel.models.perceptron import mlp
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Loaded when first used, so that `python -m quernel.models.resnet` does not find itself loaded already.
 _HOMES = {
+    "AcousticModel": "acoustic",
     "lenet5": "lenet",
     "mlp": "perceptron",
     "mobilenet_v2": "mobilenet",
@@ -28,6 +31,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AcousticModel",
     "lenet5",
     "mlp",
     "mobilenet_v2",

@@ -275,6 +275,41 @@ class KLDivLoss(_Loss):
         return {"log_target": (self.log_target, False)}
 
 
+class CTCLoss(_Loss):
+    """Connectionist temporal classification; see `losses.ctc`.
+
+    Args:
+        blank: the class of the blank.
+        reduction: "mean" over rows of the loss per label, "sum" or "none".
+        zero_infinity: whether rows that no alignment spells count as 0.
+
+    Shapes:
+        log-probabilities (N, T, C), labels (N, L), lengths (N,) -> (), or (N,) with "none".
+    """
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+        super().__init__(reduction)
+        self.blank = blank
+        self.zero_infinity = zero_infinity
+
+    def forward(
+        self,
+        output: Tensor,
+        target: Any,
+        input_lengths: TensorLike | None = None,
+        target_lengths: TensorLike | None = None,
+        sample_weight: TensorLike | None = None,
+    ) -> Tensor:
+        """The loss."""
+        return losses.ctc(
+            output, target, self.reduction, input_lengths=input_lengths, target_lengths=target_lengths, blank=self.blank,
+            zero_infinity=self.zero_infinity, sample_weight=sample_weight,
+        )  # fmt: skip
+
+    def _options(self) -> dict[str, tuple[Any, Any]]:
+        return {"blank": (self.blank, 0), "zero_infinity": (self.zero_infinity, False)}
+
+
 class FocalLoss(_Loss):
     """Cross-entropy in which easy samples count little; see `losses.focal`.
 

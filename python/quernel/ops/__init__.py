@@ -6,6 +6,7 @@ Every function takes tensors, NumPy arrays, nested lists and whatever offers ``_
 
 from __future__ import annotations
 
+from quernel.ops.ctc import ctc_loss
 from quernel.ops.dtypes import DTYPES, FLOATING, promote_types  # isort: skip - tensor.py needs them
 from quernel.ops.activation import (
     ACTIVATIONS,
@@ -183,6 +184,7 @@ __all__ = [  # noqa: RUF022 - by file
     "conv1d", "conv2d",
     "conv_transpose1d", "conv_transpose2d",
     "as_tensor",
+    "ctc_loss",
     "DTYPES", "FLOATING", "promote_types",
     "einsum", "tensordot",
     "add", "clip", "clone", "div", "floor_divide", "maximum", "minimum", "mul", "pow", "prelu", "remainder", "sub",

@@ -29,6 +29,7 @@ _FUNCTION_OF = {
     layers.BCELoss: losses.binary_cross_entropy,
     layers.BCEWithLogitsLoss: losses.binary_cross_entropy_with_logits,
     layers.CrossEntropyLoss: losses.cross_entropy,
+    layers.CTCLoss: losses.ctc,
     layers.FocalLoss: losses.focal,
     layers.HuberLoss: losses.huber,
     layers.KLDivLoss: losses.kl_divergence,

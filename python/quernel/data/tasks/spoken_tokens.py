@@ -5,26 +5,27 @@ vocal tract 0.85 to 1.18 as long, rate 0.75 to 1.3, coloured noise from 5 dB bel
 front end gives about 68 frames of 32 log-mel bands. The targets are those of connectionist temporal classification
 (Graves et al. 2006): words from 1 on, 0 being the blank.
 
-The sources are speakers: each speaks one utterance, from a random stream of its own. The net of today labels single
-frames, for which it needs to know where the words are; runs of a label are then collapsed.
+The sources are speakers: each speaks one utterance, from a random stream of its own. The baseline labels single frames,
+for which it needs to know where the words are; runs of a label are then collapsed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quernel import nn
+import quernel as qn
+from quernel.data.tasks import transcription
 from quernel.data.tasks.baselines import logistic_regression
-from quernel.data.tasks.common import Split, cached, stream
-from quernel.data.tasks.experiment import Recipe, fit
+from quernel.data.tasks.common import cached, stream
 from quernel.data.tasks.speech import BANDS, HOP, PHONEMES, WINDOW, log_mel, speak
-from quernel.data.tasks.task import Task
-from quernel.models.perceptron import mlp
+from quernel.data.tasks.task import QUERNEL, Task
+from quernel.models.acoustic import AcousticModel
+from quernel.text import edit_distance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,9 +36,8 @@ VERSION = 1  # of the recipe
 TRAIN, TEST = 4000, 400
 WORDS = ("si", "fa", "nu", "eso", "afi", "ona", "ris", "ufe", "an", "isu")
 FEWEST, MOST = 3, 6  # words of an utterance
-CONTEXT = 7  # frames on each side that the classifiers of single frames see
-FRAMES = 40_000  # that they are trained on
-RECIPE = Recipe(optimizer="adamw", lr=3e-3, weight_decay=1e-2, batch_size=256)
+CONTEXT = 7  # frames on each side that the classifier of single frames sees
+FRAMES = 20_000  # that it is trained on
 
 
 @dataclass(frozen=True)
@@ -121,23 +121,16 @@ def collapse(labels: Array, shortest: int = 1) -> list[int]:
     return [int(w) for w, n in zip(labels[starts], lengths, strict=True) if w > 0 and n >= shortest]
 
 
-def token_errors(found: list[int], wanted: list[int]) -> int:
-    """Least number of insertions, deletions and replacements between two rows of words (Levenshtein 1966)."""
-    row = list(range(len(wanted) + 1))
-    for i, word in enumerate(found, start=1):
-        above, row[0] = row[0], i
-        for j, other in enumerate(wanted, start=1):
-            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (word != other))
-    return row[-1]
+def word_errors(heard: Sequence[list[int]], part: Utterances) -> float:
+    """Errors per word: insertions, deletions and replacements."""
+    wanted = [y[:n].tolist() for y, n in zip(part.y, part.words, strict=True)]
+    return sum(map(edit_distance, heard, wanted)) / int(part.words.sum())
 
 
 def token_error(part: Utterances, label: Callable[[Array], Array], shortest: int = 4) -> float:
     """Errors per word when `label` names the word of every frame, given the frames with their neighbours."""
-    errors = 0
-    for x, frames, y, words in zip(part.x, part.frames, part.y, part.words, strict=True):
-        found = collapse(label(_with_neighbours(x[:frames])), shortest)
-        errors += token_errors(found, y[:words].tolist())
-    return errors / int(part.words.sum())
+    pairs = zip(part.x, part.frames, strict=True)
+    return word_errors([collapse(label(_with_neighbours(x[:n])), shortest) for x, n in pairs], part)
 
 
 def _with_neighbours(frames: Array) -> Array:
@@ -161,20 +154,21 @@ def _frames(part: Utterances, limit: int) -> tuple[Array, Array]:
 
 
 def _baseline(data: Speech) -> dict[str, float]:
-    weight, bias = logistic_regression(*_frames(data.train, FRAMES // 2))
+    weight, bias = logistic_regression(*_frames(data.train, FRAMES))
     error = token_error(data.test, lambda x: (x @ weight + bias).argmax(1))
     return {"frame by frame (logistic regression)": error}
 
 
-def _net() -> nn.Module:
-    return mlp((2 * CONTEXT + 1) * BANDS, (128,), len(WORDS) + 1)
+def _net() -> AcousticModel:
+    return AcousticModel(len(WORDS), BANDS)
 
 
-def _train(data: Speech, engine: str, epochs: int, seed: int, verbose: str | int) -> float:  # noqa: ARG001
-    split = Split(*_frames(data.train, FRAMES), *_frames(data.test, FRAMES))
-    net, _ = fit(_net, split, RECIPE, epochs, seed, verbose)
-    run = net.freeze()
-    return token_error(data.test, lambda x: run(x).argmax(1))
+def _train(data: Speech, engine: str, epochs: int, seed: int, verbose: str | int) -> float:
+    qn.seed(seed)
+    net = _net()
+    if engine == QUERNEL:
+        return word_errors(transcription.train(net, data, epochs, verbose), data.test)
+    return word_errors(transcription.train_torch(net, data, epochs, seed, verbose), data.test)
 
 
 def _plot(data: Speech, figure: Figure) -> None:
@@ -194,16 +188,16 @@ def _describe(data: Speech) -> str:
 
 TASK = Task(
     name="spoken_tokens",
-    about="the words of a synthetic utterance: MLP over frames (no CTC yet)",
+    about="the words of a synthetic utterance: bidirectional LSTM with CTC",
     score="token error",
     percent=True,
     load=lambda quick: load(200, 50) if quick else load(),
     describe=_describe,
     baselines=_baseline,
     net=_net,
-    input_shape=((2 * CONTEXT + 1) * BANDS,),
+    input_shape=(68, BANDS),
     epochs=8,
     train=_train,
-    peers=(),
+    peers=("torch",),
     plot=_plot,
 )

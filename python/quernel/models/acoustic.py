@@ -1,0 +1,49 @@
+"""An acoustic model: frames of sound in, labels without places out (Graves et al. 2006, connectionist temporal classification)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quernel import nn, ops
+from quernel.tensor import Tensor
+
+
+class AcousticModel(nn.Module):
+    """A bidirectional LSTM over frames, and the logarithms of the probabilities of the labels and of a blank in each.
+
+    Behind a row's length it is sure of the blank, so that losses and decoders need not be told lengths again. It is trained by
+    ``compile(loss="ctc")`` and ``fit((x, lengths), labels)``; `quernel.text` turns its outputs into labels.
+
+    Args:
+        labels: how many labels there are; they count from 1, 0 being the blank.
+        bands: numbers in a frame.
+        hidden: size of the state of each layer and direction.
+        layers: of the LSTM.
+        dropout: between them.
+
+    Shapes:
+        x (N, T, bands), lengths (N,) whole numbers -> (N, T, 1 + labels).
+
+    Example:
+        >>> from quernel import models
+        >>> net = models.AcousticModel(10, bands=32)
+        >>> net(np.zeros((2, 7, 32), np.float32), np.array([7, 4])).shape
+        (2, 7, 11)
+    """
+
+    def __init__(
+        self, labels: int, bands: int, hidden: int = 64, layers: int = 2, dropout: float = 0.0
+    ) -> None:
+        self.lstm = nn.LSTM(bands, hidden, layers, dropout=dropout, bidirectional=True, returns="outputs")
+        self.head = nn.Linear(2 * hidden, 1 + labels)
+        self.register_buffer(
+            "silence", np.where(np.arange(1 + labels) == 0, np.float32(0), np.float32(-np.inf))
+        )
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logarithms of probabilities for each frame."""
+        log_probs = ops.log_softmax(self.head(self.lstm(x, lengths=lengths)))
+        if lengths is None:
+            return log_probs
+        sounds = ops.lt(ops.arange(x.shape[1]), ops.unsqueeze(lengths, 1))
+        return ops.where(ops.unsqueeze(sounds, -1), log_probs, self.silence)

@@ -1,0 +1,164 @@
+"""Decoding of what a net with `ops.ctc_loss` gives: which labels a sequence spells.
+
+An alignment is a label or blank for each step; it spells what is left when repeats are merged and blanks removed. The greedy
+decoder takes the likeliest alignment, the beam search looks for the likeliest labels, whose probability is that of all their
+alignments together.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quernel.errors import ArgumentError, ShapeError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+LanguageModel = Callable[[tuple[int, ...], int], float]
+
+
+class Hypothesis(NamedTuple):
+    """Labels and the logarithm of their probability, language model included."""
+
+    labels: list[int]
+    score: float
+
+
+def ctc_greedy(log_probs: ArrayLike, lengths: ArrayLike | None = None, blank: int = 0) -> list[list[int]]:
+    """Returns the labels of the likeliest alignment of each row.
+
+    Args:
+        log_probs: (N, T, classes), logarithms of probabilities, or any scores of that order.
+        lengths: (N,), the steps of each row; None: all.
+        blank: the class of the blank.
+
+    Raises:
+        ShapeError: ``log_probs`` or ``lengths`` have another shape.
+        ArgumentError: A length is out of range, or there is no such class.
+
+    Example:
+        >>> scores = np.eye(3)[[1, 1, 0, 1, 2, 2]]      # 1 1 - 1 2 2
+        >>> qn.text.ctc_greedy(scores[None])
+        [[1, 1, 2]]
+    """
+    scores, steps = _checked("ctc_greedy", log_probs, lengths, blank)
+    return [_collapse(row[:n].argmax(1), blank) for row, n in zip(scores, steps, strict=True)]
+
+
+def ctc_beam_search(
+    log_probs: ArrayLike,
+    lengths: ArrayLike | None = None,
+    blank: int = 0,
+    beam_width: int = 16,
+    *,
+    language_model: LanguageModel | None = None,
+    weight: float = 1.0,
+    bonus: float = 0.0,
+) -> list[list[Hypothesis]]:
+    """Returns the likeliest labels of each row, the best first, by prefix beam search (Hannun et al., arXiv 1408.2873).
+
+    The score of labels is ``log P(labels | row) + weight * log P(labels) + bonus * len(labels)``; the last two are those of the
+    language model, which rates each label once, when it is first appended.
+
+    Args:
+        log_probs: (N, T, classes), logarithms of probabilities, as from `ops.log_softmax`.
+        lengths: (N,), the steps of each row; None: all.
+        blank: the class of the blank.
+        beam_width: how many prefixes are kept after each step.
+        language_model: ``f(prefix, label)``, the logarithm of the probability that the label follows the prefix.
+        weight: a factor for the language model.
+        bonus: what each label is worth, to make up for the language model's liking of short texts.
+
+    Returns:
+        For each row at most `beam_width` hypotheses.
+
+    Raises:
+        ShapeError: ``log_probs`` or ``lengths`` have another shape.
+        ArgumentError: A length or `beam_width` is out of range, or there is no such class.
+
+    Example:
+        >>> log_probs = np.log([[[0.4, 0.35, 0.25], [0.4, 0.35, 0.25]]])    # greedily nothing, 0.16; but "1" has 0.4
+        >>> best = qn.text.ctc_beam_search(log_probs)[0][0]
+        >>> best.labels, round(float(np.exp(best.score)), 4)
+        ([1], 0.4025)
+    """
+    if beam_width < 1:
+        raise ArgumentError(f"[ctc_beam_search] beam_width is at least 1, got {beam_width}")
+    rows, steps = _checked("ctc_beam_search", log_probs, lengths, blank)
+
+    def prior(prefix: tuple[int, ...], label: int) -> float:
+        return bonus + (weight * language_model(prefix, label) if language_model else 0.0)
+
+    return [_search(row[:n], blank, beam_width, prior) for row, n in zip(rows, steps, strict=True)]
+
+
+def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: LanguageModel) -> list[Hypothesis]:
+    """Prefixes are kept with two logarithms: of alignments that end in a blank, and of those that end in the last label."""
+
+    @functools.cache
+    def rating(labels: tuple[int, ...]) -> float:
+        return rating(labels[:-1]) + prior(labels[:-1], labels[-1]) if labels else 0.0
+
+    beam = {(): [0.0, -np.inf]}
+    for emitted in row:
+        after: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-np.inf, -np.inf])
+        likely = [int(c) for c in np.flatnonzero(emitted > -np.inf) if c != blank]
+        for labels, (ends_blank, ends_label) in beam.items():
+            total = np.logaddexp(ends_blank, ends_label)
+            same = after[labels]
+            same[0] = np.logaddexp(same[0], total + emitted[blank])
+            if labels:
+                same[1] = np.logaddexp(same[1], ends_label + emitted[labels[-1]])
+            for c in likely:
+                longer = after[(*labels, c)]
+                begun = ends_blank if labels and labels[-1] == c else total  # a repeat needs a blank between
+                longer[1] = np.logaddexp(longer[1], begun + emitted[c])
+        scores = {labels: float(np.logaddexp(*p)) + rating(labels) for labels, p in after.items()}
+        best = sorted(after, key=lambda labels: (-scores[labels], labels))[:beam_width]
+        beam = {labels: after[labels] for labels in best}
+    return [Hypothesis(list(labels), float(np.logaddexp(*p)) + rating(labels)) for labels, p in beam.items()]
+
+
+def edit_distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
+    """Returns the least number of insertions, deletions and replacements between two sequences (Levenshtein 1966).
+
+    Example:
+        >>> qn.text.edit_distance("kitten", "sitting")
+        3
+    """
+    row = list(range(len(wanted) + 1))
+    for i, item in enumerate(found, start=1):
+        above, row[0] = row[0], i
+        for j, other in enumerate(wanted, start=1):
+            above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (item != other))
+    return row[-1]
+
+
+def _collapse(classes: NDArray[np.int64], blank: int) -> list[int]:
+    kept = (classes != blank) & (np.diff(classes, prepend=-1) != 0)
+    return [int(c) for c in classes[kept]]
+
+
+def _checked(
+    name: str, log_probs: ArrayLike, lengths: ArrayLike | None, blank: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    scores = np.asarray(log_probs, np.float64)
+    if scores.ndim != 3:
+        raise ShapeError(f"[{name}] log_probs is (N, T, classes), got {scores.shape}")
+    n, steps, classes = scores.shape
+    if not 0 <= blank < classes:
+        raise ArgumentError(
+            f"[{name}] blank is one of the {classes} classes, 0 to {classes - 1}, got {blank}"
+        )
+    counts = np.full(n, steps) if lengths is None else np.asarray(lengths)
+    if counts.shape != (n,):
+        raise ShapeError(f"[{name}] lengths has shape {counts.shape}, expected (N,) = ({n},)")
+    if n and not (counts.min() >= 0 and counts.max() <= steps):
+        raise ArgumentError(f"[{name}] lengths are 0 to {steps}, the number of steps, got {counts.tolist()}")
+    return scores, counts.astype(np.int64)
