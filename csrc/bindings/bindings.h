@@ -49,6 +49,7 @@ void register_layer_norm(py::module_& m);
 void register_group_norm(py::module_& m);
 void register_softmax(py::module_& m);
 void register_loss(py::module_& m);
+void register_attention(py::module_& m);
 void register_random(py::module_& m);
 void register_op(py::module_& m);
 void register_optim(py::module_& m);

@@ -100,6 +100,12 @@ Fn<GroupNormGradSumsArgs> group_norm_grad_sums;
 Fn<GroupNormGradArgs> group_norm_grad;
 ScratchFn<GroupNormGradArgs> group_norm_grad_scratch;
 
+// attention
+Fn<AttentionArgs> attention;
+ScratchFn<AttentionArgs> attention_scratch;
+Fn<AttentionGradArgs> attention_grad;
+ScratchFn<AttentionGradArgs> attention_grad_scratch;
+
 // random
 Fn<DropoutArgs> dropout;
 Fn<DropoutGradArgs> dropout_grad;
@@ -223,6 +229,9 @@ extern constinit const Level level{
             .group_norm = entry_with<group_norm, group_norm_scratch>,
             .group_norm_grad_sums = entry<group_norm_grad_sums>,
             .group_norm_grad = entry_with<group_norm_grad, group_norm_grad_scratch>,
+            // attention
+            .attention = entry_with<attention, attention_scratch>,
+            .attention_grad = entry_with<attention_grad, attention_grad_scratch>,
             // random
             .dropout = entry<dropout>,
             .dropout_grad = entry<dropout_grad>,

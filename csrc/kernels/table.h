@@ -1,6 +1,7 @@
 // The index of the engine: one pointer per kernel. Every ISA level (and CUDA) fills a KernelTable; a null entry falls
 // to the next lower CPU level (runtime/dispatch.h) and raises on CUDA.
 #pragma once
+#include "kernels/args/attention.h"
 #include "kernels/args/bf16.h"
 #include "kernels/args/conv.h"
 #include "kernels/args/elementwise.h"
@@ -102,6 +103,9 @@ struct KernelTable {
   Kernel<GroupNormArgs> group_norm;
   Kernel<GroupNormGradSumsArgs> group_norm_grad_sums;
   Kernel<GroupNormGradArgs> group_norm_grad;
+  // attention
+  Kernel<AttentionArgs> attention;
+  Kernel<AttentionGradArgs> attention_grad;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;
