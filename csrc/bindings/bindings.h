@@ -52,6 +52,7 @@ void register_softmax(py::module_& m);
 void register_loss(py::module_& m);
 void register_ctc(py::module_& m);
 void register_recurrent(py::module_& m);
+void register_attention(py::module_& m);
 void register_random(py::module_& m);
 void register_op(py::module_& m);
 void register_optim(py::module_& m);

@@ -26,6 +26,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_layer_norm(m);
   quernel::register_group_norm(m);
   quernel::register_recurrent(m);
+  quernel::register_attention(m);
   quernel::register_random(m);
   quernel::register_optim(m);
   quernel::register_matmul(m);

@@ -112,6 +112,12 @@ Fn<RecurrentGradArgs> recurrent_grad;
 ScratchFn<RecurrentGradArgs> recurrent_grad_scratch;
 Fn<CheckLengthsArgs> check_lengths;
 
+// attention
+Fn<AttentionArgs> attention;
+ScratchFn<AttentionArgs> attention_scratch;
+Fn<AttentionGradArgs> attention_grad;
+ScratchFn<AttentionGradArgs> attention_grad_scratch;
+
 // random
 Fn<DropoutArgs> dropout;
 Fn<DropoutGradArgs> dropout_grad;
@@ -241,6 +247,9 @@ extern constinit const Level level{
             .recurrent = entry_with<recurrent, recurrent_scratch>,
             .recurrent_grad = entry_with<recurrent_grad, recurrent_grad_scratch>,
             .check_lengths = entry<check_lengths>,
+            // attention
+            .attention = entry_with<attention, attention_scratch>,
+            .attention_grad = entry_with<attention_grad, attention_grad_scratch>,
             // random
             .dropout = entry<dropout>,
             .dropout_grad = entry<dropout_grad>,

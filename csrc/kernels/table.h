@@ -1,6 +1,7 @@
 // The index of the engine: one pointer per kernel. Every ISA level (and CUDA) fills a KernelTable; a null entry falls
 // to the next lower CPU level (runtime/dispatch.h) and raises on CUDA.
 #pragma once
+#include "kernels/args/attention.h"
 #include "kernels/args/bf16.h"
 #include "kernels/args/conv.h"
 #include "kernels/args/ctc.h"
@@ -111,6 +112,9 @@ struct KernelTable {
   Kernel<RecurrentArgs> recurrent;
   Kernel<RecurrentGradArgs> recurrent_grad;
   Kernel<CheckLengthsArgs> check_lengths;
+  // attention
+  Kernel<AttentionArgs> attention;
+  Kernel<AttentionGradArgs> attention_grad;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;

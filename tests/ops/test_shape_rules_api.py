@@ -133,6 +133,14 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "scatter_add": [((f(3, 4), 1, i(3, 9), f(3, 9)), {}), ((f(3, 4), 0, i(5, 2), f(6, 3)), {})],
     "take_along_dim": [((f(3, 4), i(3, 1), 1), {}), ((f(1, 4), i(2, 4) * 0, 0), {}), ((f(3, 4), i(2, 2)), {})],
     "one_hot": [((i(2, 3), 4), {})],
+    "scaled_dot_product_attention": [
+        ((f(2, 3, 5, 4), f(2, 3, 6, 4), f(2, 3, 6, 7)), {}), ((f(5, 4), f(6, 4), f(6, 7), f(5, 6)), {"is_causal": True}),
+        ((f(2, 5, 4), f(2, 6, 4), f(2, 6, 4), f(2, 1, 6) > 0.5), {"scale": 1.0}),
+    ],
+    "multi_head_attention": [
+        ((f(2, 5, 24),), {"num_heads": 2}), ((f(2, 5, 8), f(2, 6, 16), None, 4), {}),
+        ((f(2, 5, 8), f(2, 6, 8), f(2, 6, 4), 2), {"attn_mask": f(2, 1, 1, 6) > 0.5}),
+    ],
     "batch_norm": [
         ((f(4, 3), f(3), f(3), f(3), f(3)), {}),
         ((f(2, 3, 3, 2), None, None), {"training": True}),

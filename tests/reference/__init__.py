@@ -5,6 +5,7 @@ integers (int64), so the same text defines the int8 ops. Functions of float32 in
 last rounding.
 """
 
+from tests.reference.attention import *
 from tests.reference.common import *
 from tests.reference.conv import *
 from tests.reference.ctc import *

@@ -49,6 +49,12 @@ inline V cos(V x) {
   return by_lane<::cos>(x);
 }
 
+constexpr float kLog2E = 1.44269504f;
+constexpr float kLn2Hi = 0.693359375f;  // few bits: n · kLn2Hi is exact without FMA too
+constexpr float kLn2Lo = -2.12194440e-4f;
+// (e^r - 1 - r) / r^2 on |r| <= ln2 / 2
+constexpr float kExpm1[] = {0.49999994f, 0.16666521f, 0.041668389f, 0.0083687454f, 0.0013814538f};
+
 // e^x = p · 2^n, p near 1. Arguments below the smallest denormal's stay representable here, so that a product
 // with p can still be scaled into the range.
 struct ExpParts {
@@ -58,16 +64,11 @@ struct ExpParts {
 // e^(x + tail), |tail| <= 0.06, with p - 1 in place of p. x is clamped to [-120, 89], where e^x is already 0 or
 // infinite.
 inline ExpParts expm1_parts(VecF32 x, VecF32 tail) {
-  constexpr float kLog2E = 1.44269504f;
-  constexpr float kLn2Hi = 0.693359375f;  // few bits: n · kLn2Hi is exact without FMA too
-  constexpr float kLn2Lo = -2.12194440e-4f;
-  // (e^r - 1 - r) / r^2 on |r| <= ln2 / 2
-  constexpr float kC[] = {0.49999994f, 0.16666521f, 0.041668389f, 0.0083687454f, 0.0013814538f};
   x = select(x < VecF32::set(-120.f), VecF32::set(-120.f), x);  // NaN stays
   x = select(x > VecF32::set(89.f), VecF32::set(89.f), x);
   const VecF32 n = round_even(x * VecF32::set(kLog2E));
   const VecF32 r = fma(n, VecF32::set(-kLn2Lo), fma(n, VecF32::set(-kLn2Hi), x)) + tail;
-  return {fma(polynomial(r, kC), r * r, r), n};
+  return {fma(polynomial(r, kExpm1), r * r, r), n};
 }
 inline ExpParts exp_parts(VecF32 x, VecF32 tail) {
   const ExpParts e = expm1_parts(x, tail);
@@ -80,6 +81,18 @@ inline VecF32 exp(VecF32 x) {
 }
 inline VecF64 exp(VecF64 x) { return by_lane<::exp>(x); }
 
+// e^x for x <= 0 (or little more), at half the price: results below the least normal number are 0.
+inline VecF32 exp_to_zero(VecF32 x) {
+  const VecF32 least = VecF32::set(-87.33654f);
+  const auto tiny = x < least;
+  x = select(tiny, least, x);
+  const VecF32 n = round_even(x * VecF32::set(kLog2E));
+  const VecF32 r = fma(n, VecF32::set(-kLn2Lo), fma(n, VecF32::set(-kLn2Hi), x));
+  const VecF32 p = fma(polynomial(r, kExpm1), r * r, r) + VecF32::set(1.f);
+  return select(tiny, VecF32::zero(), scale_pow2_normal(p, n));
+}
+inline VecF64 exp_to_zero(VecF64 x) { return exp(x); }
+
 // 2^n p + (2^n - 1), in halves, because 2^n may overflow where the result does not.
 inline VecF32 expm1(VecF32 x) {
   const VecF32 zero = VecF32::zero(), half = VecF32::set(0.5f);
@@ -91,8 +104,6 @@ inline VecF32 expm1(VecF32 x) {
 inline VecF64 expm1(VecF64 x) { return by_lane<::expm1>(x); }
 
 inline VecF32 log(VecF32 x) {
-  constexpr float kLn2Hi = 0.693359375f;
-  constexpr float kLn2Lo = -2.12194440e-4f;
   // (log(1 + f) - f + f^2 / 2) / f^3 on sqrt(1/2) <= 1 + f <= sqrt(2)
   constexpr float kC[] = {0.33333313f,  -0.25000009f, 0.20002119f,  -0.16667996f, 0.14219551f,
                           -0.12405592f, 0.11888178f,  -0.11675639f, 0.067465916f};

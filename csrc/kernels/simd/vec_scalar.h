@@ -82,6 +82,7 @@ struct VecOf {
   friend VecOf floor(VecOf a) {
     return a.map([](T x) { return std::floor(x); });
   }
+  friend VecOf scale_pow2_normal(VecOf x, VecOf n) { return scale_pow2(x, n); }
   friend VecOf scale_pow2(VecOf x, VecOf n) {
     for (int i = 0; i < kLanes; ++i) {
       const T power = n.v[i];

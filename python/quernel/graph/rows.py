@@ -68,6 +68,10 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
     if not all(_leads_with_batch(v) for v in reads):
         return False
     match node.op:
+        case "scaled_dot_product_attention":
+            return rank == 4 and not node.weights
+        case "multi_head_attention":
+            return not node.weights
         case "batch_norm":
             return node.args["training"] is False and node.args["running_mean"] is not None
         case "layer_norm" | "rms_norm":

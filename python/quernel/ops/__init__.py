@@ -6,7 +6,6 @@ Every function takes tensors, NumPy arrays, nested lists and whatever offers ``_
 
 from __future__ import annotations
 
-from quernel.ops.ctc import ctc_loss
 from quernel.ops.dtypes import DTYPES, FLOATING, promote_types  # isort: skip - tensor.py needs them
 from quernel.ops.activation import (
     ACTIVATIONS,
@@ -23,6 +22,7 @@ from quernel.ops.activation import (
     softplus,
     softsign,
 )
+from quernel.ops.attention import multi_head_attention, scaled_dot_product_attention
 from quernel.ops.compare import (
     eq,
     ge,
@@ -41,6 +41,7 @@ from quernel.ops.compare import (
 from quernel.ops.conv import conv1d, conv2d
 from quernel.ops.conv_transpose import conv_transpose1d, conv_transpose2d
 from quernel.ops.create import as_tensor
+from quernel.ops.ctc import ctc_loss
 from quernel.ops.einsum import einsum, tensordot
 from quernel.ops.elementwise import (
     add,
@@ -179,6 +180,7 @@ from quernel.ops.upsample import interpolate
 __all__ = [  # noqa: RUF022 - by file
     "ACTIVATIONS", "celu", "elu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "relu6",
     "selu", "softplus", "softsign",
+    "multi_head_attention", "scaled_dot_product_attention",
     "eq", "ge", "gt", "isfinite", "isinf", "isnan", "le", "logical_and", "logical_not", "logical_or", "logical_xor",
     "lt", "ne",
     "conv1d", "conv2d",

@@ -16,8 +16,8 @@ from quernel.ops.compare import eq, ge
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import INTEGER
 from quernel.ops.elementwise import div, maximum, where
-from quernel.ops.operands import cast
 from quernel.ops.op import Spec, op
+from quernel.ops.operands import cast
 from quernel.ops.reduce import mean
 from quernel.ops.shapes import check_floating, check_rank, spec_of
 from quernel.tensor import Tensor

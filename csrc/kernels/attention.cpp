@@ -1,0 +1,128 @@
+// Attention, fused: the scores of a block of keys and 64 queries stay in L1; between blocks a query keeps its greatest
+// score and the sum of its exponentials, and its row of y is rescaled where the greatest score has grown (Milakov and
+// Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Item = (n, h, block of queries).
+//
+// A query's bits depend on its own row, the keys and their blocks alone: keys that are masked out add zeros to sums,
+// and which queries share a block changes nothing.
+#include "kernels/attention_block.h"
+#include "kernels/isa.h"
+
+namespace quernel::QUERNEL_ISA {
+namespace {
+
+template <class T>
+struct Workspace {
+  T *columns, *scores, *values;
+  T *top, *sum, *factor;  // one for each query
+};
+
+template <class T>
+int64_t carve(const AttentionArgs& a, void* scratch, Workspace<T>& w) {
+  Carver carver(scratch);
+  carver.take(w.columns, kAttentionQueries * a.size.depth);
+  carver.take(w.scores, kAttentionKeys * kScoreRow);
+  carver.take(w.values, kAttentionKeys * padded<T>(a.size.values));
+  carver.take(w.top, kAttentionQueries);
+  carver.take(w.sum, kAttentionQueries);
+  carver.take(w.factor, kAttentionQueries);
+  return carver.used();
+}
+
+// Scores to exponentials, for a register of queries. `factor` is what earlier sums and rows of y are worth now.
+template <class T>
+void exponentials(const Workspace<T>& w, int64_t query, int64_t keys) {
+  using V = Vec<T>;
+  T* scores = w.scores + query;
+  const auto score = [&](int64_t j) { return V::load(scores + j * kScoreRow); };
+  const V before = V::load(w.top + query), none = V::set(-std::numeric_limits<T>::infinity());
+  V best[4] = {before, before, before, before};
+  int64_t j = 0;
+  for (; j + 4 <= keys; j += 4)
+    for (int lane = 0; lane < 4; ++lane) best[lane] = raw_max(score(j + lane), best[lane]);
+  for (; j < keys; ++j) best[0] = raw_max(score(j), best[0]);
+  const V top = raw_max(raw_max(best[0], best[1]), raw_max(best[2], best[3]));
+  const V shift = select(top == none, V::zero(), top);
+  const V sum = sum_rows<V>(keys, [&](int64_t row) {
+    const V e = exp_to_zero(score(row) - shift);
+    e.store(scores + row * kScoreRow);
+    return e;
+  });
+  const V factor = exp_to_zero(before - shift);
+  top.store(w.top + query);
+  factor.store(w.factor + query);
+  fma(V::load(w.sum + query), factor, sum).store(w.sum + query);
+}
+
+template <class T>
+void add_block(const AttentionArgs& a, const Block& b, const Workspace<T>& w, const HeadRows<T>& y) {
+  using V = Vec<T>;
+  score_block(a, b, head_rows<const T>(a.k, a.k_at, b.n, b.h, a.size.depth), w.columns, w.scores);
+  for (int64_t i = 0; i < b.queries; i += V::kWidth) exponentials(w, i, b.keys);
+  if (b.key > 0) {
+    for (int64_t i = 0; i < b.queries; ++i)
+      if (w.factor[i] != 1) scale_all(y.at(b.query + i), y.cols, static_cast<double>(w.factor[i]));
+  }
+  pack_rows(head_rows<const T>(a.v, a.v_at, b.n, b.h, a.size.values), b.key, b.keys, w.values);
+  multiply(Product<T>{w.scores, 1, kScoreRow, w.values, y.at(b.query), y.row, b.queries, y.cols, b.keys, b.key > 0});
+}
+
+// Divides the rows by their sums.
+template <class T>
+void finish_rows(const AttentionArgs& a, const Block& b, const Workspace<T>& w, const HeadRows<T>& y) {
+  using V = Vec<T>;
+  for (int64_t i = 0; i < b.queries; ++i) {
+    T* row = y.at(b.query + i);
+    const V sum = V::set(w.sum[i]);
+    const bool empty = w.sum[i] == 0;
+    for_lanes<V>(y.cols, [&](int64_t j, int k) { put(empty ? V::zero() : get<V>(row + j, k) / sum, row + j, k); });
+  }
+  if (!a.lse) return;
+  T* lse = static_cast<T*>(a.lse) + (b.n * a.size.heads + b.h) * a.size.queries + b.query;
+  const V infinity = V::set(std::numeric_limits<T>::infinity());
+  for_lanes<V>(b.queries, [&](int64_t i, int k) {
+    const V sum = V::load(w.sum + i);
+    put(select(sum == V::zero(), infinity, V::load(w.top + i) + log(sum)), lse + i, k);
+  });
+}
+
+template <class T>
+void attend(const AttentionArgs& a, int64_t item, void* scratch) {
+  Workspace<T> w{};
+  carve(a, scratch, w);
+  const int64_t blocks = ceil_div(a.size.queries, kAttentionQueries), head = item / blocks;
+  Block b{head / a.size.heads, head % a.size.heads, item % blocks * kAttentionQueries, 0, 0, 0};
+  b.queries = least(kAttentionQueries, a.size.queries - b.query);
+  const HeadRows<T> y = head_rows<T>(a.y, a.y_at, b.n, b.h, a.size.values);
+  pack_columns(head_rows<const T>(a.q, a.q_at, b.n, b.h, a.size.depth), b.query, b.queries, w.columns);
+  scale_all(w.columns, padded<T>(b.queries) * a.size.depth, a.scale);
+  for (int64_t i = 0; i < kAttentionQueries; ++i) {
+    w.top[i] = -std::numeric_limits<T>::infinity();
+    w.sum[i] = 0;
+  }
+  const int64_t limit = key_limit(a, b);
+  for (b.key = 0; b.key < limit; b.key += kAttentionKeys) {
+    b.keys = least(kAttentionKeys, limit - b.key);
+    add_block(a, b, w, y);
+  }
+  finish_rows(a, b, w, y);
+}
+
+}  // namespace
+
+Status attention(const AttentionArgs& a, Range r, const Ctx& ctx) {
+  visit_floating(a.dtype, [&]<class T>(T) {
+    for (int64_t item = r.begin; item < r.end; ++item) attend<T>(a, item, ctx.scratch);
+  });
+  return {};
+}
+
+int64_t attention_scratch(const AttentionArgs& a) {
+  int64_t bytes = 0;
+  visit_floating(a.dtype, [&]<class T>(T) {
+    Workspace<T> w{};
+    bytes = carve(a, nullptr, w);
+  });
+  return bytes;
+}
+
+}  // namespace quernel::QUERNEL_ISA

@@ -1,0 +1,261 @@
+"""Scaled dot-product attention, fused: no matrix of all scores is in memory."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from quernel import _core
+from quernel.autograd import Gradients, needs_grad, put_on_tape
+from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.ops.create import as_tensor
+from quernel.ops.op import Spec, op
+from quernel.ops.shapes import check_floating, check_same_dtype, spec_of
+from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from quernel.ops.create import TensorLike
+
+_Shape = tuple[int, ...]
+
+
+def _check_mask(name: str, mask: Any, dtype: str, scores: _Shape, dims: str) -> None:
+    spec = spec_of(mask)
+    if spec.dtype != "bool":
+        if spec.dtype != dtype:
+            raise DTypeError(
+                f"[{name}] attn_mask is bool (True = takes part) or {dtype}, as q is, got {spec.dtype}; "
+                "cast it with .astype()"
+            )
+        if isinstance(mask, Tensor) and mask._requires_grad:
+            raise ArgumentError(f"[{name}] attn_mask gets no gradient; pass attn_mask.detach()")
+    padded = (1,) * (len(scores) - len(spec.shape)) + spec.shape
+    if len(padded) != len(scores) or any(m not in (1, n) for m, n in zip(padded, scores, strict=True)):
+        raise ShapeError(f"[{name}] attn_mask of shape {spec.shape} does not broadcast to {dims} = {scores}")
+
+
+def _check_numbers(name: str, scale: float | None, is_causal: bool, past: int) -> None:
+    if scale is not None and not math.isfinite(scale):
+        raise ArgumentError(f"[{name}] scale must be finite, got {scale!r}")
+    if past < 0 or (past and not is_causal):
+        raise ArgumentError(
+            f"[{name}] past counts the keys before the first query of a causal mask, got {past} "
+            f"with is_causal={is_causal}"
+        )
+
+
+def _attend(
+    operands: tuple[Tensor, Tensor | None, Tensor | None],
+    mask: TensorLike | None,
+    heads: int,
+    is_causal: bool,
+    past: int,
+    scale: float,
+) -> Tensor:
+    q, k, v = (None if t is None else t._t for t in operands)
+    kept_out = None if mask is None else as_tensor(mask)._t
+    how = heads, is_causal, past, scale
+    assert q is not None
+    wanted = needs_grad(*operands)
+    y, lse = _core.attention(q, k, v, kept_out, *how, wanted)
+    if not wanted:
+        return Tensor(y)
+    wants = [t is not None and bool(t._requires_grad) for t in operands]
+
+    def backward(
+        g: Tensor, q: Tensor, k: Tensor | None, v: Tensor | None, mask: Tensor | None, y: Tensor, lse: Tensor
+    ) -> Gradients:
+        rows, columns, values, kept = (None if t is None else t._t for t in (q, k, v, mask))
+        assert rows is not None
+        found = _core.attention_grad(rows, columns, values, kept, *how, y._t, lse._t, g._t, *wants)
+        return [None if t is None else Tensor(t) for t in found]
+
+    return put_on_tape(y, operands, backward, (q, k, v, kept_out, y, lse))
+
+
+def _sdpa_rule(
+    q: Any,
+    k: Any,
+    v: Any,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    past: int = 0,
+) -> Spec:
+    name = "scaled_dot_product_attention"
+    query, key, value = spec_of(q), spec_of(k), spec_of(v)
+    check_floating(name, "q", query.dtype)
+    check_same_dtype(name, "q", query.dtype, "k", key.dtype)
+    check_same_dtype(name, "q", query.dtype, "v", value.dtype)
+    rank = len(query.shape)
+    if rank not in (2, 3, 4) or len(key.shape) != rank or len(value.shape) != rank:
+        raise ShapeError(
+            f"[{name}] q, k and v have 2 to 4 dimensions (N, H, T, D), all the same number, "
+            f"got {query.shape}, {key.shape} and {value.shape}"
+        )
+    lead = query.shape[:-2]
+    if key.shape[:-2] != lead or value.shape[:-2] != lead:
+        raise ShapeError(
+            f"[{name}] q, k and v differ before their last two dimensions: "
+            f"{query.shape}, {key.shape} and {value.shape}; repeat the heads of k and v with ops.repeat_interleave"
+        )
+    if key.shape[-1] != query.shape[-1]:
+        raise ShapeError(
+            f"[{name}] k has {key.shape[-1]} columns, q has {query.shape[-1]} (q: {query.shape}, k: {key.shape})"
+        )
+    if key.shape[-2] != value.shape[-2]:
+        raise ShapeError(
+            f"[{name}] v has {value.shape[-2]} rows, k has {key.shape[-2]} (k: {key.shape}, v: {value.shape})"
+        )
+    if attn_mask is not None:
+        dims = ("(Tq, Tk)", "(N, Tq, Tk)", "(N, H, Tq, Tk)")[rank - 2]
+        _check_mask(name, attn_mask, query.dtype, (*lead, query.shape[-2], key.shape[-2]), dims)
+    _check_numbers(name, scale, is_causal, past)
+    return Spec((*query.shape[:-1], value.shape[-1]), query.dtype)
+
+
+@op(shape=_sdpa_rule)
+def scaled_dot_product_attention(
+    q: TensorLike,
+    k: TensorLike,
+    v: TensorLike,
+    attn_mask: TensorLike | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    past: int = 0,
+) -> Tensor:
+    """Returns ``softmax(q kᵀ scale + mask) v`` for each head, without the matrix of scores in memory.
+
+    Vaswani et al., "Attention Is All You Need", arXiv 1706.03762; blocks of scores with running maxima and sums as in Dao
+    et al., arXiv 2205.14135. The gradient computes the scores again. A query that no key takes part for gives zeros and
+    gets zero gradients (a plain softmax gives NaN there).
+
+    Args:
+        q: (N, H, Tq, D), (N, Tq, D) or (Tq, D), floating.
+        k: (N, H, Tk, D), and so on.
+        v: (N, H, Tk, Dv), and so on.
+        attn_mask: broadcasts to (N, H, Tq, Tk): bool, True = the key takes part, or numbers that are added to the
+            scores. It gets no gradient.
+        is_causal: Whether query i sees only keys up to i, beside what the mask says; for Tq ≠ Tk too, as in PyTorch.
+        scale: Factor of the scores; None is 1 / sqrt(D).
+        past: With ``is_causal``, how many keys lie before the first query: query i sees keys up to ``past + i``.
+
+    Raises:
+        ShapeError: The shapes do not fit.
+        DTypeError: Operands of different dtypes, or that are no floats.
+        ArgumentError: ``past`` is negative or stands without ``is_causal``; a mask wants a gradient.
+
+    Example:
+        >>> q = qn.ones((1, 2, 3, 4))
+        >>> qn.ops.scaled_dot_product_attention(q, q, q, is_causal=True).shape
+        (1, 2, 3, 4)
+    """
+    operands = as_tensor(q), as_tensor(k), as_tensor(v)
+    spec = _sdpa_rule(*operands, attn_mask, is_causal, scale, past)
+    factor = 1 / math.sqrt(max(operands[0]._t.shape[-1], 1)) if scale is None else float(scale)
+    missing = 4 - len(spec.shape)
+    if not missing:
+        return _attend(operands, attn_mask, 0, is_causal, past, factor)
+    mask = attn_mask
+    if mask is not None and len(spec_of(mask).shape) == 3:  # (N, Tq, Tk), of one head each
+        mask = as_tensor(mask)
+        mask = mask.reshape(mask.shape[0], 1, *mask.shape[1:])
+    lead = (1, 1) if missing == 2 else (spec.shape[0], 1)
+    heads = tuple(t.reshape(*lead, *t.shape[-2:]) for t in operands)
+    return _attend((heads[0], heads[1], heads[2]), mask, 0, is_causal, past, factor).reshape(spec.shape)
+
+
+def _parts_of(k: Any, v: Any) -> tuple[int, int]:
+    """How many operands the rows of q and of k hold."""
+    if k is None:
+        return 3, 0
+    return 1, 2 if v is None else 1
+
+
+def _multi_head_rule(
+    q: Any,
+    k: Any = None,
+    v: Any = None,
+    num_heads: int = 1,
+    attn_mask: Any = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    past: int = 0,
+) -> Spec:
+    name = "multi_head_attention"
+    if isinstance(num_heads, bool) or not hasattr(num_heads, "__index__") or num_heads < 1:
+        raise ArgumentError(f"[{name}] num_heads is a positive integer, got {num_heads!r}")
+    if k is None and v is not None:
+        raise ArgumentError(f"[{name}] v comes with k; give both, k alone (with v behind it) or neither")
+    query = spec_of(q)
+    check_floating(name, "q", query.dtype)
+    q_parts, k_parts = _parts_of(k, v)
+    given = {"q": (query, q_parts)}
+    given |= {n: (spec_of(t), p) for n, t, p in (("k", k, k_parts), ("v", v, 1)) if t is not None}
+    for n, (spec, parts) in given.items():
+        check_same_dtype(name, "q", query.dtype, n, spec.dtype)
+        if len(spec.shape) != 3 or spec.shape[-1] % (parts * num_heads):
+            holds = "" if parts == 1 else f" for each of the {parts} operands in its rows"
+            raise ShapeError(
+                f"[{name}] {n} must be (N, T, columns) with a multiple of num_heads={num_heads} columns{holds}, "
+                f"got {spec.shape}"
+            )
+        if spec.shape[0] != query.shape[0]:
+            raise ShapeError(f"[{name}] {n} has {spec.shape[0]} samples, q has {query.shape[0]}")
+    width = query.shape[-1] // q_parts
+    keys = given["k"][0].shape if k is not None else query.shape
+    if k is not None and keys[-1] // k_parts != width:
+        raise ShapeError(f"[{name}] k of shape {keys} does not fit q of shape {query.shape}")
+    columns = width if v is None else given["v"][0].shape[-1]
+    if v is not None and given["v"][0].shape[1] != keys[1]:
+        raise ShapeError(f"[{name}] v has {given['v'][0].shape[1]} rows, k has {keys[1]}")
+    if attn_mask is not None:
+        scores = query.shape[0], int(num_heads), query.shape[1], keys[1]
+        _check_mask(name, attn_mask, query.dtype, scores, "(N, H, Tq, Tk)")
+    _check_numbers(name, scale, is_causal, past)
+    return Spec((*query.shape[:2], columns), query.dtype)
+
+
+@op(shape=_multi_head_rule)
+def multi_head_attention(
+    q: TensorLike,
+    k: TensorLike | None = None,
+    v: TensorLike | None = None,
+    num_heads: int = 1,
+    attn_mask: TensorLike | None = None,
+    is_causal: bool = False,
+    scale: float | None = None,
+    past: int = 0,
+) -> Tensor:
+    """Returns `scaled_dot_product_attention` of heads that lie side by side in rows, where they are: nothing is copied.
+
+    Without ``v``, the rows of ``k`` hold it behind their own columns; without ``k``, those of ``q`` hold all three, as
+    one projection makes them.
+
+    Args:
+        q: (N, Tq, H·D), or (N, T, 3·H·D).
+        k: (N, Tk, H·D), or (N, Tk, 2·H·D).
+        v: (N, Tk, H·Dv).
+        num_heads: H.
+        attn_mask: as in `scaled_dot_product_attention`, and so are the others.
+        is_causal: Whether query i sees only keys up to i.
+        scale: Factor of the scores; None is 1 / sqrt(D).
+        past: How many keys lie before the first query.
+
+    Returns:
+        (N, Tq, H·Dv).
+
+    Raises:
+        ShapeError: The shapes do not fit.
+        ArgumentError: ``num_heads`` is not positive, or ``v`` comes without ``k``.
+
+    Example:
+        >>> qn.ops.multi_head_attention(qn.ones((2, 5, 3 * 8)), num_heads=2).shape
+        (2, 5, 8)
+    """
+    first = as_tensor(q)
+    second, third = (None if t is None else as_tensor(t) for t in (k, v))
+    _multi_head_rule(first, second, third, num_heads, attn_mask, is_causal, scale, past)
+    depth = first._t.shape[-1] // (_parts_of(second, third)[0] * int(num_heads))
+    factor = 1 / math.sqrt(max(depth, 1)) if scale is None else float(scale)
+    return _attend((first, second, third), attn_mask, int(num_heads), is_causal, past, factor)
