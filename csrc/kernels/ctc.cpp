@@ -30,7 +30,6 @@ struct Lattice {
   int64_t width;  // of a step, padding included
   T *alpha = nullptr, *beta = nullptr, *emitted = nullptr, *skip = nullptr;
   int64_t* state_class = nullptr;  // of each state
-  double* shift = nullptr;         // of each step of alpha
 
   Lattice(const CtcArgs& a, Carver carver) {
     constexpr int64_t kLanes = Vec<T>::kWidth;
@@ -40,7 +39,6 @@ struct Lattice {
     carver.take(emitted, width);
     carver.take(skip, width);
     carver.take(state_class, width);
-    carver.take(shift, a.wants_grad ? a.steps : 2);
     bytes = carver.used();
   }
   int64_t bytes;
@@ -124,25 +122,32 @@ struct Row {
       }
       const T top = normalize(now);
       if (top == kNever<T>) return static_cast<double>(top);
-      m.shift[t % kept] = shift += static_cast<double>(top);
+      shift += static_cast<double>(top);
     }
     const T* last = alpha_at((steps - 1) % kept);
     return shift + static_cast<double>(log_sum(last[states - 1], states > 1 ? last[states - 2] : kNever<T>));
   }
 
-  // grad = -(the probability of being in a state of the class at that step, given the labels).
-  void backward(double total, T* grad) const {
+  // grad = -(the probability of being in a state of the class at that step, given the labels). A row is in one state at
+  // each step, so that a softmax of alpha + beta over states is that probability, whatever they are relative to.
+  void backward(T* grad) const {
     using V = Vec<T>;
     constexpr int kLanes = V::kWidth;
     T* beta = m.beta;
     beta[states - 1] = 0;
     if (states > 1) beta[states - 2] = 0;
-    double shift = 0;
     for (int64_t t = steps - 1; t >= 0; --t) {
-      T* alpha = alpha_at(t);
-      const V rest = V::set(static_cast<T>(m.shift[t] + shift - total));
-      for (int64_t s = 0; s < states; s += kLanes) exp(V::load(alpha + s) + V::load(beta + s) + rest).store(alpha + s);
-      for (int64_t s = 0; s < states; ++s) grad[t * classes + m.state_class[s]] -= alpha[s];
+      T* both = alpha_at(t);
+      for (int64_t s = 0; s < states; s += kLanes) (V::load(both + s) + V::load(beta + s)).store(both + s);
+      normalize(both);
+      V sum = V::zero();
+      for (int64_t s = 0; s < states; s += kLanes) {
+        const V p = exp(V::load(both + s));
+        p.store(both + s);
+        sum = sum + p;
+      }
+      const T share = 1 / reduce_add(sum);
+      for (int64_t s = 0; s < states; ++s) grad[t * classes + m.state_class[s]] -= both[s] * share;
       if (t == 0) return;
       read_emissions(t);
       for (int64_t s = 0; s < states; s += kLanes) (V::load(beta + s) + V::load(m.emitted + s)).store(beta + s);
@@ -150,7 +155,7 @@ struct Row {
         const V skipping = V::load(beta + s + 2) + V::load(m.skip + s + 2);
         log_sum(V::load(beta + s), V::load(beta + s + 1), skipping).store(beta + s);
       }
-      shift += static_cast<double>(normalize(beta));
+      normalize(beta);
     }
   }
 };
@@ -159,11 +164,11 @@ template <class T>
 void ctc_row(const CtcArgs& a, int64_t r, void* scratch) {
   const Row<T> row(a, r, scratch);
   const double total = row.forward(a.wants_grad ? a.steps : 2);
-  static_cast<T*>(a.loss)[r] = static_cast<T>(-total);
+  static_cast<T*>(a.loss)[r] = static_cast<T>(0 - total);  // not -0
   if (!a.wants_grad) return;
   T* grad = static_cast<T*>(a.grad) + r * a.steps * a.classes;
   std::fill(grad, grad + a.steps * a.classes, T{0});
-  if (total != -std::numeric_limits<double>::infinity()) row.backward(total, grad);
+  if (total != -std::numeric_limits<double>::infinity()) row.backward(grad);
 }
 
 }  // namespace

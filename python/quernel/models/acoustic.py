@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quernel import nn, ops
+from quernel.ops.create import arange
 from quernel.tensor import Tensor
 
 
@@ -31,13 +32,15 @@ class AcousticModel(nn.Module):
         (2, 7, 11)
     """
 
+    silence: Tensor  # of a frame that is there to fill up
+
     def __init__(
         self, labels: int, bands: int, hidden: int = 64, layers: int = 2, dropout: float = 0.0
     ) -> None:
         self.lstm = nn.LSTM(bands, hidden, layers, dropout=dropout, bidirectional=True, returns="outputs")
         self.head = nn.Linear(2 * hidden, 1 + labels)
         self.register_buffer(
-            "silence", np.where(np.arange(1 + labels) == 0, np.float32(0), np.float32(-np.inf))
+            "silence", ops.clone(np.where(np.arange(1 + labels) == 0, np.float32(0), np.float32(-np.inf)))
         )
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -45,5 +48,5 @@ class AcousticModel(nn.Module):
         log_probs = ops.log_softmax(self.head(self.lstm(x, lengths=lengths)))
         if lengths is None:
             return log_probs
-        sounds = ops.lt(ops.arange(x.shape[1]), ops.unsqueeze(lengths, 1))
+        sounds = ops.lt(arange(x.shape[1], device=x.device), ops.unsqueeze(lengths, 1))
         return ops.where(ops.unsqueeze(sounds, -1), log_probs, self.silence)

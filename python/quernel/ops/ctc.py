@@ -98,14 +98,11 @@ def ctc_loss(
         0.2877
     """
     a = as_tensor(log_probs)
-    numbers = [
-        None if t is None else cast(as_tensor(t), "int64") for t in (targets, input_lengths, target_lengths)
-    ]
-    _rule(a, *numbers, blank, reduction)
-    wanted, steps, labels = numbers
-    assert wanted is not None
-    if labels is None:
-        labels = cast(ge(wanted, 0), "int64").sum(1)
+    _rule(a, targets, input_lengths, target_lengths, blank, reduction)
+    wanted = cast(as_tensor(targets), "int64")
+    steps = None if input_lengths is None else cast(as_tensor(input_lengths), "int64")
+    counted = cast(ge(wanted, 0), "int64").sum(1) if target_lengths is None else as_tensor(target_lengths)
+    labels = cast(counted, "int64")
     losses = _losses(a, wanted, steps, labels, blank)
     if zero_infinity:
         losses = where(eq(losses, float("inf")), 0.0, losses)

@@ -105,7 +105,7 @@ def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: Langua
     def rating(labels: tuple[int, ...]) -> float:
         return rating(labels[:-1]) + prior(labels[:-1], labels[-1]) if labels else 0.0
 
-    beam = {(): [0.0, -np.inf]}
+    beam: dict[tuple[int, ...], list[float]] = {(): [0.0, -np.inf]}
     for emitted in row:
         after: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-np.inf, -np.inf])
         likely = [int(c) for c in np.flatnonzero(emitted > -np.inf) if c != blank]
@@ -119,10 +119,17 @@ def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: Langua
                 longer = after[(*labels, c)]
                 begun = ends_blank if labels and labels[-1] == c else total  # a repeat needs a blank between
                 longer[1] = np.logaddexp(longer[1], begun + emitted[c])
-        scores = {labels: float(np.logaddexp(*p)) + rating(labels) for labels, p in after.items()}
-        best = sorted(after, key=lambda labels: (-scores[labels], labels))[:beam_width]
+        scores = {
+            labels: float(np.logaddexp(p[0], p[1])) + rating(labels)
+            for labels, p in after.items()
+            if max(p) > -np.inf
+        }
+        best = sorted(scores, key=lambda labels: (-scores[labels], labels))[:beam_width]
         beam = {labels: after[labels] for labels in best}
-    return [Hypothesis(list(labels), float(np.logaddexp(*p)) + rating(labels)) for labels, p in beam.items()]
+    return [
+        Hypothesis(list(labels), float(np.logaddexp(p[0], p[1])) + rating(labels))
+        for labels, p in beam.items()
+    ]
 
 
 def edit_distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
