@@ -33,6 +33,8 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine", "bias"),
     "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "Dropout": ("p",),
+    "MultiheadAttention": ("embed_dim", "num_heads", "bias", "kdim", "vdim"),
+    "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **{f"MaxPool{d}d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode") for d in (1, 2)},
     **{
@@ -140,9 +142,10 @@ def _describe(module: Module, path: str, seen: dict[int, str]) -> dict[str, Any]
 
 
 def _argument(module: Module, key: str) -> Any:
-    if key in _PRESENCE:
-        return getattr(module, _PRESENCE[key]) is not None
-    return getattr(module, key)
+    if key not in _PRESENCE:
+        return getattr(module, key)
+    value = getattr(module, _PRESENCE[key])
+    return value if isinstance(value, bool) else value is not None
 
 
 def _build(data: Any, path: str, made: dict[str, Module]) -> Module:

@@ -25,6 +25,7 @@ from quernel.nn.activation import (
     Softsign,
     Tanh,
 )
+from quernel.nn.attention import MultiheadAttention
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
@@ -78,6 +79,12 @@ from quernel.nn.pool import (
     MaxPool2d,
 )
 from quernel.nn.sparse import SparseLinear
+from quernel.nn.transformer import (
+    LearnedPositionalEncoding,
+    PositionalEncoding,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from quernel.nn.upsample import Upsample
 
 __all__ = [
@@ -122,6 +129,7 @@ __all__ = [
     "L1Loss",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositionalEncoding",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
@@ -132,9 +140,11 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "PositionalEncoding",
     "RMSNorm",
     "ReLU",
     "ReLU6",
@@ -152,6 +162,8 @@ __all__ = [
     "Softsign",
     "SparseLinear",
     "Tanh",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Upsample",
     "ZeroPad1d",
     "ZeroPad2d",
