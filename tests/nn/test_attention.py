@@ -195,6 +195,24 @@ def test_traced_saved_and_frozen(tmp_path: Path) -> None:
     check_equal(again(z).numpy(), layer(z).numpy())
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("pieces", [(1,) * 10, (7, 3), (70, 1, 1, 64)])
+def test_a_sequence_decoded_in_pieces_has_the_bits_of_the_whole(pieces: tuple[int, ...]) -> None:
+    qn.seed(0)
+    net, cache = nn.MultiheadAttention(24, 3), nn.KeyValueCache()
+    x = np.random.default_rng(0).standard_normal((2, sum(pieces), 24)).astype("f4")
+    parts = np.split(x, np.cumsum(pieces)[:-1], 1)
+    y = np.concatenate([net.decode(part, cache).numpy() for part in parts], 1)
+    check_equal(y, net(x, is_causal=True).numpy())
+    assert len(cache) == sum(pieces)
+    with pytest.raises(ShapeError, match=r"^\[multihead_attention\] the cache holds 2 sequences, got 1"):
+        net.decode(x[:1], cache)
+    with pytest.raises(
+        ArgumentError, match=r"^\[multihead_attention\] decode needs kdim and vdim of embed_dim=24"
+    ):
+        nn.MultiheadAttention(24, 3, kdim=5).decode(x, nn.KeyValueCache())
+
+
 def test_positional_encodings() -> None:
     table = nn.PositionalEncoding(6)(np.zeros((1, 9, 6), "f4")).numpy()[0]
     t, i = np.arange(9)[:, None], np.arange(3)

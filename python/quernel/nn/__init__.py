@@ -25,7 +25,7 @@ from quernel.nn.activation import (
     Softsign,
     Tanh,
 )
-from quernel.nn.attention import MultiheadAttention
+from quernel.nn.attention import KeyValueCache, MultiheadAttention
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
@@ -126,6 +126,7 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "KLDivLoss",
+    "KeyValueCache",
     "L1Loss",
     "LayerNorm",
     "LeakyReLU",

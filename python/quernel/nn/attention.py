@@ -17,6 +17,31 @@ from quernel.tensor import Tensor
 _LAYER = "multihead_attention"
 
 
+class KeyValueCache:
+    """Keys and values of the positions that `MultiheadAttention.decode` has seen, for one sequence or batch of them.
+
+    Attributes:
+        rows: (N, T, 2·embed_dim), keys and behind them values; None before the first position.
+    """
+
+    def __init__(self) -> None:
+        self.rows: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 0 if self.rows is None else self.rows.shape[1]
+
+    def append(self, rows: Tensor) -> Tensor:
+        """Adds positions; returns all."""
+        if self.rows is not None:
+            if rows.shape[0] != self.rows.shape[0]:
+                raise ShapeError(
+                    f"[{_LAYER}] the cache holds {self.rows.shape[0]} sequences, got {rows.shape[0]}; begin a new one"
+                )
+            rows = ops.concat([self.rows, rows], 1)
+        self.rows = rows
+        return rows
+
+
 class MultiheadAttention(Module):
     """Attention of several heads between projections: Concat(head_1, …, head_h) W_out, head_i = softmax(q kᵀ / √D) v.
 
@@ -113,6 +138,29 @@ class MultiheadAttention(Module):
         operands = self._project(query, key, value)
         y: Tensor = self.out_proj(ops.multi_head_attention(*operands, self.num_heads, mask, is_causal))
         return y
+
+    def decode(self, x: Tensor, cache: KeyValueCache) -> Tensor:
+        """Causal self-attention of the next positions of a sequence, x (N, t, embed_dim), over all before and of them.
+
+        A sequence fed in pieces of any length gives the bits of ``forward(sequence, is_causal=True)``.
+
+        Example:
+            >>> net, cache = nn.MultiheadAttention(8, 2), nn.KeyValueCache()
+            >>> [net.decode(np.ones((1, t, 8)), cache).shape for t in (3, 1)], len(cache)
+            ([(1, 3, 8), (1, 1, 8)], 4)
+        """
+        x, size, past = self._as_input(x), self.embed_dim, len(cache)
+        if self.in_proj_weight is None:
+            raise ArgumentError(
+                f"[{_LAYER}] decode needs kdim and vdim of embed_dim={size}, as self-attention does"
+            )
+        if x.ndim != 3 or x.shape[-1] != size:
+            raise ShapeError(f"[{_LAYER}] x must be (N, t, {size}), got {x.shape}")
+        rows = ops.linear(x, self.in_proj_weight, self.in_proj_bias)
+        seen = cache.append(rows[:, :, size:])
+        y = ops.multi_head_attention(rows[:, :, :size], seen, None, self.num_heads, is_causal=True, past=past)
+        z: Tensor = self.out_proj(y)
+        return z
 
     def _project(
         self, query: Tensor, key: Tensor, value: Tensor
