@@ -83,13 +83,10 @@ inline VecF64 exp(VecF64 x) { return by_lane<::exp>(x); }
 
 // e^x for x <= 0 (or little more), at half the price: results below the least normal number are 0.
 inline VecF32 exp_to_zero(VecF32 x) {
-  const VecF32 least = VecF32::set(-87.33654f);
-  const auto tiny = x < least;
-  x = select(tiny, least, x);
+  x = raw_max(VecF32::set(-88.f), x);  // NaN stays; 2^-127 is taken for 0
   const VecF32 n = round_even(x * VecF32::set(kLog2E));
   const VecF32 r = fma(n, VecF32::set(-kLn2Lo), fma(n, VecF32::set(-kLn2Hi), x));
-  const VecF32 p = fma(polynomial(r, kExpm1), r * r, r) + VecF32::set(1.f);
-  return select(tiny, VecF32::zero(), scale_pow2_normal(p, n));
+  return scale_pow2_normal(fma(polynomial(r, kExpm1), r * r, r) + VecF32::set(1.f), n);
 }
 inline VecF64 exp_to_zero(VecF64 x) { return exp(x); }
 

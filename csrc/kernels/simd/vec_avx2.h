@@ -153,10 +153,7 @@ inline V scale_pow2(V x, V n) {
   return x * pow2(half) * pow2(n - half);
 }
 
-template <class V>
-inline V scale_pow2_normal(V x, V n) {
-  return x * pow2(n);
-}
+inline VecF32 scale_pow2_normal(VecF32 x, VecF32 n) { return x * pow2(n); }
 
 inline VecF32 exponent_bits(VecF32 x) { return {_mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(x.v), 23))}; }
 inline VecF64 exponent_bits(VecF64 x) {

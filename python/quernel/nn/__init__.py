@@ -25,6 +25,7 @@ from quernel.nn.activation import (
     Softsign,
     Tanh,
 )
+from quernel.nn.attention import KeyValueCache, MultiheadAttention
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
@@ -80,6 +81,12 @@ from quernel.nn.pool import (
 )
 from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
+from quernel.nn.transformer import (
+    LearnedPositionalEncoding,
+    PositionalEncoding,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
 from quernel.nn.upsample import Upsample
 
 __all__ = [
@@ -125,9 +132,11 @@ __all__ = [
     "InstanceNorm1d",
     "InstanceNorm2d",
     "KLDivLoss",
+    "KeyValueCache",
     "L1Loss",
     "LayerNorm",
     "LeakyReLU",
+    "LearnedPositionalEncoding",
     "Linear",
     "LogSigmoid",
     "LogSoftmax",
@@ -138,9 +147,11 @@ __all__ = [
     "Module",
     "ModuleDict",
     "ModuleList",
+    "MultiheadAttention",
     "NLLLoss",
     "PReLU",
     "Parameter",
+    "PositionalEncoding",
     "RMSNorm",
     "ReLU",
     "ReLU6",
@@ -158,6 +169,8 @@ __all__ = [
     "Softsign",
     "SparseLinear",
     "Tanh",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
     "Upsample",
     "ZeroPad1d",
     "ZeroPad2d",
