@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Not here: algorithms and formats that CUDA does not have, and what is about the CPU's memory.
 TESTS = ["tests/ops", "tests/optim", "tests/cuda", "tests/test_losses.py", "tests/test_jit.py"]
 IGNORED = [
-    f"tests/ops/test_{name}.py" for name in ("conv_winograd", "sparse", "sparse_api", "shape_rules_api")
+    f"tests/ops/test_{name}.py"
+    for name in (
+        *("conv_winograd", "sparse", "sparse_api", "shape_rules_api"),
+        *("recurrent", "recurrent_api", "attention", "ctc"),
+    )
 ]
 SANITIZED = [
     "tests/ops/test_matmul.py",
