@@ -17,23 +17,24 @@ void register_recurrent(py::module_& m) {
         const auto r =
             ops::recurrent(x, {weight_ih, weight_hh, or_none(bias_ih), or_none(bias_hh)}, {or_none(h0), or_none(c0)},
                            or_none(lengths), {ops::cell_from_name(cell), reverse}, save);
-        return std::tuple(r.y, r.h_n, some(r.c_n), some(r.gates), some(r.cell), some(r.h_prev));
+        return std::tuple(r.y, r.h_n, some(r.c_n), some(r.gates), some(r.cell));
       },
       py::arg("x"), py::arg("weight_ih"), py::arg("weight_hh"), py::arg("bias_ih"), py::arg("bias_hh"), py::arg("h0"),
       py::arg("c0"), py::arg("lengths"), py::arg("cell"), py::arg("reverse"), py::arg("save"), Unlocked());
   m.def(
       "recurrent_grad",
-      [](const Optional& y, const Optional& gates, const Optional& cell_t, const Tensor& h_prev, const Tensor& weight_hh,
-         const Optional& c0, const Optional& lengths, const Optional& g_y, const Optional& g_h, const Optional& g_c,
-         const std::string& cell, bool reverse) {
-        const auto d = ops::recurrent_grad({or_none(y), {}, {}, or_none(gates), or_none(cell_t), h_prev}, weight_hh, or_none(c0),
-                                           or_none(lengths), {or_none(g_y), or_none(g_h), or_none(g_c)},
-                                           {ops::cell_from_name(cell), reverse});
-        return std::tuple(d.inputs, d.states, d.bias_ih, d.bias_hh, d.dh0, some(d.dc0));
+      [](const Tensor& x, const Tensor& weight_ih, const Tensor& weight_hh, const Optional& h0, const Optional& c0,
+         const Optional& lengths, const Tensor& y, const Optional& gates, const Optional& cell_t, const Optional& g_y,
+         const Optional& g_h, const Optional& g_c, const std::string& cell, bool reverse, bool want_x) {
+        const auto d = ops::recurrent_grad(
+            {y, {}, {}, or_none(gates), or_none(cell_t)}, x, {weight_ih, weight_hh, {}, {}}, {or_none(h0), or_none(c0)},
+            or_none(lengths), {or_none(g_y), or_none(g_h), or_none(g_c)}, {ops::cell_from_name(cell), reverse}, want_x);
+        return std::tuple(some(d.x), d.weights.ih, d.weights.hh, d.weights.bias_ih, d.weights.bias_hh, d.initial.h,
+                          some(d.initial.c));
       },
-      py::arg("y"), py::arg("gates"), py::arg("cell_t"), py::arg("h_prev"), py::arg("weight_hh"), py::arg("c0"),
-      py::arg("lengths"), py::arg("g_y"), py::arg("g_h"), py::arg("g_c"), py::arg("cell"), py::arg("reverse"),
-      Unlocked());
+      py::arg("x"), py::arg("weight_ih"), py::arg("weight_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"),
+      py::arg("y"), py::arg("gates"), py::arg("cell_t"), py::arg("g_y"), py::arg("g_h"), py::arg("g_c"),
+      py::arg("cell"), py::arg("reverse"), py::arg("want_x"), Unlocked());
 }
 
 }  // namespace quernel

@@ -23,7 +23,6 @@ struct Row {
   T* y;
   T* gates;
   T* cell;
-  T* h_prev;
 };
 
 // A step of each cell is two passes over the row, the second for the function of what the first has made: as one, the
@@ -47,7 +46,6 @@ struct Lstm {
     put(g, r.gates + 2 * n + j, lanes);
     put(o, r.gates + 3 * n + j, lanes);
     put(c, r.cell + j, lanes);
-    put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
   }
   template <class V>
   static void close(const Row<T>& r, int64_t n, int64_t j, int lanes) {
@@ -71,7 +69,6 @@ struct Gru {
     put(r, row.gates + j, lanes);
     put(z, row.gates + n + j, lanes);
     put(product, row.cell + j, lanes);
-    put(get<V>(row.h + j, lanes), row.h_prev + j, lanes);
   }
   template <class V>
   static void close(const Row<T>& row, int64_t n, int64_t j, int lanes) {
@@ -87,9 +84,7 @@ template <class T, Activation kActivation>
 struct Rnn {
   static constexpr int kGates = 1;
   template <class V>
-  static void open(const Row<T>& r, int64_t, int64_t j, int lanes) {
-    if (r.h_prev) put(get<V>(r.h + j, lanes), r.h_prev + j, lanes);
-  }
+  static void open(const Row<T>&, int64_t, int64_t, int) {}
   template <class V>
   static void close(const Row<T>& r, int64_t, int64_t j, int lanes) {
     const V sum = get<V>(r.gx + j, lanes) + get<V>(r.sums + j, lanes);
@@ -132,7 +127,6 @@ void begin(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
     copy_or_zero(row_of<T>(a.h0, strip.first + i, n), at.h + i * n, n);
     if (at.c) copy_or_zero(row_of<T>(a.c0, strip.first + i, n), at.c + i * n, n);
     clear_steps<T>(a, a.y, strip, i, n);
-    clear_steps<T>(a, a.h_prev, strip, i, n);
   }
 }
 
@@ -167,8 +161,7 @@ void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
                        at.c + i * n,
                        row_of<T>(a.y, place, n),
                        row_of<T>(a.gates_t, place, width),
-                       row_of<T>(a.cell_t, place, n),
-                       row_of<T>(a.h_prev, place, n)};
+                       row_of<T>(a.cell_t, place, n)};
       step<C>(row, n);
     }
   }

@@ -13,13 +13,13 @@ constexpr int kProductRows = 48;  // at once: at least kRecurrentRows
 
 // The rows of an item.
 struct Strip {
-  int64_t item, first;
+  int64_t first;
   int rows;
   int64_t length[kRecurrentRows];
   int64_t longest;
 
   Strip(const RecurrentShape& a, const void* lengths, int64_t number)
-      : item(number), first(item * a.strip), rows(static_cast<int>(least(a.strip, a.rows - first))), longest(0) {
+      : first(number * a.strip), rows(static_cast<int>(least(a.strip, a.rows - first))), longest(0) {
     for (int i = 0; i < rows; ++i) {
       length[i] = lengths ? static_cast<const int64_t*>(lengths)[first + i] : a.steps;
       longest = most(longest, length[i]);

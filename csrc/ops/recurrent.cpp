@@ -1,5 +1,6 @@
 #include "ops/recurrent.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -13,6 +14,7 @@ namespace quernel::ops {
 namespace {
 
 constexpr int64_t kStripRows = 12;  // whole register tiles at every level
+constexpr int64_t kPartsBytes = 8 << 20;
 
 const char* op_name(Cell cell) { return cell == Cell::kLstm ? "lstm" : cell == Cell::kGru ? "gru" : "rnn"; }
 
@@ -63,6 +65,13 @@ Work walk_work(const RecurrentShape& s, int64_t depth) {
           2.0 * macs * static_cast<double>(s.rows * s.steps)};
 }
 
+// Items of the backward pass, each with gradients of the weights, of so many bytes, of its own: few where they are
+// large.
+int64_t grad_parts(const RecurrentShape& s, int64_t bytes) {
+  const int64_t most = std::clamp<int64_t>(kPartsBytes / std::max<int64_t>(bytes, 1), 2, kBusyItems);
+  return std::min(most, ceil_div(s.rows, s.strip));
+}
+
 }  // namespace
 
 Cell cell_from_name(const std::string& name) {
@@ -88,7 +97,7 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
     launch(op, &KernelTable::check_lengths, checked, {1, static_cast<double>(args.rows)},
            {read(&CheckLengthsArgs::lengths, lengths)});
   }
-  const bool is_lstm = spec.cell == Cell::kLstm, has_gates = args.gates > 1;
+  const bool is_lstm = spec.cell == Cell::kLstm;
   const auto empty = [&](const Shape& shape) { return Tensor::empty(x.dtype(), shape, x.device()); };
   const Shape sequence{args.rows, args.steps, args.hidden}, state{args.rows, args.hidden};
   RecurrentResult r;
@@ -96,9 +105,9 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
   r.h_n = empty(state);
   if (is_lstm) r.c_n = empty(state);
   const int64_t width = args.gates * args.hidden;
-  if (save) {
-    if (has_gates) r.gates = empty({args.rows, args.steps, width}), r.cell = empty(sequence);
-    r.h_prev = empty(sequence);
+  if (save && args.gates > 1) {
+    r.gates = empty({args.rows, args.steps, width});
+    r.cell = empty(sequence);
   }
   const Tensor weight_ih = pack_matrix(weights.ih, 1, args.inputs, width, true);
   const Tensor weight_hh = pack_matrix(weights.hh, 1, args.hidden, width, true);
@@ -106,49 +115,53 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
          {read(&A::x, x), read(&A::weight_ih, weight_ih), read(&A::weight_hh, weight_hh),
           read(&A::bias_ih, weights.bias_ih), read(&A::bias_hh, weights.bias_hh), read(&A::h0, initial.h),
           read(&A::c0, initial.c), read(&A::lengths, lengths), write(&A::y, r.y), write(&A::h_n, r.h_n),
-          write(&A::c_n, r.c_n), write(&A::gates_t, r.gates), write(&A::cell_t, r.cell), write(&A::h_prev, r.h_prev)});
+          write(&A::c_n, r.c_n), write(&A::gates_t, r.gates), write(&A::cell_t, r.cell)});
   return r;
 }
 
-RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& weight_hh, const Tensor& c0,
-                                  const Tensor& lengths, const RecurrentOutgoing& g, const RecurrentSpec& spec) {
+RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& x, const RecurrentWeights& weights,
+                                  const RecurrentState& initial, const Tensor& lengths, const RecurrentOutgoing& g,
+                                  const RecurrentSpec& spec, bool want_x) {
   using A = RecurrentGradArgs;
   const char* op = op_name(spec.cell);
-  const Tensor& kept = forward.h_prev;
   A args;
-  args.dtype = kept.dtype();
-  args.cell = spec.cell;
-  args.reverse = spec.reverse;
-  args.rows = kept.dim(0);
-  args.steps = kept.dim(1);
-  args.hidden = kept.dim(2);
-  args.gates = gate_count(spec.cell);
-  args.strip = strip_rows(args.rows);
+  static_cast<RecurrentShape&>(args) = shape_of(op, x, weights, spec);
+  args.inputs = x.dim(2);
+  check_operands(op, x, weights, initial, lengths, args);
   const Shape state{args.rows, args.hidden};
-  if (g.y.defined()) check_like(op, "gradient of the output", g.y, kept.shape(), kept.dtype());
-  if (g.h_n.defined()) check_like(op, "gradient of h_n", g.h_n, state, kept.dtype());
-  if (g.c_n.defined()) check_like(op, "gradient of c_n", g.c_n, state, kept.dtype());
   const int64_t width = args.gates * args.hidden;
-  const auto empty = [&](const Shape& shape) { return Tensor::empty(kept.dtype(), shape, kept.device()); };
-  const bool is_gru = spec.cell == Cell::kGru, is_lstm = spec.cell == Cell::kLstm;
-  const int64_t strips = ceil_div(args.rows, args.strip);
+  if (g.y.defined()) check_like(op, "gradient of the output", g.y, forward.y.shape(), x.dtype());
+  if (g.h_n.defined()) check_like(op, "gradient of h_n", g.h_n, state, x.dtype());
+  if (g.c_n.defined()) check_like(op, "gradient of c_n", g.c_n, state, x.dtype());
+  args.parts = grad_parts(args, width * (args.inputs + args.hidden) * static_cast<int64_t>(itemsize(x.dtype())));
+  const auto empty = [&](const Shape& shape) { return Tensor::empty(x.dtype(), shape, x.device()); };
+  const bool is_gru = spec.cell == Cell::kGru;
+  const Tensor dweight_ih = empty({args.parts, width * args.inputs}),
+               dweight_hh = empty({args.parts, width * args.hidden});
+  const Tensor dbias_ih = empty({args.parts, width}), dbias_hh = is_gru ? empty({args.parts, width}) : Tensor();
   RecurrentGradients d;
-  d.inputs = empty({args.rows, args.steps, width});
-  if (is_gru) d.states = empty({args.rows, args.steps, width});
-  d.dh0 = empty(state);
-  if (is_lstm) d.dc0 = empty(state);
-  const Tensor sum_inputs = empty({strips, width}), sum_states = is_gru ? empty({strips, width}) : Tensor();
-  const Tensor packed = pack_matrix(weight_hh, 1, width, args.hidden, false);
-  launch(op, &KernelTable::recurrent_grad, args, walk_work(args, args.hidden),
-         {read(&A::gates_t, forward.gates), read(&A::cell_t, forward.cell),
-          read(&A::h_prev, is_gru ? forward.h_prev : Tensor()), read(&A::y, args.gates == 1 ? forward.y : Tensor()),
-          read(&A::c0, c0), read(&A::lengths, lengths), read(&A::weight_hh, packed), read(&A::g_y, g.y),
-          read(&A::g_h, g.h_n), read(&A::g_c, g.c_n), write(&A::of_inputs, d.inputs), write(&A::of_states, d.states),
-          write(&A::sum_inputs, sum_inputs), write(&A::sum_states, sum_states), write(&A::dh0, d.dh0),
-          write(&A::dc0, d.dc0)});
-  d.bias_ih = sum_middle(op, sum_inputs, 1, strips, width);
-  d.bias_hh = is_gru ? sum_middle(op, sum_states, 1, strips, width) : d.bias_ih;
-  if (!is_gru) d.states = d.inputs;
+  if (want_x) d.x = empty(x.shape());
+  d.initial.h = empty(state);
+  if (spec.cell == Cell::kLstm) d.initial.c = empty(state);
+  const Tensor weight_ih = want_x ? pack_matrix(weights.ih, 1, width, args.inputs, false) : Tensor();
+  const Tensor weight_hh = pack_matrix(weights.hh, 1, width, args.hidden, false);
+  Work work = walk_work(args, args.inputs * (want_x ? 2 : 1) + 2 * args.hidden);
+  work.ns_per_item *= static_cast<double>(work.items) / static_cast<double>(std::max<int64_t>(args.parts, 1));
+  work.items = args.parts;
+  launch(op, &KernelTable::recurrent_grad, args, work,
+         {read(&A::gates_t, forward.gates), read(&A::cell_t, forward.cell), read(&A::x, x), read(&A::y, forward.y),
+          read(&A::h0, initial.h), read(&A::c0, initial.c), read(&A::lengths, lengths), read(&A::weight_ih, weight_ih),
+          read(&A::weight_hh, weight_hh), read(&A::g_y, g.y), read(&A::g_h, g.h_n), read(&A::g_c, g.c_n),
+          write(&A::dx, d.x), write(&A::dweight_ih, dweight_ih), write(&A::dweight_hh, dweight_hh),
+          write(&A::dbias_ih, dbias_ih), write(&A::dbias_hh, dbias_hh), write(&A::dh0, d.initial.h),
+          write(&A::dc0, d.initial.c)});
+  const auto total = [&](const Tensor& parts, const Shape& shape) {
+    return sum_middle(op, parts, 1, args.parts, shape.volume()).reshape(shape);
+  };
+  d.weights.ih = total(dweight_ih, {width, args.inputs});
+  d.weights.hh = total(dweight_hh, {width, args.hidden});
+  d.weights.bias_ih = total(dbias_ih, {width});
+  d.weights.bias_hh = is_gru ? total(dbias_hh, {width}) : d.weights.bias_ih;
   return d;
 }
 

@@ -28,26 +28,26 @@ struct RecurrentState {
 // y (N, T, H) and the last state, and what the gradient needs where it was asked for.
 struct RecurrentResult {
   Tensor y, h_n, c_n;
-  Tensor gates, cell, h_prev;
+  Tensor gates, cell;
 };
 
 // x (N, T, I). `lengths`, int64 (N), may be undefined; one outside [1, T] is refused before anything is written.
 RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, const RecurrentState& initial,
                           const Tensor& lengths, const RecurrentSpec& spec, bool save);
 
-// Gradients of the products of the inputs and of the states (both (N, T, G·H)), of their biases (G·H), each pair one
-// tensor unless of a GRU, and of the initial state.
+// Gradients of the operands; those of the biases are one tensor unless of a GRU.
 struct RecurrentGradients {
-  Tensor inputs, states;
-  Tensor bias_ih, bias_hh;
-  Tensor dh0, dc0;
+  Tensor x;  // where it was asked for
+  RecurrentWeights weights;
+  RecurrentState initial;
 };
 
 // `g` are the gradients of y, h_n and c_n, of which some may be undefined.
 struct RecurrentOutgoing {
   Tensor y, h_n, c_n;
 };
-RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& weight_hh, const Tensor& c0,
-                                  const Tensor& lengths, const RecurrentOutgoing& g, const RecurrentSpec& spec);
+RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& x, const RecurrentWeights& weights,
+                                  const RecurrentState& initial, const Tensor& lengths, const RecurrentOutgoing& g,
+                                  const RecurrentSpec& spec, bool want_x);
 
 }  // namespace quernel::ops

@@ -161,7 +161,7 @@ def test_forward(data: Any, cell: str, dtype: str, reverse: bool) -> None:
         actual = N(got)
         assert actual.dtype == dtype and actual.shape == want.shape
         assert (np.abs(actual - want) <= limit + 1e-37).all(), (np.abs(actual - want) - limit).max()
-    assert found[3:] == (None, None, None)
+    assert found[3:] == (None, None)
 
 
 @pytest.mark.usefixtures("isa")
@@ -203,51 +203,60 @@ def test_relu_of_small_integers_is_exact(data: Any, dtype: str, reverse: bool) -
     w, r = fill(hidden, inputs), np.roll(np.eye(hidden), 1, 0).astype(dtype) * rng.choice([-1, 1], hidden)
     r = r.astype(dtype)
     x, h0, lengths = fill(n, steps, inputs), fill(n, hidden), rng.integers(1, steps + 1, n)
-    y, h_n, _, gates, cell_t, h_prev = run(
-        "rnn_relu", x, (w, r), (fill(hidden) * 0 + 1, None), (h0, None), lengths, reverse, True
-    )
-    expected = reference.recurrent(
-        "rnn_relu", x, (w, r), (np.ones(hidden), None), (h0, None), lengths, reverse
-    )
+    bias = np.ones(hidden, dtype)
+    y, h_n, _, gates, cell_t = run("rnn_relu", x, (w, r), (bias, None), (h0, None), lengths, reverse, True)
+    expected = reference.recurrent("rnn_relu", x, (w, r), (bias, None), (h0, None), lengths, reverse)
     check_exact(N(y), expected[0])
     check_exact(N(h_n), expected[1])
     assert gates is None and cell_t is None
     g_y, g_h = fill(n, steps, hidden), fill(n, hidden)
-    d, same, bias, _, dh0, _ = _core.recurrent_grad(
-        y, None, None, h_prev, T(r), None, T(lengths), T(g_y), T(g_h), None, "rnn_relu", reverse
+    found = _core.recurrent_grad(
+        T(x),
+        T(w),
+        T(r),
+        T(h0),
+        None,
+        T(lengths),
+        y,
+        None,
+        None,
+        T(g_y),
+        T(g_h),
+        None,
+        "rnn_relu",
+        reverse,
+        True,
     )
-    kept = {"y": expected[0]}
-    want = grads("rnn_relu", kept, r, lengths, (g_y, g_h, None), reverse)
-    check_exact(N(d), want[0])
-    check_exact(N(same), want[1])
-    check_exact(N(bias), want[0].sum((0, 1)))
-    check_exact(N(dh0), want[2])
+    kept = {"y": expected[0], "h_before": before(expected[0], h0, lengths, reverse)}
+    want = grads("rnn_relu", kept, x, (w, r), lengths, (g_y, g_h, None), reverse)
+    for got, exact in zip(found[:-1], want[:-1], strict=True):
+        check_exact(N(got), exact)
+    assert found[-1] is None
 
 
 def grads(
-    cell: str, kept: dict[str, Any], weight: Array, lengths: Any, g: Any, reverse: bool, sign: float = -1.0
-) -> tuple[Array, Array, Array, Array]:
-    """Gradients of the products of inputs and states and of h0 and c0 by the definition, from what the forward kept.
+    cell: str, kept: dict[str, Any], x: Array, weights: Any, lengths: Any, g: Any, reverse: bool, sign: float = -1.0
+) -> tuple[Array, ...]:  # fmt: skip
+    """Gradients of x, the weights, the biases, h0 and c0 by the definition, from what the forward kept.
 
     With `sign` 1 the sizes of the terms they are sums of.
     """
     size = np.abs if sign > 0 else np.asarray
     kept = {key: size(np.asarray(value, "f8")) for key, value in kept.items()}
-    r = size(weight.astype("f8"))
-    g_y = size(g[0].astype("f8"))
+    (w, r), x, g_y = (size(v.astype("f8")) for v in weights), size(x.astype("f8")), size(g[0].astype("f8"))
     n, steps, hidden = g_y.shape
     a, b = (np.zeros((n, steps, len(r))) for _ in range(2))
     dh, dc = (np.zeros((n, hidden)) if s is None else size(s.astype("f8")).copy() for s in g[1:])
     for row in range(n):
         length = steps if lengths is None else int(lengths[row])
-        order = reference.recurrent_steps(length, reverse)
-        for t in order[::-1]:
+        for t in reference.recurrent_steps(length, reverse)[::-1]:
             here = {key: value[row, t] for key, value in kept.items()}
             a[row, t], b[row, t], past, dc[row] = reference.recurrent_cell_grad(
                 cell, here, dh[row] + g_y[row, t], dc[row], sign
             )
             dh[row] = r.T @ b[row, t] + past
-    return a, b, dh, dc
+    outer = [np.einsum("ntg,ntj->gj", d, v) for d, v in ((a, x), (b, kept["h_before"]))]
+    return a @ w, *outer, a.sum((0, 1)), b.sum((0, 1)), dh, dc
 
 
 @pytest.mark.usefixtures("isa")
@@ -256,45 +265,46 @@ def test_backward_of_what_was_kept(data: Any, cell: str, dtype: str, reverse: bo
     """Given the gates, which are exactly known, each gradient is a sum of products: Higham's bound holds along each path."""
     x, weights, biases, states, lengths = data.draw(operands(cell, dtype))
     n, steps, hidden = x.shape[0], x.shape[1], weights[1].shape[1]
-    y, _, _, gates, cell_t, h_prev = run(cell, x, weights, biases, states, lengths, reverse, True)
+    y, _, _, gates, cell_t = run(cell, x, weights, biases, states, lengths, reverse, True)
     g_y = data.draw(arrays((n, steps, hidden), dtype))
-    g_h, g_c = (
-        data.draw(arrays((n, hidden), dtype)) if wanted else None
-        for wanted in (data.draw(st.booleans()), cell == "lstm")
-    )
+    g_h = data.draw(arrays((n, hidden), dtype)) if data.draw(st.booleans()) else None
+    g_c = data.draw(arrays((n, hidden), dtype)) if cell == "lstm" else None
     found = _core.recurrent_grad(
-        y, gates, cell_t, h_prev, T(weights[1]), native(states[1]), native(lengths), T(g_y), native(g_h), native(g_c),
-        cell, reverse,
+        T(x), *map(T, weights), *map(native, states), native(lengths), y, gates, cell_t, T(g_y), native(g_h),
+        native(g_c), cell, reverse, True,
     )  # fmt: skip
     live = np.arange(steps) < (np.full(n, steps) if lengths is None else lengths)[:, None]
-    assert not N(h_prev)[~live].any() and not N(found[0])[~live].any() and not N(found[1])[~live].any()
-    kept = {"y": N(y), "h_before": N(h_prev)}
+    assert not N(found[0])[~live].any()
+    kept = {"y": N(y), "h_before": before(N(y), states[0], lengths, reverse)}
     if gates is not None:
         kept |= {
             "gates": np.where(live[..., None], N(gates), 0),
             "product": np.where(live[..., None], N(cell_t), 0),
         }
-        kept |= {"c": kept["product"], "c_before": c_before(kept["product"], states[1], lengths, reverse)}
-    want = grads(cell, kept, weights[1], lengths, (g_y, g_h, g_c), reverse)
-    sizes = grads(cell, kept, weights[1], lengths, (g_y, g_h, g_c), reverse, 1.0)
-    roundings = steps * (n + len(weights[1]) + 16 + 2 * ULP)
-    with_biases = lambda a, b, *rest: (a, b, a.sum((0, 1)), b.sum((0, 1)), *rest)
-    for got, exact, size in zip(found, with_biases(*want), with_biases(*sizes), strict=True):
+        kept |= {"c": kept["product"], "c_before": before(kept["product"], states[1], lengths, reverse)}
+    want = grads(cell, kept, x, weights, lengths, (g_y, g_h, g_c), reverse)
+    sizes = grads(cell, kept, x, weights, lengths, (g_y, g_h, g_c), reverse, 1.0)
+    roundings = steps * (n + len(weights[1]) + 16 + 2 * ULP) + len(weights[1])
+    for got, exact, size in zip(found, want, sizes, strict=True):
         if got is not None:
             assert N(got).dtype == dtype
             assert (np.abs(N(got) - exact) <= 1.1 * roundings * unit_roundoff(dtype) * size + 1e-37).all()
-    assert (found[5] is None) == (cell != "lstm")
+    assert (found[6] is None) == (cell != "lstm")
+    assert _core.recurrent_grad(
+        T(x), *map(T, weights), *map(native, states), native(lengths), y, gates, cell_t, T(g_y), None, None, cell,
+        reverse, False,
+    )[0] is None  # fmt: skip
 
 
-def c_before(c: Array, c0: Any, lengths: Any, reverse: bool) -> Array:
-    """The c that each step began with."""
-    before = np.zeros_like(c)
-    for row in range(len(c)):
-        order = reference.recurrent_steps(c.shape[1] if lengths is None else int(lengths[row]), reverse)
-        if c0 is not None:
-            before[row, order[0]] = c0[row]
-        before[row, order[1:]] = c[row, order[:-1]]
-    return before
+def before(values: Array, first: Any, lengths: Any, reverse: bool) -> Array:
+    """The state that each step began with."""
+    shifted = np.zeros_like(values)
+    for row in range(len(values)):
+        order = reference.recurrent_steps(values.shape[1] if lengths is None else int(lengths[row]), reverse)
+        if first is not None:
+            shifted[row, order[0]] = first[row]
+        shifted[row, order[1:]] = values[row, order[:-1]]
+    return shifted
 
 
 @pytest.mark.usefixtures("isa")
@@ -317,19 +327,11 @@ def test_bits_do_not_depend_on_threads_or_batch(cell: str) -> None:
         cut = lambda a: None if a is None else a[rows].copy()
         found = run(cell, cut(x), (w, r), (b, b), (cut(h0), cut(c0)), cut(lengths), True, True)
         gradients = _core.recurrent_grad(
-            found[0],
-            *found[3:],
-            T(r),
-            native(cut(c0)),
-            T(cut(lengths)),
-            T(cut(g_y)),
-            T(cut(g_h)),
-            None,
-            cell,
-            True,
-        )
-        of_rows = (*found[:3], *gradients[:2], *gradients[4:])
-        return [N(t).copy() for t in of_rows if t is not None] + [N(t).copy() for t in gradients[2:4]]
+            T(cut(x)), T(w), T(r), T(cut(h0)), native(cut(c0)), T(cut(lengths)), found[0], *found[3:], T(cut(g_y)),
+            T(cut(g_h)), None, cell, True, True,
+        )  # fmt: skip
+        of_rows = (*found[:3], gradients[0], *gradients[5:])
+        return [N(t).copy() for t in of_rows if t is not None] + [N(t).copy() for t in gradients[1:5]]
 
     before, results = _core.num_threads(), []
     try:
@@ -341,7 +343,6 @@ def test_bits_do_not_depend_on_threads_or_batch(cell: str) -> None:
     for one, two in zip(*results, strict=True):
         check_equal(one, two)
     for part in (slice(0, 1), slice(5, 7), slice(20, 36)):
-        for all_rows, some in zip(
-            results[0][:-2], both(part)[:-2], strict=True
-        ):  # the biases' are sums over rows
+        # The last four are sums over rows.
+        for all_rows, some in zip(results[0][:-4], both(part)[:-4], strict=True):
             check_equal(some, all_rows[part])

@@ -140,6 +140,24 @@ def test_rows_may_be_absent_and_nan_stays_in_its_row() -> None:
     assert np.isfinite(y[[0, 2]]).all() and np.isfinite(y[1, :2]).all() and np.isnan(y[1, 2:]).all()
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_what_lies_behind_a_rows_end_is_not_read(reverse: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, w, r = (rng.standard_normal(s).astype("f4") for s in ((3, 5, 4), (18, 4), (18, 6)))
+    lengths, results = np.array([2, 5, 3]), []
+    for behind in (0.0, np.nan):
+        for row, length in enumerate(lengths):
+            x[row, length:] = behind
+        operands = [qn.tensor(a, requires_grad=True) for a in (x, w, r)]
+        y, h = ops.gru(*operands, lengths=lengths, reverse=reverse)
+        (y * y).sum().backward()
+        results.append([t.numpy().copy() for t in (y, h, *(o.grad for o in operands))])
+    for zeros, nans in zip(*results, strict=True):
+        check_equal(nans, zeros)
+    for row, length in enumerate(lengths):
+        assert not results[0][0][row, length:].any() and not results[0][2][row, length:].any()
+
+
 X, W, R = np.zeros((3, 5, 2), "f4"), np.zeros((16, 2), "f4"), np.zeros((16, 4), "f4")
 
 

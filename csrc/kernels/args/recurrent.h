@@ -20,9 +20,8 @@ struct RecurrentShape {
 };
 
 // y (N, T, H) from x (N, T, I). weight_ih B[I, gates · H] and weight_hh B[H, gates · H] are packed as args/matmul.h
-// says. Steps behind a row's length are 0; h_n and c_n (N, H) are the last state. `gates_t`, `cell_t` and `h_prev` are
-// kept for the gradient, or null; `cell_t` (N, T, H) is c of an LSTM, of a GRU the product that the reset gate
-// multiplies.
+// says. Steps behind a row's length are 0; h_n and c_n (N, H) are the last state. `gates_t` and `cell_t` are kept for
+// the gradient, or null; `cell_t` (N, T, H) is c of an LSTM, of a GRU the product that the reset gate multiplies.
 struct RecurrentArgs : RecurrentShape {
   int64_t inputs = 0;
   const void* x = nullptr;
@@ -38,27 +37,31 @@ struct RecurrentArgs : RecurrentShape {
   void* c_n = nullptr;      // LSTM
   void* gates_t = nullptr;  // (N, T, gates · H), after their functions
   void* cell_t = nullptr;
-  void* h_prev = nullptr;  // (N, T, H): the state that a step began with
 };
 
-// From the gradients of y, h_n and c_n (each may be null) those of the products of inputs and states, (N, T, gates ·
-// H), their sums over each strip's rows and steps (strips, gates · H), and those of h0 and c0. The products of the
-// states have gradients of their own in a GRU only. weight_hh is B[gates · H, H], packed.
+// From the gradients of y, h_n and c_n (each may be null) those of all operands. Item = part of the strips, one after
+// the other; gradients of weights and biases come in `parts`, to be summed: (parts, gates · H, I), (parts, gates · H,
+// H) and (parts, gates · H). That of bias_hh differs from that of bias_ih in a GRU only, else it is null. The weights
+// are B[gates · H, I] and B[gates · H, H], packed.
 struct RecurrentGradArgs : RecurrentShape {
+  int64_t inputs = 0, parts = 0;
   const void* gates_t = nullptr;
   const void* cell_t = nullptr;
-  const void* h_prev = nullptr;  // GRU
-  const void* y = nullptr;       // RNN
+  const void* x = nullptr;
+  const void* y = nullptr;
+  const void* h0 = nullptr;
   const void* c0 = nullptr;
   const void* lengths = nullptr;
+  const void* weight_ih = nullptr;
   const void* weight_hh = nullptr;
   const void* g_y = nullptr;
   const void* g_h = nullptr;
   const void* g_c = nullptr;
-  void* of_inputs = nullptr;
-  void* of_states = nullptr;
-  void* sum_inputs = nullptr;
-  void* sum_states = nullptr;
+  void* dx = nullptr;  // or null
+  void* dweight_ih = nullptr;
+  void* dweight_hh = nullptr;
+  void* dbias_ih = nullptr;
+  void* dbias_hh = nullptr;
   void* dh0 = nullptr;
   void* dc0 = nullptr;  // LSTM
 };

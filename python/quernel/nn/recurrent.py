@@ -23,6 +23,7 @@ class _Recurrent(SizedByInput):
 
     takes_integers = True  # lengths
     _size_name = "input_size"
+    _op: ClassVar[Callable[..., tuple[Tensor, ...]]]
     _name: ClassVar[str]
     _gates: ClassVar[int]
     _states: ClassVar[tuple[str, ...]] = ("h0",)
@@ -77,16 +78,9 @@ class _Recurrent(SizedByInput):
     def _channels_of(self, shapes: Mapping[str, tuple[int, ...]]) -> int:
         return shapes["weight_ih_l0"][-1]
 
-    def _apply(
-        self,
-        x: Tensor,
-        weights: list[Tensor | None],
-        states: list[Tensor | None],
-        lengths: Any,
-        reverse: bool,
-    ) -> tuple[Tensor, ...]:
-        """One layer and direction: its outputs and last states."""
-        raise NotImplementedError
+    def _options(self) -> dict[str, Any]:
+        """Further arguments of the op."""
+        return {}
 
     def forward(self, x: Tensor, state: Any = None, lengths: Any = None) -> Any:
         """Runs the layers.
@@ -103,15 +97,16 @@ class _Recurrent(SizedByInput):
         begins = self._split_state(x, state)
         ends: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
-            if layer > 0:
-                x = ops.dropout(x, self.dropout, self.training) if self.dropout else x
+            if layer > 0 and self.dropout:
+                x = ops.dropout(x, self.dropout, self.training)
             outputs = []
             for direction in self._directions:
                 names = (
                     f"{kind}_l{layer}{direction}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 )
                 weights = [getattr(self, name, None) for name in names]
-                y, *last = self._apply(x, weights, begins[len(ends)], lengths, direction != "")
+                reverse, options = direction != "", self._options()
+                y, *last = self._op(x, *weights, *begins[len(ends)], lengths, reverse, **options)
                 outputs.append(y)
                 ends.append(tuple(last))
             x = outputs[0] if len(outputs) == 1 else ops.concat(outputs, -1)
@@ -180,20 +175,10 @@ class LSTM(_Recurrent):
         (3, 2)
     """
 
+    _op = staticmethod(ops.lstm)
     _name = "lstm"
     _gates = 4
     _states = ("h0", "c0")
-
-    def _apply(
-        self,
-        x: Tensor,
-        weights: list[Tensor | None],
-        states: list[Tensor | None],
-        lengths: Any,
-        reverse: bool,
-    ) -> tuple[Tensor, ...]:
-        run: Callable[..., tuple[Tensor, ...]] = ops.lstm
-        return run(x, *weights, *states, lengths, reverse)
 
 
 class GRU(_Recurrent):
@@ -207,19 +192,9 @@ class GRU(_Recurrent):
         ((3, 7, 16), (2, 3, 8))
     """
 
+    _op = staticmethod(ops.gru)
     _name = "gru"
     _gates = 3
-
-    def _apply(
-        self,
-        x: Tensor,
-        weights: list[Tensor | None],
-        states: list[Tensor | None],
-        lengths: Any,
-        reverse: bool,
-    ) -> tuple[Tensor, ...]:
-        run: Callable[..., tuple[Tensor, ...]] = ops.gru
-        return run(x, *weights, *states, lengths, reverse)
 
 
 class RNN(_Recurrent):
@@ -235,6 +210,7 @@ class RNN(_Recurrent):
         (3, 7, 8)
     """
 
+    _op = staticmethod(ops.rnn)
     _name = "rnn"
     _gates = 1
 
@@ -258,16 +234,8 @@ class RNN(_Recurrent):
             bias=bias, dropout=dropout, bidirectional=bidirectional, returns=returns,
         )  # fmt: skip
 
-    def _apply(
-        self,
-        x: Tensor,
-        weights: list[Tensor | None],
-        states: list[Tensor | None],
-        lengths: Any,
-        reverse: bool,
-    ) -> tuple[Tensor, ...]:
-        run: Callable[..., tuple[Tensor, ...]] = ops.rnn
-        return run(x, *weights, *states, lengths, reverse, self.nonlinearity)
+    def _options(self) -> dict[str, Any]:
+        return {"nonlinearity": self.nonlinearity}
 
     def extra_repr(self) -> str:
         kind = f", nonlinearity={self.nonlinearity!r}" if self.nonlinearity != "tanh" else ""

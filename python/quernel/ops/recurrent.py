@@ -1,11 +1,10 @@
 """Recurrent layers: one direction of one layer, all its time steps in one call.
 
-All steps are one native kernel, in which each row of the batch walks through time by itself. Backward through time is one
-kernel too; the gradients of the weights and of the input are matrix products after it.
+All steps are one native kernel, in which each row of the batch walks through time by itself, and backward through time
+is another.
 
 Sequences are (N, T, C). Weights lie as PyTorch's do: gates one below the other, i, f, g, o of an LSTM, r, z, n of a GRU.
-Rows may differ in length; what lies behind a row's end is neither read nor given a gradient (but for being multiplied by
-0: keep NaN out of it), and comes out as 0.
+Rows may differ in length; what lies behind a row's end is not read, and comes out as 0.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from quernel.ops.shapes import check_floating, check_rank, check_same_dtype, spe
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from quernel.ops.create import TensorLike
 
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -89,7 +86,7 @@ def _run(
     x, ih, hh, bias_ih, bias_hh, h0, c0 = map(_raw, operands)
     ends = None if lengths is None else cast(as_tensor(lengths), "int64")._t
     save = needs_grad(*operands)
-    y, h_n, c_n, gates, cell_t, h_prev = _core.recurrent(
+    y, h_n, c_n, gates, cell_t = _core.recurrent(
         x, ih, hh, bias_ih, bias_hh, h0, c0, ends, cell, bool(reverse), save
     )
     results = (y, h_n) if c_n is None else (y, h_n, c_n)
@@ -98,38 +95,16 @@ def _run(
     want = [t is not None and bool(t._requires_grad) for t in operands]
 
     def backward(g: list[Tensor | None], *saved: Tensor | None) -> Gradients:
-        x, ih, hh, c0, ends, y, gates, cell_t, h_prev = map(_raw, saved)
+        x, ih, hh, h0, c0, ends, y, gates, cell_t = map(_raw, saved)
         g_y, g_h, g_c = map(_raw, (*g, None)[:3])
         found = _core.recurrent_grad(
-            y, gates, cell_t, h_prev, hh, c0, ends, g_y, g_h, g_c, cell, bool(reverse)
+            x, ih, hh, h0, c0, ends, y, gates, cell_t, g_y, g_h, g_c, cell, bool(reverse), want[0]
         )
-        return _to_operands(want, found, x, ih, h_prev)
+        return [
+            Tensor(t) if wanted and t is not None else None for wanted, t in zip(want, found, strict=True)
+        ]
 
-    kept = y if gates is None else None
-    return put_all_on_tape(results, operands, backward, (x, ih, hh, c0, ends, kept, gates, cell_t, h_prev))
-
-
-def _to_operands(
-    want: list[bool],
-    found: tuple[Any, ...],
-    x: _core.Tensor,
-    weight_ih: _core.Tensor,
-    h_prev: _core.Tensor,
-) -> Gradients:
-    """Gradients of the operands from those of the products of inputs and states."""
-    of_inputs, of_states, bias_ih, bias_hh, dh0, dc0 = found
-    rows = of_inputs.shape[0] * of_inputs.shape[1]
-    inputs, states = (t.reshape((rows, t.shape[2])) for t in (of_inputs, of_states))
-    gradients: tuple[Callable[[], Any], ...] = (
-        lambda: _core.matmul(of_inputs, weight_ih),
-        lambda: _core.matmul(inputs, x.reshape((rows, x.shape[2])), transpose_a=True),
-        lambda: _core.matmul(states, h_prev.reshape((rows, h_prev.shape[2])), transpose_a=True),
-        lambda: bias_ih,
-        lambda: bias_hh,
-        lambda: dh0,
-        lambda: dc0,
-    )
-    return [Tensor(gradient()) if wanted else None for wanted, gradient in zip(want, gradients, strict=True)]
+    return put_all_on_tape(results, operands, backward, (x, ih, hh, h0, c0, ends, y, gates, cell_t))
 
 
 def _lstm_rule(
