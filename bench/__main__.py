@@ -19,7 +19,7 @@ def _arguments(subjects: dict[str, Subject]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description=__doc__,
-        epilog="subjects:\n" + "\n".join(f"  {s.name:9}{s.help}" for s in subjects.values()),
+        epilog="subjects:\n" + "\n".join(f"  {s.name:10}{s.help}" for s in subjects.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     names = [*subjects, "all", "report"]
