@@ -3,6 +3,9 @@
 // in cache: as one matrix product of the whole sequence they went to memory and came back. A step is the product of its
 // states with the packed weight and the arithmetic of the gates on both.
 //
+// To lay out what is kept for the gradient in the order of the walk, [strip][step][row], changed nothing. A single row
+// is bound by reading the weight from L2.
+//
 // Each of the two sums of a gate is one chain of FMAs, begun at 0 and finished with its bias: no bit depends on the
 // strip or the batch.
 #include "kernels/recurrent_walk.h"
