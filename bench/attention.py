@@ -14,7 +14,7 @@ from bench.harness import Case
 from quernel import nn, ops, optim
 
 GOALS = {"": Goal({1: 1.3, 2: 1.3}, floor=1.0)}
-_LONG = "nothing but arithmetic: two products of short sums, and exponentials in a fifth of the time"
+_LONG = "nothing but arithmetic: two products of short sums are 60 % of a profile, the softmax 25 %"
 REASONS = dict.fromkeys(("attention 16x256", "attention 1x1024", "attention 4x1024"), _LONG)
 WIDTH, HEADS = 128, 4
 SIZES = ((1, 64), (16, 64), (1, 256), (16, 256), (1, 1024), (4, 1024))

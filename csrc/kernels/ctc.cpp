@@ -9,7 +9,7 @@
 // alpha of all steps stays in scratch memory for the way back; without a gradient two steps do.
 #include "kernels/args/ctc.h"
 
-#include <algorithm>
+#include <cstddef>
 #include <limits>
 
 #include "kernels/isa.h"
@@ -105,7 +105,7 @@ struct Row {
   double forward(int64_t kept) const {
     using V = Vec<T>;
     constexpr int kLanes = V::kWidth;
-    std::fill(m.alpha, m.alpha + kept * m.width, kNever<T>);
+    for (int64_t i = 0; i < kept * m.width; ++i) m.alpha[i] = kNever<T>;
     double shift = 0;
     for (int64_t t = 0; t < steps; ++t) {
       T* now = alpha_at(t % kept);
@@ -167,7 +167,7 @@ void ctc_row(const CtcArgs& a, int64_t r, void* scratch) {
   static_cast<T*>(a.loss)[r] = static_cast<T>(0 - total);  // not -0
   if (!a.wants_grad) return;
   T* grad = static_cast<T*>(a.grad) + r * a.steps * a.classes;
-  std::fill(grad, grad + a.steps * a.classes, T{0});
+  __builtin_memset(grad, 0, static_cast<size_t>(a.steps * a.classes) * sizeof(T));
   if (total != -std::numeric_limits<double>::infinity()) row.backward(grad);
 }
 

@@ -62,7 +62,7 @@ class Plan {
 
   int64_t arena_nbytes() const { return arena_nbytes_; }
   Device device() const { return device_; }
-  double work_ns() const { return work_ns_; }   // estimated, on one thread
+  double work_ns() const { return work_ns_; }  // estimated, on one thread
   int graphs() const { return captures_.count(); }
   std::vector<std::string> step_names() const;  // "op:kernel" in order, after fusion
 

@@ -81,7 +81,7 @@ inline VecF32 exp(VecF32 x) {
 }
 inline VecF64 exp(VecF64 x) { return by_lane<::exp>(x); }
 
-// e^x for x <= 0 (or little more), at half the price: results below the least normal number are 0.
+// e^x for x <= 0 (or little more), in fewer steps: results below the least normal number are 0.
 inline VecF32 exp_to_zero(VecF32 x) {
   x = raw_max(VecF32::set(-88.f), x);  // NaN stays; 2^-127 is taken for 0
   const VecF32 n = round_even(x * VecF32::set(kLog2E));
