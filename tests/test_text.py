@@ -104,5 +104,9 @@ def test_refusals() -> None:
     ]:
         with pytest.raises(error, match=message):
             text.ctc_greedy(*arguments)
+    x[1, 2, 0] = np.nan
+    for decode in (text.ctc_greedy, text.ctc_beam_search):
+        with pytest.raises(ArgumentError, match="log_probs has NaN in row 1"):
+            decode(x)
     with pytest.raises(ArgumentError, match="beam_width is at least 1, got 0"):
         text.ctc_beam_search(x, beam_width=0)

@@ -61,17 +61,32 @@ DlType dl_type(DType dtype) {
   }
 }
 
+using Stream = std::optional<uintptr_t>;
+
+void* pointer_of(uintptr_t address) { return reinterpret_cast<void*>(address); }
+
+// What either side does next with memory that the other lets go waits for what that has begun. Only the default streams
+// are sure to be there still.
+bool is_default(Stream stream) { return stream && (*stream == 1 || *stream == 2); }
+void wait_at_the_end(void* stream, void* other) noexcept {
+  try {
+    wait_for_stream(stream, other);
+  } catch (const Error&) {  // the device failed, and says so at the next call
+  }
+}
+
 // What a consumer holds until it calls the deleter.
 template <class Managed>
 struct Exported {
   Tensor tensor;
+  Stream stream;
   std::array<int64_t, kMaxRank> dims{}, strides{};
   Managed managed{};
 };
 
 template <class Managed>
-py::capsule exported(const Tensor& t) {
-  auto* made = new Exported<Managed>{t};
+py::capsule exported(const Tensor& t, Stream stream) {
+  auto* made = new Exported<Managed>{t, stream};
   int64_t stride = 1;
   for (int d = t.rank() - 1; d >= 0; --d) {
     made->dims[static_cast<size_t>(d)] = t.shape()[d];
@@ -82,7 +97,11 @@ py::capsule exported(const Tensor& t) {
   made->managed.tensor = {
       t.data(), kDlCuda, 0, t.rank(), type.code, type.bits, 1, made->dims.data(), made->strides.data(), 0};
   made->managed.context = made;
-  made->managed.deleter = [](Managed* m) { delete static_cast<Exported<Managed>*>(m->context); };
+  made->managed.deleter = [](Managed* m) {
+    auto* held = static_cast<Exported<Managed>*>(m->context);
+    if (is_default(held->stream)) wait_at_the_end(cuda_stream(), pointer_of(*held->stream));
+    delete held;
+  };
   if constexpr (requires { made->managed.flags; }) {
     made->managed.major = 1;
     made->managed.flags = kDlReadOnly;
@@ -95,23 +114,22 @@ py::capsule exported(const Tensor& t) {
   }));
 }
 
-void* stream_of(uintptr_t stream) { return reinterpret_cast<void*>(stream); }
-
-py::capsule to_dlpack(const Tensor& t, bool versioned, std::optional<uintptr_t> stream) {
+py::capsule to_dlpack(const Tensor& t, bool versioned, Stream stream) {
   check<DeviceError>(t.device() == Device::kCuda, "dlpack", "the tensor lies on 'cpu'");
-  if (stream) wait_for_stream(stream_of(*stream), cuda_stream());
-  return versioned ? exported<DlManagedVersioned>(t) : exported<DlManaged>(t);
+  if (stream) wait_for_stream(pointer_of(*stream), cuda_stream());
+  return versioned ? exported<DlManagedVersioned>(t, stream) : exported<DlManaged>(t, stream);
 }
 
-Tensor from_cuda(uintptr_t data, const std::vector<int64_t>& dims, const std::string& dtype,
-                 std::optional<uintptr_t> stream, py::object owner) {
-  if (stream) wait_for_stream(cuda_stream(), stream_of(*stream));
+Tensor from_cuda(uintptr_t data, const std::vector<int64_t>& dims, const std::string& dtype, Stream stream,
+                 py::object owner) {
+  if (stream) wait_for_stream(cuda_stream(), pointer_of(*stream));
   const Shape shape(dims);
   const DType type = dtype_from_name(dtype.c_str());
   auto* keep = new py::object(std::move(owner));
   auto storage = Storage::borrow(
-      stream_of(data), static_cast<size_t>(shape.volume()) * itemsize(type), true,
-      [keep] {
+      pointer_of(data), static_cast<size_t>(shape.volume()) * itemsize(type), true,
+      [keep, stream] {
+        if (is_default(stream)) wait_at_the_end(pointer_of(*stream), cuda_stream());
         py::gil_scoped_acquire gil;
         delete keep;
       },

@@ -31,7 +31,7 @@ void check_values(const CtcArgs& a, const Tensor& targets, const Tensor& lengths
     launch(kOp, &KernelTable::check_lengths, CheckLengthsArgs{nullptr, a.rows, a.steps},
            {1, static_cast<double>(a.rows)}, {read(&CheckLengthsArgs::lengths, lengths)});
   if (target_lengths.defined())
-    check_index({kOp, "target lengths, 0 to the width of targets", 0, false}, target_lengths, a.labels + 1);
+    check_index({kOp, "target lengths (from 0 to the width of targets)", 0, false}, target_lengths, a.labels + 1);
   launch(kOp, &KernelTable::check_ctc_labels,
          CheckCtcLabelsArgs{nullptr, nullptr, a.rows, a.labels, a.classes, a.blank},
          {1, static_cast<double>(targets.size())},

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "runtime/cuda.h"
 
 namespace quernel {
@@ -13,6 +14,7 @@ Captures::~Captures() {
 }
 
 void Captures::run(std::span<std::byte* const> addresses, const std::function<void()>& launches) {
+  check_cuda_process("replay");
   const CudaLock lock;
   const auto found = std::find_if(graphs_.begin(), graphs_.end(),
                                   [&](const Graph& g) { return std::ranges::equal(g.addresses, addresses); });
@@ -35,6 +37,8 @@ void Captures::run(std::span<std::byte* const> addresses, const std::function<vo
 }
 
 int Captures::count() const {
+  if (graphs_.empty()) return 0;
+  check_cuda_process("graphs");
   const CudaLock lock;
   return static_cast<int>(
       std::count_if(graphs_.begin(), graphs_.end(), [](const Graph& g) { return g.executable != nullptr; }));
@@ -45,6 +49,9 @@ void Captures::capture(Graph& graph, const std::function<void()>& launches) {
   if (!begin_capture()) return;
   try {
     launches();
+  } catch (const StateError&) {  // the device refused; nothing has run
+    if (void* made = end_capture()) release_graph(made);
+    return;
   } catch (...) {
     if (void* made = end_capture()) release_graph(made);
     throw;

@@ -21,15 +21,8 @@ std::atomic<bool> forked{false};
 
 void check_device(const char* op, const char* message) { check<StateError>(!message, op, "on CUDA: ", message); }
 
-// A driver's state does not survive a fork.
-void check_process(const char* op) {
-  check<DeviceError>(!forked.load(std::memory_order_relaxed), op,
-                     "CUDA was used before this process was forked and does not work here; start processes with the "
-                     "method 'spawn' of multiprocessing, or use CUDA after the fork only");
-}
-
 const CudaLibrary& usable(const char* op) {
-  check_process(op);
+  check_cuda_process(op);
   return *cuda_library();
 }
 
@@ -46,8 +39,9 @@ class CudaAllocator final : public Allocator {
     if (!forked) cuda_library()->release(data);
   }
   void trim() noexcept override {
+    if (forked) return;
     const CudaLock lock;
-    if (!forked) cuda_library()->trim();
+    cuda_library()->trim();
   }
   void upload(void* to, const void* host, size_t nbytes) override {
     const CudaLibrary& library = usable("upload");
@@ -86,13 +80,23 @@ void load_cuda(const std::string& path) {
   if (loaded.load(std::memory_order_relaxed)) return;
   const CudaLibrary& library = open(path);
   // Never destroyed: tensors may outlive static destruction at interpreter exit.
-  library.allow_tf32(tf32.load());
-  loaded.store(&library, std::memory_order_release);
+  {
+    const CudaLock lock;
+    library.allow_tf32(tf32.load());
+    loaded.store(&library, std::memory_order_release);
+  }
   set_cuda_allocator(*new CudaAllocator);
   on_fork_in_child([] { forked = true; });
 }
 
 const CudaLibrary* cuda_library() { return loaded.load(std::memory_order_acquire); }
+
+// A driver's state does not survive a fork.
+void check_cuda_process(const char* op) {
+  check<DeviceError>(!forked.load(std::memory_order_relaxed), op,
+                     "CUDA was used before this process was forked and does not work here; start processes with the "
+                     "method 'spawn' of multiprocessing, or use CUDA after the fork only");
+}
 
 CudaLock::CudaLock()
     : held_([]() -> std::recursive_mutex& {
@@ -124,21 +128,27 @@ void launch_graph(void* graph) {
 }
 
 void release_graph(void* graph) noexcept {
+  if (forked) return;
   const CudaLock lock;
-  if (!forked) cuda_library()->release_graph(graph);
+  cuda_library()->release_graph(graph);
 }
 
 void* cuda_stream() {
   check<DeviceError>(cuda_library() != nullptr, "cuda", "the CUDA library is not loaded");
-  return usable("cuda").stream();
+  const CudaLibrary& library = usable("cuda");
+  const CudaLock lock;
+  return library.stream();
 }
 
 void wait_for_stream(void* stream, void* other) {
+  const CudaLibrary& library = usable("wait");
   const CudaLock lock;
-  check_device("wait", usable("wait").wait(stream, other));
+  check_device("wait", library.wait(stream, other));
 }
 
 void allow_tf32(bool allowed) {
+  if (cuda_library()) check_cuda_process("allow_tf32");
+  const CudaLock lock;
   if (tf32.exchange(allowed) == allowed) return;
   if (const CudaLibrary* library = cuda_library()) library->allow_tf32(allowed);
   bump_isa_epoch();  // graphs hold the kernels of before
@@ -147,7 +157,10 @@ void allow_tf32(bool allowed) {
 bool tf32_allowed() { return tf32.load(); }
 
 void synchronize_cuda() {
-  if (cuda_library()) check_device("synchronize", usable("synchronize").synchronize());
+  if (!cuda_library()) return;
+  const CudaLibrary& library = usable("synchronize");
+  const CudaLock lock;
+  check_device("synchronize", library.synchronize());
 }
 
 }  // namespace quernel

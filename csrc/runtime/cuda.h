@@ -15,6 +15,10 @@ const CudaLibrary* cuda_library();  // null until it is loaded
 Status run_on_cuda(const char* op, KernelFn run, int64_t scratch_bytes, const void* args, int64_t items);
 void synchronize_cuda();
 
+// Throws DeviceError in a process that was forked from one that used CUDA. Before a CudaLock, which may be held for
+// ever.
+void check_cuda_process(const char* op);
+
 // While one lives no other thread launches or copies: scratch memory belongs to the kernels that are launched next, and
 // a capture takes whatever the stream is given. May be nested.
 class CudaLock {

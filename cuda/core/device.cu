@@ -12,10 +12,16 @@ extern const bool kEmulated = false;
 namespace {
 
 cudaStream_t stream = nullptr;
+cudaStream_t captured = nullptr;  // what it is given becomes a graph: nobody else waits for it
 int capability = 0, multiprocessors = 0;
 bool capturing = false;
 
-const char* text_of(cudaError_t code) { return code == cudaSuccess ? nullptr : cudaGetErrorString(code); }
+// An error that has been reported is not reported again at the next launch.
+const char* text_of(cudaError_t code) {
+  if (code == cudaSuccess) return nullptr;
+  cudaGetLastError();
+  return cudaGetErrorString(code);
+}
 
 // Reports an error at the launch that caused it, at the cost of waiting for each.
 bool synchronizes() {
@@ -40,6 +46,7 @@ const char* device_open() {
   capability = properties.major * 10 + properties.minor;
   multiprocessors = properties.multiProcessorCount;
   if (capability < 75) return "the GPU is too old: compute capability 7.5 is needed";
+  if (const char* failed = text_of(cudaStreamCreateWithFlags(&captured, cudaStreamNonBlocking))) return failed;
   return text_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
 }
 
@@ -56,11 +63,7 @@ const char* device_describe(char* text, size_t size) {
 int device_capability() { return capability; }
 int device_multiprocessors() { return multiprocessors; }
 
-const char* device_allocate(void** data, size_t nbytes) {
-  const cudaError_t code = cudaMalloc(data, nbytes);
-  if (code != cudaSuccess) cudaGetLastError();  // the engine stays usable
-  return text_of(code);
-}
+const char* device_allocate(void** data, size_t nbytes) { return text_of(cudaMalloc(data, nbytes)); }
 
 void device_release(void* data, size_t) { cudaFree(data); }
 
@@ -84,7 +87,7 @@ const char* device_copy(void* to, const void* from, size_t nbytes) {
 
 const char* device_synchronize() { return text_of(cudaStreamSynchronize(stream)); }
 
-void* device_stream() { return stream; }
+void* device_stream() { return capturing ? captured : stream; }
 
 const char* device_wait(void* waiting, void* other) {
   if (waiting == other) return nullptr;
@@ -97,7 +100,7 @@ const char* device_wait(void* waiting, void* other) {
 }
 
 const char* device_begin_capture() {
-  const cudaError_t code = cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+  const cudaError_t code = cudaStreamBeginCapture(captured, cudaStreamCaptureModeThreadLocal);
   capturing = code == cudaSuccess;
   return text_of(code);
 }
@@ -106,10 +109,9 @@ const char* device_end_capture(void** executable) {
   capturing = false;
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t made = nullptr;
-  cudaError_t code = cudaStreamEndCapture(stream, &graph);
+  cudaError_t code = cudaStreamEndCapture(captured, &graph);
   if (code == cudaSuccess) code = cudaGraphInstantiate(&made, graph, 0);
   if (graph) cudaGraphDestroy(graph);
-  if (code != cudaSuccess) cudaGetLastError();  // the engine stays usable
   *executable = made;
   return text_of(code);
 }

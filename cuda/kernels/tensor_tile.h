@@ -95,6 +95,30 @@ __device__ void multiply_slice(const unsigned* a, const unsigned* b, int row, in
 template <int kRows, int kCols>
 inline constexpr int kTensorTileBytes = kStages * (kRows + kCols) * kSlice * 4;
 
+// Results go out through the same shared memory, 16 rows of each warp at a time, so that neighbouring threads write
+// neighbouring columns, and what becomes of a sum is compiled once for each of these.
+template <class P, int kRows, int kCols, class Sum, int kM, int kN>
+__device__ void store_tile(const P& p, Sum* staged, int64_t first_row, int64_t first_column,
+                           const Sum (&sums)[kM][kN][4]) {
+  constexpr int kPitch = kCols + 8, kStaged = 32;  // words; rows
+  static_assert(kStaged * kPitch * 4 <= kTensorTileBytes<kRows, kCols>);
+  const int t = static_cast<int>(threadIdx.x), warp = t / kWarp;
+  const int at_row = warp / 4 * 16 + t % kWarp / 4, at_column = warp % 4 * (kCols / 4) + t % 4 * 2;
+#pragma unroll
+  for (int i = 0; i < kM; ++i) {
+    for (int j = 0; j < kN; ++j)
+      for (int c = 0; c < 4; ++c) staged[(at_row + c / 2 * 8) * kPitch + at_column + j * 8 + c % 2] = sums[i][j][c];
+    __syncthreads();
+#pragma unroll 1
+    for (int at = t; at < kStaged * kCols; at += kThreads) {
+      const int from = at / kCols;
+      const int64_t r = first_row + from / 16 * (kRows / 2) + i * 16 + from % 16, c = first_column + at % kCols;
+      if (r < p.m && c < p.n) p.store(r, c, staged[from * kPitch + at % kCols]);
+    }
+    __syncthreads();
+  }
+}
+
 template <class P, int kRows, int kCols>
 __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
   using E = typename P::Element;
@@ -151,25 +175,7 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
   }
   __syncthreads();
 
-  // Results go out through the same shared memory, 16 rows of each warp at a time, so that neighbouring threads write
-  // neighbouring columns, and what becomes of a sum is compiled once for each of these.
-  constexpr int kPitch = kCols + 8, kStaged = 32;  // words; rows
-  static_assert(kStaged * kPitch * 4 <= kTensorTileBytes<kRows, kCols>);
-  Sum* staged = reinterpret_cast<Sum*>(shared);
-#pragma unroll
-  for (int i = 0; i < kM; ++i) {
-    const int at_row = warp / 4 * 16 + t % kWarp / 4, at_column = column + t % 4 * 2;
-    for (int j = 0; j < kN; ++j)
-      for (int c = 0; c < 4; ++c) staged[(at_row + c / 2 * 8) * kPitch + at_column + j * 8 + c % 2] = sums[i][j][c];
-    __syncthreads();
-#pragma unroll 1
-    for (int at = t; at < kStaged * kCols; at += kThreads) {
-      const int from = at / kCols;
-      const int64_t r = first_row + from / 16 * (kRows / 2) + i * 16 + from % 16, c = first_column + at % kCols;
-      if (r < p.m && c < p.n) p.store(r, c, staged[from * kPitch + at % kCols]);
-    }
-    __syncthreads();
-  }
+  store_tile<P, kRows, kCols>(p, reinterpret_cast<Sum*>(shared), first_row, first_column, sums);
 }
 
 // Large tiles where they fill the device, small ones elsewhere.

@@ -157,8 +157,9 @@ def allow_tf32(allowed: bool | None = None) -> bool:
     """Whether CUDA may round the operands of float32 products and convolutions to tf32, from the next call on.
 
     tf32 keeps 10 of the 23 bits of a mantissa; sums stay in float32. GPUs from sm_80 on multiply it on tensor cores. Not
-    allowed unless this says so: float32 is float32. It concerns linear layers, matmul and conv2d and the gradients of
-    their inputs, in all threads; the CPU, the gradients of weights and older GPUs go on in float32.
+    allowed unless this says so: float32 is float32. It concerns conv2d, and linear layers and matmul where the second
+    operand is packed or lies by rows of a multiple of 4, which sizes decide; and the gradients of their inputs; in all
+    threads. The CPU, the gradients of weights, other products and older GPUs go on in float32.
 
     Args:
         allowed: The new setting; None leaves it.

@@ -250,18 +250,29 @@ class Tensor:
     ) -> Any:
         """Exports without a copy to consumers that understand read-only data (DLPack 1.0), else a copy.
 
-        On CUDA what `stream` does next comes after what made the elements (None: the default stream; -1: nobody waits).
-        Whoever takes that memory must be done with it before letting it go: then it is used anew.
+        On CUDA what `stream` does next comes after what made the elements (None: the default stream; -1: nobody waits). A
+        consumer on another stream than the default one must be done with the memory before letting it go.
+
+        Raises:
+            BufferError: The elements are elsewhere than asked for, or only a copy would do and none is allowed.
         """
         native = self._host("Tensor.__dlpack__()")
         versioned = max_version is not None and max_version >= (1, 0)
-        if self.device == "cuda" and options.get("dl_device") in (None, self.__dlpack_device__()):
-            native = native if versioned and not options.get("copy") else _core.copy(native)
+        place, wanted, copy = self.__dlpack_device__(), options.get("dl_device"), options.get("copy")
+        if wanted not in (None, place, (1, 0)):
+            raise BufferError(f"[__dlpack__] the tensor lies on {self.device!r}, which is no device {wanted}")
+        elsewhere = wanted is not None and wanted != place
+        if copy is False and (elsewhere or not versioned):
+            raise BufferError(
+                "[__dlpack__] a copy is needed, to another device or for a consumer that may write"
+            )
+        if self.device == "cuda" and not elsewhere:
+            native = native if versioned and not copy else _core.copy(native)
             return _core.to_dlpack(native, versioned, None if stream == -1 else stream or _DEFAULT_STREAM)
         array: NDArray[Any] = native.numpy()
         if not versioned:
             return array.copy().__dlpack__()
-        if self.device == "cuda":  # to the CPU, where a copy is what was asked for
+        if elsewhere:  # the array is a copy already
             return array.__dlpack__(max_version=max_version)
         return array.__dlpack__(stream=stream, max_version=max_version, **options)
 
@@ -270,7 +281,7 @@ class Tensor:
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        """The memory of a tensor on CUDA, read-only, for ``cupy.asarray``, ``torch.as_tensor`` and the like (version 3)."""
+        """The memory of a tensor on CUDA, read-only, for CuPy and Numba (version 3); torch takes ``torch.from_dlpack(t)``."""
         if self.device != "cuda" or self.dtype == "bfloat16":
             reason = "lies on the CPU" if self.device == "cpu" else "is bfloat16, which the protocol lacks"
             raise AttributeError(f"[__cuda_array_interface__] the tensor {reason}")

@@ -16,6 +16,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+ARCHITECTURE = re.compile(r"arch = sm_(\d+)")
 FUNCTION = re.compile(r"Function : (\S+)")
 INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)")
 
@@ -43,38 +44,49 @@ def find_cuobjdump() -> str | None:
     return next((str(tool) for f in folders if (tool := Path(f) / "bin" / "cuobjdump").exists()), None)
 
 
-def instructions(cuobjdump: str, library: Path) -> dict[str, Counter[str]]:
-    """How often each instruction stands in each kernel of a library, all its architectures together."""
+Counts = dict[tuple[int, str], "Counter[str]"]  # of an architecture's kernels
+
+
+def instructions(cuobjdump: str, library: Path) -> Counts:
+    """How often each instruction stands in each kernel of a library, for each architecture."""
     path = f"{Path(cuobjdump).parent}{os.pathsep}{os.environ['PATH']}"  # nvdisasm lies beside it
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    kernel = ""
+    counts: Counts = defaultdict(Counter)
+    architecture, kernel = 0, ""
     command = [cuobjdump, "-sass", str(library)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path}
     ) as process:
         for line in process.stdout or ():
-            if found := FUNCTION.search(line):
+            if found := ARCHITECTURE.search(line):
+                architecture = int(found[1])
+            elif found := FUNCTION.search(line):
                 kernel = found[1]
             elif found := INSTRUCTION.match(line):
-                counts[kernel][found[1]] += 1
+                counts[architecture, kernel][found[1]] += 1
     return counts
 
 
-def complaints(counts: dict[str, Counter[str]]) -> list[str]:
-    """What is wrong with kernels; empty if nothing is."""
-    found = [
-        f"no kernel is like {' '.join(names)}"
-        for names in EXPECTED
-        if not any(_like(k, names) for k in counts)
-    ]
-    for kernel, count in counts.items():
+def complaints(counts: Counts) -> list[str]:
+    """What is wrong with kernels; empty if nothing is. Turing multiplies bytes on tensor cores only, and never tf32."""
+    found = []
+    for architecture in sorted({architecture for architecture, _ in counts}):
+        kernels = [kernel for at, kernel in counts if at == architecture]
+        found += [
+            f"sm_{architecture}: no kernel is like {' '.join(names)}"
+            for names in EXPECTED
+            if not any(_like(kernel, names) for kernel in kernels)
+        ]
+    for (architecture, kernel), count in counts.items():
         expected = [needed for names, needed in EXPECTED.items() if _like(kernel, names)]
-        found += [f"{kernel} has no {name}" for needed in expected for name in needed if not count[name]]
+        at = f"sm_{architecture}: {kernel}"
+        modern = architecture >= 80
+        if modern:
+            found += [f"{at} has no {name}" for needed in expected for name in needed if not count[name]]
         local = count["LDL"] + count["STL"]
-        if local > (0 if expected else MOST_LOCAL):
-            found.append(f"{kernel} reads or writes local memory in {local} places")
-        if count["BPT"]:
-            found.append(f"{kernel} ends in a trap")
+        if local > (0 if expected and modern else MOST_LOCAL):
+            found.append(f"{at} reads or writes local memory in {local} places")
+        if count["BPT"] and (modern or "Tf32" not in kernel):
+            found.append(f"{at} ends in a trap")
     return found
 
 

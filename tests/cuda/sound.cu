@@ -86,6 +86,22 @@ __global__ void products_of_floats(const unsigned* a, const unsigned* b, float* 
   }
 }
 
+struct Round {
+  const unsigned* x;
+  unsigned* y;
+  __device__ void operator()(int64_t i) const { y[i] = to_tf32(x[i]); }
+};
+
+// Up and down, and ties away from zero.
+void test_rounding() {
+  const std::vector<unsigned> x{0x3f800fff, 0x3f801000, 0x3f801800, 0xbf801000, 0x3f803000, 0x7f800000, 0};
+  const std::vector<unsigned> want{0x3f800000, 0x3f802000, 0x3f802000, 0xbf802000, 0x3f804000, 0x7f800000, 0};
+  const DeviceArray<unsigned> from(x), to(std::vector<unsigned>(x.size(), 1));
+  for_each(context(), static_cast<int64_t>(x.size()), Round{from.data, to.data});
+  finish("rounding");
+  check(to.host() == want, "to_tf32");
+}
+
 void test_floats() {
   // Whole numbers with a little more, which tf32 does not hold; or with another one as the lower bfloat16.
   const auto words = [](size_t n, unsigned seed, bool pairs) {
@@ -197,6 +213,7 @@ int main() {
   test_for_each();
   test_reductions();
   test_bytes();
+  test_rounding();
   test_floats();
   test_pipeline(27, 48, 112);
   test_pipeline(64, 16, 16);

@@ -112,6 +112,7 @@ def test_tf32_is_seen_by_captured_steps() -> None:
     a, b = (qn.tensor(np.random.default_rng(i).standard_normal((140, 96)).astype(np.float32)) for i in (2, 3))
     product = qn.jit(lambda x: qn.ops.relu(qn.ops.matmul(x, b.T) * 2))
     exact = [product(a).numpy() for _ in range(5)]
+    assert sum(plan.graphs for plan in product.plans()) == 1
     try:
         qn.runtime.allow_tf32(True)
         rounded = [product(a).numpy() for _ in range(5)]
@@ -131,6 +132,7 @@ def test_frozen_models_are_captured() -> None:
     want = net(X[0]).numpy()
     for _ in range(5):
         check_equal(run(X[0]), want)
+    assert sum(plan.native.graphs for plan in run._plans.values()) >= 1
 
 
 FORKED = """

@@ -105,6 +105,7 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "sum": [((f(2, 3), 0), {}), ((i(2, 3),), {}), ((i(2) > 0,), {}), ((f(2, 3), (0, 1)), {"keepdim": True})],
     "softmax": [((f(2, 3),), {}), ((f(),), {}), ((f(2, 3, 4), 0), {})],
     "log_softmax": [((f(2, 3), 1), {}), ((f(3, dtype="f8"),), {})],
+    "ctc_loss": [((f(2, 5, 4), i(2, 3) % 3 + 1), {"reduction": r, "zero_infinity": True}) for r in ("mean", "sum", "none")],
     "cross_entropy": [((f(4, 3), i(4)), {}), ((f(3), i(1).reshape(())), {}), ((f(2, 2, 3), i(2, 2), "none"), {}), ((f(4, 3), i(4)), {"reduction": "sum"}), ((f(4, 3), f(4, 3)), {"weight": f(3)})],
     "nll_loss": [((f(4, 3), i(4)), {}), ((f(4, 3), i(4), "none"), {"weight": f(3)})],
     "focal_loss": [((f(4, 3), i(4)), {}), ((f(4, 3), i(4), "none"), {"alpha": f(3), "gamma": 1.0})],

@@ -40,7 +40,7 @@ def ctc_greedy(log_probs: ArrayLike, lengths: ArrayLike | None = None, blank: in
 
     Raises:
         ShapeError: ``log_probs`` or ``lengths`` have another shape.
-        ArgumentError: A length is out of range, or there is no such class.
+        ArgumentError: A length is out of range, a number NaN, or there is no such class.
 
     Example:
         >>> scores = np.eye(3)[[1, 1, 0, 1, 2, 2]]      # 1 1 - 1 2 2
@@ -64,7 +64,7 @@ def ctc_beam_search(
     """Returns the likeliest labels of each row, the best first, by prefix beam search (Hannun et al., arXiv 1408.2873).
 
     The score of labels is ``log P(labels | row) + weight * log P(labels) + bonus * len(labels)``; the last two are those of the
-    language model, which rates each label once, when it is first appended.
+    language model.
 
     Args:
         log_probs: (N, T, classes), logarithms of probabilities, as from `ops.log_softmax`.
@@ -80,7 +80,7 @@ def ctc_beam_search(
 
     Raises:
         ShapeError: ``log_probs`` or ``lengths`` have another shape.
-        ArgumentError: A length or `beam_width` is out of range, or there is no such class.
+        ArgumentError: A length or `beam_width` is out of range, a number NaN, or there is no such class.
 
     Example:
         >>> log_probs = np.log([[[0.4, 0.35, 0.25], [0.4, 0.35, 0.25]]])    # greedily nothing, 0.16; but "1" has 0.4
@@ -100,12 +100,11 @@ def ctc_beam_search(
 
 def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: LanguageModel) -> list[Hypothesis]:
     """Prefixes are kept with two logarithms: of alignments that end in a blank, and of those that end in the last label."""
-
-    @functools.cache
-    def rating(labels: tuple[int, ...]) -> float:
-        return rating(labels[:-1]) + prior(labels[:-1], labels[-1]) if labels else 0.0
-
+    prior = functools.lru_cache(maxsize=1 << 16)(
+        prior
+    )  # what falls out of the beam comes back at the next step
     beam: dict[tuple[int, ...], list[float]] = {(): [0.0, -np.inf]}
+    ratings: dict[tuple[int, ...], float] = {(): 0.0}
     for emitted in row:
         after: dict[tuple[int, ...], list[float]] = defaultdict(lambda: [-np.inf, -np.inf])
         likely = [int(c) for c in np.flatnonzero(emitted > -np.inf) if c != blank]
@@ -119,17 +118,16 @@ def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: Langua
                 longer = after[(*labels, c)]
                 begun = ends_blank if labels and labels[-1] == c else total  # a repeat needs a blank between
                 longer[1] = np.logaddexp(longer[1], begun + emitted[c])
-        scores = {
-            labels: float(np.logaddexp(p[0], p[1])) + rating(labels)
-            for labels, p in after.items()
-            if max(p) > -np.inf
-        }
+                ratings.setdefault((*labels, c), ratings[labels] + prior(labels, c))
+        scores = {labels: _score(p, ratings[labels]) for labels, p in after.items() if max(p) > -np.inf}
         best = sorted(scores, key=lambda labels: (-scores[labels], labels))[:beam_width]
         beam = {labels: after[labels] for labels in best}
-    return [
-        Hypothesis(list(labels), float(np.logaddexp(p[0], p[1])) + rating(labels))
-        for labels, p in beam.items()
-    ]
+        ratings = {labels: ratings[labels] for labels in best}
+    return [Hypothesis(list(labels), _score(p, ratings[labels])) for labels, p in beam.items()]
+
+
+def _score(ends: list[float], rating: float) -> float:
+    return float(np.logaddexp(ends[0], ends[1])) + rating
 
 
 def edit_distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
@@ -166,6 +164,8 @@ def _checked(
     counts = np.full(n, steps) if lengths is None else np.asarray(lengths)
     if counts.shape != (n,):
         raise ShapeError(f"[{name}] lengths has shape {counts.shape}, expected (N,) = ({n},)")
+    if np.isnan(scores).any():
+        raise ArgumentError(f"[{name}] log_probs has NaN in row {int(np.isnan(scores).any((1, 2)).argmax())}")
     if n and not (counts.min() >= 0 and counts.max() <= steps):
         raise ArgumentError(f"[{name}] lengths are 0 to {steps}, the number of steps, got {counts.tolist()}")
     return scores, counts.astype(np.int64)

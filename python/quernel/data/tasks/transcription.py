@@ -37,7 +37,8 @@ def train(net: AcousticModel, data: Speech, epochs: int, verbose: str | int) -> 
     steps = epochs * math.ceil(len(part.x) / RECIPE.batch_size)
     net.compile(optim.AdamW(net.parameters(), RECIPE.lr, weight_decay=RECIPE.weight_decay), loss="ctc")
     net.fit(
-        *((part.x, part.frames), _labels(part)),
+        (part.x, part.frames),
+        _labels(part),
         batch_size=RECIPE.batch_size,
         epochs=epochs,
         callbacks=[LRScheduler(lambda step: RECIPE.rate(step / steps), per="batch")],
