@@ -5,7 +5,6 @@
 #include "bindings/bindings.h"
 #include "core/error.h"
 #include "runtime/cuda.h"
-#include "runtime/recorder.h"
 
 namespace quernel {
 namespace {
@@ -68,9 +67,11 @@ void* pointer_of(uintptr_t address) { return reinterpret_cast<void*>(address); }
 // What either side does next with memory that the other lets go waits for what that has begun. Only the default streams
 // are sure to be there still.
 bool is_default(Stream stream) { return stream && (*stream == 1 || *stream == 2); }
-void wait_at_the_end(void* stream, void* other) noexcept {
+template <class Wait>
+void at_the_end(Stream stream, Wait wait) noexcept {
+  if (!is_default(stream)) return;
   try {
-    wait_for_stream(stream, other);
+    wait(pointer_of(*stream));
   } catch (const Error&) {  // the device failed, and says so at the next call
   }
 }
@@ -99,7 +100,7 @@ py::capsule exported(const Tensor& t, Stream stream) {
   made->managed.context = made;
   made->managed.deleter = [](Managed* m) {
     auto* held = static_cast<Exported<Managed>*>(m->context);
-    if (is_default(held->stream)) wait_at_the_end(cuda_stream(), pointer_of(*held->stream));
+    at_the_end(held->stream, [](void* theirs) { wait_for_stream(cuda_stream(), theirs); });
     delete held;
   };
   if constexpr (requires { made->managed.flags; }) {
@@ -129,7 +130,7 @@ Tensor from_cuda(uintptr_t data, const std::vector<int64_t>& dims, const std::st
   auto storage = Storage::borrow(
       pointer_of(data), static_cast<size_t>(shape.volume()) * itemsize(type), true,
       [keep, stream] {
-        if (is_default(stream)) wait_at_the_end(pointer_of(*stream), cuda_stream());
+        at_the_end(stream, [](void* theirs) { wait_for_stream(theirs, cuda_stream()); });
         py::gil_scoped_acquire gil;
         delete keep;
       },

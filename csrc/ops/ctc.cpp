@@ -1,8 +1,8 @@
 #include "ops/ctc.h"
 
-#include "kernels/args/recurrent.h"
 #include "ops/common.h"
 #include "ops/embedding.h"
+#include "ops/recurrent.h"
 
 namespace quernel::ops {
 namespace {
@@ -27,9 +27,7 @@ void check_operands(const Tensor& log_probs, const Tensor& targets, const Tensor
 
 // The values of lengths and labels.
 void check_values(const CtcArgs& a, const Tensor& targets, const Tensor& lengths, const Tensor& target_lengths) {
-  if (lengths.defined())
-    launch(kOp, &KernelTable::check_lengths, CheckLengthsArgs{nullptr, a.rows, a.steps},
-           {1, static_cast<double>(a.rows)}, {read(&CheckLengthsArgs::lengths, lengths)});
+  if (lengths.defined()) check_lengths(kOp, lengths, a.steps);
   if (target_lengths.defined())
     check_index({kOp, "target lengths (from 0 to the width of targets)", 0, false}, target_lengths, a.labels + 1);
   launch(kOp, &KernelTable::check_ctc_labels,

@@ -74,6 +74,14 @@ int64_t grad_parts(const RecurrentShape& s, int64_t bytes) {
 
 }  // namespace
 
+void check_lengths(const char* op, const Tensor& lengths, int64_t steps) {
+  CheckLengthsArgs args;
+  args.rows = lengths.size();
+  args.steps = steps;
+  launch(op, &KernelTable::check_lengths, args, {1, static_cast<double>(args.rows)},
+         {read(&CheckLengthsArgs::lengths, lengths)});
+}
+
 Cell cell_from_name(const std::string& name) {
   if (name == "lstm") return Cell::kLstm;
   if (name == "gru") return Cell::kGru;
@@ -90,13 +98,7 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
   static_cast<RecurrentShape&>(args) = shape_of(op, x, weights, spec);
   args.inputs = x.dim(2);
   check_operands(op, x, weights, initial, lengths, args);
-  if (lengths.defined()) {
-    CheckLengthsArgs checked;
-    checked.rows = args.rows;
-    checked.steps = args.steps;
-    launch(op, &KernelTable::check_lengths, checked, {1, static_cast<double>(args.rows)},
-           {read(&CheckLengthsArgs::lengths, lengths)});
-  }
+  if (lengths.defined()) check_lengths(op, lengths, args.steps);
   const bool is_lstm = spec.cell == Cell::kLstm;
   const auto empty = [&](const Shape& shape) { return Tensor::empty(x.dtype(), shape, x.device()); };
   const Shape sequence{args.rows, args.steps, args.hidden}, state{args.rows, args.hidden};

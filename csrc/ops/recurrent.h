@@ -12,6 +12,9 @@ struct RecurrentSpec {
   bool reverse = false;
 };
 
+// Refuses lengths (N) outside [1, steps].
+void check_lengths(const char* op, const Tensor& lengths, int64_t steps);
+
 // "lstm", "gru", "rnn_tanh", "rnn_relu"
 Cell cell_from_name(const std::string& name);
 

@@ -37,7 +37,7 @@ void Captures::run(std::span<std::byte* const> addresses, const std::function<vo
 }
 
 int Captures::count() const {
-  if (graphs_.empty()) return 0;
+  if (!cuda_library()) return 0;
   check_cuda_process("graphs");
   const CudaLock lock;
   return static_cast<int>(

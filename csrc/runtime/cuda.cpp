@@ -16,7 +16,6 @@ namespace {
 
 std::atomic<const CudaLibrary*> loaded{nullptr};
 std::atomic<bool> tf32{false};
-
 std::atomic<bool> forked{false};
 
 void check_device(const char* op, const char* message) { check<StateError>(!message, op, "on CUDA: ", message); }
@@ -79,13 +78,12 @@ void load_cuda(const std::string& path) {
   std::lock_guard lock(mutex);
   if (loaded.load(std::memory_order_relaxed)) return;
   const CudaLibrary& library = open(path);
-  // Never destroyed: tensors may outlive static destruction at interpreter exit.
   {
     const CudaLock lock;
     library.allow_tf32(tf32.load());
     loaded.store(&library, std::memory_order_release);
   }
-  set_cuda_allocator(*new CudaAllocator);
+  set_cuda_allocator(*new CudaAllocator);  // never destroyed: tensors may outlive static destruction at exit
   on_fork_in_child([] { forked = true; });
 }
 

@@ -30,9 +30,7 @@ EXPECTED = {
     ("multiply_tile", "If"): ("FFMA",),
     ("multiply_tile", "Id"): ("DFMA",),
 }
-MOST_LOCAL = (
-    16  # loads and stores of local memory elsewhere: registers saved around a call that is seldom made
-)
+MOST_LOCAL = 16  # loads and stores of local memory elsewhere: registers saved around a call seldom made
 
 
 def find_cuobjdump() -> str | None:

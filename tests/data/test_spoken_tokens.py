@@ -9,6 +9,7 @@ import quernel as qn
 from quernel.data.tasks import speech, transcription
 from quernel.data.tasks import spoken_tokens as task
 from quernel.data.tasks.common import stream
+from quernel.text import ctc_collapse
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def test_targets_are_ctc_targets() -> None:
         assert 3 <= words <= 6 and (y[:words] >= 1).all() and (y[:words] <= 10).all() and not y[words:].any()
         assert not x[frames:].any() and not aligned[frames:].any()
         assert frames >= 2 * words + 1  # CTC needs a frame per word, and a blank between equal ones
-        assert task.collapse(aligned[:frames]) == y[:words].tolist()
+        assert ctc_collapse(aligned[:frames]) == y[:words].tolist()
     share = np.bincount(part.y[part.y > 0], minlength=11)[1:] / (part.y > 0).sum()
     assert share.min() > 0.06 and share.max() < 0.14
 
@@ -88,9 +89,9 @@ def test_noise_has_its_level() -> None:
 
 
 def test_scores() -> None:
-    assert task.collapse(np.array([1, 1, 0, 1, 2, 2])) == [1, 1, 2]
-    assert task.collapse(np.array([1, 1, 0, 1, 2, 2]), shortest=2) == [1, 2]
-    assert task.collapse(np.zeros(0, int)) == []
+    assert ctc_collapse(np.array([1, 1, 0, 1, 2, 2])) == [1, 1, 2]
+    assert ctc_collapse(np.array([1, 1, 0, 1, 2, 2]), shortest=2) == [1, 2]
+    assert ctc_collapse(np.zeros(0, int)) == []
     part = task.load(0, 5).test
     wanted = [y[:n].tolist() for y, n in zip(part.y, part.words, strict=True)]
     assert task.word_errors(wanted, part) == 0

@@ -10,6 +10,7 @@ from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
+from quernel.ops.operands import native
 from quernel.ops.shapes import check_floating, check_same_dtype, spec_of
 from quernel.tensor import Tensor
 
@@ -52,7 +53,7 @@ def _attend(
     past: int,
     scale: float,
 ) -> Tensor:
-    q, k, v = (None if t is None else t._t for t in operands)
+    q, k, v = map(native, operands)
     kept_out = None if mask is None else as_tensor(mask)._t
     how = heads, is_causal, past, scale
     assert q is not None
@@ -65,7 +66,7 @@ def _attend(
     def backward(
         g: Tensor, q: Tensor, k: Tensor | None, v: Tensor | None, mask: Tensor | None, y: Tensor, lse: Tensor
     ) -> Gradients:
-        rows, columns, values, kept = (None if t is None else t._t for t in (q, k, v, mask))
+        rows, columns, values, kept = map(native, (q, k, v, mask))
         assert rows is not None
         found = _core.attention_grad(rows, columns, values, kept, *how, y._t, lse._t, g._t, *wants)
         return [None if t is None else Tensor(t) for t in found]

@@ -108,9 +108,7 @@ def from_cuda(data: Any) -> _core.Tensor | None:
         raise NotTensorLike(
             f"tensors cannot hold {dtype} on CUDA; convert to one of {', '.join(DTYPES)} first"
         )
-    stream = interface.get(
-        "stream", None if interface["version"] >= 3 else 1
-    )  # before version 3: the default one
+    default = None if interface["version"] >= 3 else 1  # before that it was the default stream
     strides, dense = interface.get("strides"), dtype.itemsize
     for n, stride in zip(reversed(shape), reversed(strides or ()), strict=False):
         if n > 1 and stride != dense and 0 not in shape:
@@ -118,7 +116,7 @@ def from_cuda(data: Any) -> _core.Tensor | None:
                 f"tensors cannot share an array of strides {strides}; pass a C-contiguous copy of it"
             )
         dense *= n
-    return _core.from_cuda(interface["data"][0], shape, dtype.name, stream, owner)
+    return _core.from_cuda(interface["data"][0], shape, dtype.name, interface.get("stream", default), owner)
 
 
 def _long(value: int) -> _core.Tensor:

@@ -10,22 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core
-from quernel.autograd import Gradients, attach, needs_grad
+from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.compare import eq, ge
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import INTEGER
 from quernel.ops.elementwise import div, maximum, where
+from quernel.ops.loss import reduce_losses, reduced_spec
 from quernel.ops.op import Spec, op
-from quernel.ops.operands import cast
-from quernel.ops.reduce import mean
-from quernel.ops.shapes import check_floating, check_rank, spec_of
+from quernel.ops.operands import cast, native
+from quernel.ops.shapes import check_floating, check_lengths, check_rank, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
-
-_REDUCTIONS = ("mean", "sum", "none")
 
 
 def _rule(
@@ -43,25 +41,15 @@ def _rule(
             f"[ctc_loss] targets has shape {wanted.shape}, expected (N, labels) = ({n}, labels), rows filled up to one length "
             f"(log_probs: {a.shape})"
         )
+    if wanted.dtype not in INTEGER:
+        raise DTypeError(f"[ctc_loss] targets are whole numbers, got {wanted.dtype}")
     for name, lengths in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
-        if lengths is not None and spec_of(lengths).shape != (n,):
-            raise ShapeError(f"[ctc_loss] {name} has shape {spec_of(lengths).shape}, expected (N,) = ({n},)")
-    for name, numbers in (
-        ("targets", targets),
-        ("input_lengths", input_lengths),
-        ("target_lengths", target_lengths),
-    ):
-        if numbers is not None and spec_of(numbers).dtype not in INTEGER:
-            raise DTypeError(f"[ctc_loss] {name} are whole numbers, got {spec_of(numbers).dtype}")
+        check_lengths("ctc_loss", name, lengths, n, f"log_probs: {a.shape}")
     if not 0 <= blank < classes:
         raise ArgumentError(
             f"[ctc_loss] blank is one of the {classes} classes, 0 to {classes - 1}, got {blank}"
         )
-    if reduction not in _REDUCTIONS:
-        raise ArgumentError(f"[ctc_loss] reduction is 'mean', 'sum' or 'none', got {reduction!r}")
-    if reduction == "mean" and n == 0:
-        raise ArgumentError("[ctc_loss] an empty batch has no mean; pass reduction='sum'")
-    return Spec((n,) if reduction == "none" else (), a.dtype)
+    return reduced_spec("ctc_loss", Spec((n,), a.dtype), reduction)
 
 
 @op(shape=_rule)
@@ -107,21 +95,17 @@ def ctc_loss(
     losses = _losses(a, wanted, steps, labels, blank)
     if zero_infinity:
         losses = where(eq(losses, float("inf")), 0.0, losses)
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return losses.sum()
-    return mean(div(losses, maximum(cast(labels, losses.dtype), 1.0)))
+    if reduction == "mean":
+        losses = div(losses, maximum(cast(labels, losses.dtype), 1.0))
+    return reduce_losses("ctc_loss", losses, reduction)
 
 
 def _losses(a: Tensor, targets: Tensor, steps: Tensor | None, labels: Tensor, blank: int) -> Tensor:
-    losses, grad = _core.ctc_loss(
-        a._t, targets._t, None if steps is None else steps._t, labels._t, blank, needs_grad(a)
-    )
+    losses, grad = _core.ctc_loss(a._t, targets._t, native(steps), labels._t, blank, needs_grad(a))
     if grad is None:
         return Tensor(losses)
 
     def backward(g: Tensor, slope: Tensor) -> Gradients:
         return (slope * g.reshape(-1, 1, 1),)
 
-    return attach(losses, (a,), backward, (grad,))
+    return put_on_tape(losses, (a,), backward, (grad,))

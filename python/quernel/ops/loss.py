@@ -17,7 +17,7 @@ from quernel.ops.create import as_tensor
 from quernel.ops.elementwise import add, mul, sub, where
 from quernel.ops.layout import broadcast_to
 from quernel.ops.op import Spec, op
-from quernel.ops.operands import cast
+from quernel.ops.operands import cast, native
 from quernel.ops.reduce import mean, sum
 from quernel.ops.shapes import check_floating, spec_of
 from quernel.ops.unary import exp, log, neg
@@ -45,11 +45,6 @@ def reduce_losses(op: str, losses: Tensor, reduction: str) -> Tensor:
     """The losses as the user wants them: their mean, their sum, or each."""
     reduced_spec(op, spec_of(losses), reduction)
     return losses if reduction == "none" else sum(losses) if reduction == "sum" else mean(losses)
-
-
-def native(x: Tensor | None) -> _core.Tensor | None:
-    """The native tensor of an operand that may be absent."""
-    return None if x is None else x._t
 
 
 def constant(op: str, name: str, value: TensorLike) -> Tensor:

@@ -56,6 +56,11 @@ def raw(x: Operand) -> _core.Tensor | float:
     return x._t if isinstance(x, Tensor) else x
 
 
+def native(x: Tensor | None) -> _core.Tensor | None:
+    """The native tensor of an operand that may be absent."""
+    return None if x is None else x._t
+
+
 def computed(
     kernel: Callable[[Any, Any], _core.Tensor], x: TensorLike, other: TensorLike
 ) -> tuple[_core.Tensor, Operand, Operand]:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_all_on_tape
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.create import as_tensor
-from quernel.ops.dtypes import INTEGER
 from quernel.ops.op import Spec, op
-from quernel.ops.operands import cast
-from quernel.ops.shapes import check_floating, check_rank, check_same_dtype, spec_of
+from quernel.ops.operands import cast, native
+from quernel.ops.shapes import check_floating, check_lengths, check_rank, check_same_dtype, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -58,23 +57,12 @@ def _specs(
                 f"weight_hh: {hh.shape})"
             )
         check_same_dtype(name, "x", a.dtype, key, have.dtype)
-    if lengths is not None:
-        have = spec_of(lengths)
-        if have.shape != (n,):
-            raise ShapeError(f"[{name}] lengths is {have.shape}, expected one per row, {(n,)} (x: {a.shape})")
-        if have.dtype not in INTEGER:
-            raise DTypeError(
-                f"[{name}] lengths are whole numbers, got {have.dtype}; cast with .astype('int64')"
-            )
+    check_lengths(name, "lengths", lengths, n, f"x: {a.shape}")
     return Spec((n, steps, hidden), a.dtype), Spec((n, hidden), a.dtype)
 
 
 def _maybe(x: TensorLike | None) -> Tensor | None:
     return None if x is None else as_tensor(x)
-
-
-def _raw(x: Tensor | None) -> Any:
-    return None if x is None else x._t
 
 
 def _run(
@@ -83,7 +71,8 @@ def _run(
     """Runs the kernels on x, weight_ih, weight_hh, bias_ih, bias_hh, h0 and c0."""
     a, w_ih, w_hh, b_ih, b_hh, h, c = operands
     _specs(cell.partition("_")[0], a, (w_ih, w_hh), (b_ih, b_hh), {"h0": h, "c0": c}, lengths)
-    x, ih, hh, bias_ih, bias_hh, h0, c0 = map(_raw, operands)
+    parts: list[Any] = [native(t) for t in operands]
+    x, ih, hh, bias_ih, bias_hh, h0, c0 = parts
     ends = None if lengths is None else cast(as_tensor(lengths), "int64")._t
     save = needs_grad(*operands)
     y, h_n, c_n, gates, cell_t = _core.recurrent(
@@ -95,8 +84,9 @@ def _run(
     want = [t is not None and bool(t._requires_grad) for t in operands]
 
     def backward(g: list[Tensor | None], *saved: Tensor | None) -> Gradients:
-        x, ih, hh, h0, c0, ends, y, gates, cell_t = map(_raw, saved)
-        g_y, g_h, g_c = map(_raw, (*g, None)[:3])
+        kept: list[Any] = [native(t) for t in saved]
+        x, ih, hh, h0, c0, ends, y, gates, cell_t = kept
+        g_y, g_h, g_c = map(native, (*g, None)[:3])
         found = _core.recurrent_grad(
             x, ih, hh, h0, c0, ends, y, gates, cell_t, g_y, g_h, g_c, cell, bool(reverse), want[0]
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.create import as_tensor
-from quernel.ops.dtypes import FLOATING, combine, promote_types, scalar_dtype
+from quernel.ops.dtypes import FLOATING, INTEGER, combine, promote_types, scalar_dtype
 from quernel.ops.op import Spec
 from quernel.tensor import Tensor
 
@@ -144,6 +144,17 @@ def check_same_dtype(op: str, a_name: str, a: str, b_name: str, b: str) -> None:
     """Raises unless two operands that are contracted have one dtype."""
     if a != b:
         raise DTypeError(f"[{op}] {b_name} is {b}, {a_name} is {a}; cast one with .astype()")
+
+
+def check_lengths(op: str, name: str, lengths: Any, rows: int, of: str) -> None:
+    """Raises unless there is a whole number for each row, or None; `of` tells the operand that has the rows."""
+    if lengths is None:
+        return
+    have = spec_of(lengths)
+    if have.shape != (rows,):
+        raise ShapeError(f"[{op}] {name} is {have.shape}, expected one per row, {(rows,)} ({of})")
+    if have.dtype not in INTEGER:
+        raise DTypeError(f"[{op}] {name} are whole numbers, got {have.dtype}; cast with .astype('int64')")
 
 
 def check_params(op: str, x: Spec, shape: tuple[int, ...], params: Mapping[str, Any]) -> None:

@@ -17,9 +17,9 @@ from quernel.ops.create import arange, as_tensor
 from quernel.ops.dtypes import FLOATING, INTEGER
 from quernel.ops.elementwise import add, mul, where
 from quernel.ops.layout import permute, unsqueeze
-from quernel.ops.loss import check_gamma, constant, native, pair_loss, reduce_losses, reduced_spec
+from quernel.ops.loss import check_gamma, constant, pair_loss, reduce_losses, reduced_spec
 from quernel.ops.op import Spec, op
-from quernel.ops.operands import cast
+from quernel.ops.operands import cast, native
 from quernel.ops.reduce import sum
 from quernel.ops.shapes import check_floating, normalize_axis, spec_of
 from quernel.ops.unary import neg

@@ -30,6 +30,20 @@ class Hypothesis(NamedTuple):
     score: float
 
 
+def ctc_collapse(alignment: ArrayLike, blank: int = 0, shortest: int = 1) -> list[int]:
+    """Returns what an alignment spells: runs of a label count once, blanks and runs below `shortest` steps not at all.
+
+    Example:
+        >>> qn.text.ctc_collapse([0, 3, 3, 0, 3, 7, 7, 0])
+        [3, 3, 7]
+    """
+    classes = np.asarray(alignment)
+    starts = np.flatnonzero(np.diff(classes, prepend=-1))
+    lengths = np.diff(starts, append=len(classes))
+    runs = zip(classes[starts], lengths, strict=True)
+    return [int(label) for label, n in runs if label != blank and n >= shortest]
+
+
 def ctc_greedy(log_probs: ArrayLike, lengths: ArrayLike | None = None, blank: int = 0) -> list[list[int]]:
     """Returns the labels of the likeliest alignment of each row.
 
@@ -48,7 +62,7 @@ def ctc_greedy(log_probs: ArrayLike, lengths: ArrayLike | None = None, blank: in
         [[1, 1, 2]]
     """
     scores, steps = _checked("ctc_greedy", log_probs, lengths, blank)
-    return [_collapse(row[:n].argmax(1), blank) for row, n in zip(scores, steps, strict=True)]
+    return [ctc_collapse(row[:n].argmax(1), blank) for row, n in zip(scores, steps, strict=True)]
 
 
 def ctc_beam_search(
@@ -100,9 +114,8 @@ def ctc_beam_search(
 
 def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: LanguageModel) -> list[Hypothesis]:
     """Prefixes are kept with two logarithms: of alignments that end in a blank, and of those that end in the last label."""
-    prior = functools.lru_cache(maxsize=1 << 16)(
-        prior
-    )  # what falls out of the beam comes back at the next step
+    # What falls out of the beam comes back at the next step.
+    prior = functools.lru_cache(maxsize=1 << 16)(prior)
     beam: dict[tuple[int, ...], list[float]] = {(): [0.0, -np.inf]}
     ratings: dict[tuple[int, ...], float] = {(): 0.0}
     for emitted in row:
@@ -143,11 +156,6 @@ def edit_distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
         for j, other in enumerate(wanted, start=1):
             above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (item != other))
     return row[-1]
-
-
-def _collapse(classes: NDArray[np.int64], blank: int) -> list[int]:
-    kept = (classes != blank) & (np.diff(classes, prepend=-1) != 0)
-    return [int(c) for c in classes[kept]]
 
 
 def _checked(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 import quernel as qn
 from quernel import optim
@@ -17,6 +18,8 @@ from quernel.data.batching import batches
 from quernel.data.tasks.common import Split
 from quernel.nn.module import Module
 from quernel.progress import progress
+
+Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,23 @@ class Recipe:
             share = 0.5 * (1 + math.cos(math.pi * (done - self.warmup) / (1 - self.warmup)))
         return self.lr * max(share, 0.01)
 
+    def steps(self, samples: int, epochs: int) -> int:
+        """How many steps there are."""
+        return epochs * math.ceil(samples / self.batch_size)
+
+    def arguments(self, net: Module, samples: int, epochs: int) -> tuple[optim.Optimizer, dict[str, Any]]:
+        """The optimizer that `net` is compiled with, and what ``fit`` is told."""
+        optimizer: optim.Optimizer
+        if self.optimizer == "sgd":
+            optimizer = optim.SGD(
+                net.parameters(), self.lr, momentum=0.9, weight_decay=self.weight_decay, nesterov=True
+            )
+        else:
+            optimizer = optim.AdamW(net.parameters(), self.lr, weight_decay=self.weight_decay)
+        steps = self.steps(samples, epochs)
+        schedule = LRScheduler(lambda step: self.rate(step / steps), per="batch")
+        return optimizer, {"epochs": epochs, "batch_size": self.batch_size, "callbacks": [schedule]}
+
 
 def fit(
     make: Callable[[], Module], data: Split, recipe: Recipe, epochs: int, seed: int, verbose: str | int
@@ -49,23 +69,10 @@ def fit(
     """Trains `make()`; returns it, and its loss and accuracy on the test part."""
     qn.seed(seed)
     net = make()
-    optimizer: optim.Optimizer
-    if recipe.optimizer == "sgd":
-        optimizer = optim.SGD(
-            net.parameters(), recipe.lr, momentum=0.9, weight_decay=recipe.weight_decay, nesterov=True
-        )
-    else:
-        optimizer = optim.AdamW(net.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
+    optimizer, arguments = recipe.arguments(net, len(data.x), epochs)
     net.compile(optimizer=optimizer, loss="cross_entropy", metrics=["accuracy"])
-    steps = epochs * math.ceil(len(data.x) / recipe.batch_size)
-    net.fit(
-        *(data.x, data.y),
-        batch_size=recipe.batch_size,
-        epochs=epochs,
-        validation_data=(data.x_test, data.y_test) if verbose else None,
-        callbacks=[LRScheduler(lambda step: recipe.rate(step / steps), per="batch")],
-        verbose=verbose,
-    )
+    validation = (data.x_test, data.y_test) if verbose else None
+    net.fit(data.x, data.y, validation_data=validation, verbose=verbose, **arguments)
     return net, net.evaluate(data.x_test, data.y_test)
 
 
@@ -76,13 +83,36 @@ def fit_torch(
     from quernel.data.tasks.torch_twin import torch_twin
 
     torch: Any = importlib.import_module("torch")
-    torch.set_num_threads(qn.runtime.num_threads())
-    torch.manual_seed(seed)
     qn.seed(seed)
     net = make()
     with qn.no_grad():
         net(data.x[:1])  # sizes left None
     twin = torch_twin(net)
+
+    def loss(x: Any, y: Any) -> Any:
+        return torch.nn.functional.cross_entropy(twin(x), y)
+
+    def evaluate() -> Logs:
+        return _evaluate_torch(torch, twin, data)
+
+    train_twin(twin, [data.x, data.y], loss, recipe, epochs, seed, verbose, evaluate)
+    return evaluate()
+
+
+def train_twin(
+    twin: Any,
+    columns: Sequence[Array],
+    loss_of: Callable[..., Any],
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    verbose: str | int,
+    evaluate: Callable[[], Logs] = dict,
+) -> None:
+    """Trains a torch module; `loss_of` gets a batch of each column as tensors, `evaluate` is asked after an epoch."""
+    torch: Any = importlib.import_module("torch")
+    torch.set_num_threads(qn.runtime.num_threads())
+    torch.manual_seed(seed)
     optimizer: Any
     if recipe.optimizer == "sgd":
         optimizer = torch.optim.SGD(
@@ -90,32 +120,30 @@ def fit_torch(
         )
     else:
         optimizer = torch.optim.AdamW(twin.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
-    order = np.random.default_rng(seed)
-    display = progress(verbose, epochs)
-    steps = epochs * math.ceil(len(data.x) / recipe.batch_size)
-    step = 0
+    order, display = np.random.default_rng(seed), progress(verbose, epochs)
+    samples, step = len(columns[0]), 0
+    steps = recipe.steps(samples, epochs)
     try:
         for epoch in range(epochs):
-            display.begin_epoch(epoch, len(data.x))
+            display.begin_epoch(epoch, samples)
             twin.train()
             total = 0.0
-            for x, y in batches([data.x, data.y], recipe.batch_size, order.permutation(len(data.x))):
+            for batch in batches(columns, recipe.batch_size, order.permutation(samples)):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(step / steps)
                 optimizer.zero_grad()
-                loss = torch.nn.functional.cross_entropy(twin(torch.from_numpy(x)), torch.from_numpy(y))
+                loss = loss_of(*map(torch.from_numpy, batch))
                 loss.backward()
                 optimizer.step()
                 step += 1
-                total += loss.item() * len(y)
-                display.advance(len(y), loss.item())
-            logs = {"loss": total / len(data.x)}
+                total += loss.item() * len(batch[0])
+                display.advance(len(batch[0]), loss.item())
+            logs = {"loss": total / samples}
             if verbose:
-                logs |= {f"val_{name}": value for name, value in _evaluate_torch(torch, twin, data).items()}
+                logs |= {f"val_{name}": value for name, value in evaluate().items()}
             display.end_epoch(epoch, logs)
     finally:
         display.close()
-    return _evaluate_torch(torch, twin, data)
 
 
 def _evaluate_torch(torch: Any, twin: Any, data: Split) -> Logs:

@@ -25,7 +25,7 @@ from quernel.data.tasks.common import cached, stream
 from quernel.data.tasks.speech import BANDS, HOP, PHONEMES, WINDOW, log_mel, speak
 from quernel.data.tasks.task import QUERNEL, Task
 from quernel.models.acoustic import AcousticModel
-from quernel.text import edit_distance
+from quernel.text import ctc_collapse, edit_distance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,19 +108,6 @@ def _stacked(made: list[tuple[Array, Array, Array]]) -> dict[str, Array]:
 # ---- the task -------------------------------------------------------------------------------------------------------
 
 
-def collapse(labels: Array, shortest: int = 1) -> list[int]:
-    """The words of a row of frames: runs of a label count once, blanks and runs below `shortest` frames not at all.
-
-    Example:
-        >>> from quernel.data.tasks.spoken_tokens import collapse
-        >>> collapse(np.array([0, 3, 3, 0, 3, 7, 7, 0]))
-        [3, 3, 7]
-    """
-    starts = np.flatnonzero(np.diff(labels, prepend=-1))
-    lengths = np.diff(starts, append=len(labels))
-    return [int(w) for w, n in zip(labels[starts], lengths, strict=True) if w > 0 and n >= shortest]
-
-
 def word_errors(heard: Sequence[list[int]], part: Utterances) -> float:
     """Errors per word: insertions, deletions and replacements."""
     wanted = [y[:n].tolist() for y, n in zip(part.y, part.words, strict=True)]
@@ -130,7 +117,9 @@ def word_errors(heard: Sequence[list[int]], part: Utterances) -> float:
 def token_error(part: Utterances, label: Callable[[Array], Array], shortest: int = 4) -> float:
     """Errors per word when `label` names the word of every frame, given the frames with their neighbours."""
     pairs = zip(part.x, part.frames, strict=True)
-    return word_errors([collapse(label(_with_neighbours(x[:n])), shortest) for x, n in pairs], part)
+    return word_errors(
+        [ctc_collapse(label(_with_neighbours(x[:n])), shortest=shortest) for x, n in pairs], part
+    )
 
 
 def _with_neighbours(frames: Array) -> Array:
