@@ -150,6 +150,19 @@ def test_dlpack_before_1_0_and_to_the_cpu_are_copies() -> None:
     check_equal(host, X)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_dlpack_refuses_what_it_cannot_do(device: str) -> None:
+    there = qn.tensor(X, device=device)
+    with pytest.raises(BufferError, match=rf"the tensor lies on '{device}', which is no device \(2, 1\)"):
+        there.__dlpack__(max_version=(1, 0), dl_device=(2, 1))
+    with pytest.raises(BufferError, match="a copy is needed"):
+        there.__dlpack__(copy=False)
+    if device == "cuda":
+        with pytest.raises(BufferError, match="a copy is needed"):
+            there.__dlpack__(max_version=(1, 0), dl_device=(1, 0), copy=False)
+    assert there.__dlpack__(max_version=(1, 0), copy=False) is not None
+
+
 def test_torch_takes_and_gives() -> None:
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
