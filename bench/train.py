@@ -38,7 +38,7 @@ def cases(_threads: int, quick: bool) -> Iterator[Case]:
             yield Case(f"{name} batch {n}", contenders, group=group)
 
 
-def quernel_step(net: Any, x: np.ndarray, y: np.ndarray) -> Callable[[], object]:
+def quernel_step(net: Any, x: Any, y: Any) -> Callable[[], object]:
     """A step of Adam on one batch."""
     optimizer = optim.Adam(net.parameters(), lr=RATE)
 

@@ -1,8 +1,9 @@
 """The CUDA engine's check in one command: ``python -m tests.gpu`` builds its library and runs the op tests on it.
 
-With a GPU the library is compiled by nvcc for that GPU, its instructions are looked at (tests/cuda/sass.py), and compute-sanitizer, if found, looks at a part of the tests. Without
-one, or with ``--emulated``, the same kernels are compiled for the CPU and run there, thread by thread. What follows ``--``
-goes to pytest in place of the chosen tests.
+With a GPU the library is compiled by nvcc for that GPU, its instructions are looked at (tests/cuda/sass.py),
+compute-sanitizer, if found, looks at a part of the tests, and ``bench.cuda`` writes bench/RESULTS-cuda.md. Without one, or
+with ``--emulated``, the same kernels are compiled for the CPU and run there, thread by thread. What follows ``--`` goes to
+pytest in place of the chosen tests; then nothing is measured.
 """
 
 from __future__ import annotations
@@ -69,8 +70,15 @@ def test(library: Path, emulated: bool, arguments: list[str], wrapper: list[str]
     return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
 
 
+def bench(library: Path) -> int:
+    """Measures the library beside torch; returns the exit status."""
+    env = os.environ | {"QUERNEL_CUDA_LIBRARY": str(library)}
+    command = [sys.executable, "-m", "bench.cuda", "--page", "bench/RESULTS-cuda.md"]
+    return subprocess.run(command, cwd=ROOT, env=env, check=False).returncode
+
+
 def main() -> int:
-    """Builds and tests; returns the exit status."""
+    """Builds, tests and measures; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.gpu", description=__doc__)
     parser.add_argument("--emulated", action="store_true", help="on the CPU, whether or not there is a GPU")
     parser.add_argument("--build-only", action="store_true", help="compile, run nothing")
@@ -91,6 +99,8 @@ def main() -> int:
         for tool in ("memcheck", "racecheck"):
             wrapper = [sanitizer, "--tool", tool, "--error-exitcode", "1", "--target-processes", "all"]
             status |= test(library, emulated, [*SANITIZED, "-x"], wrapper)
+    if not (emulated or args.pytest):
+        status |= bench(library)
     return status
 
 

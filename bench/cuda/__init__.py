@@ -1,0 +1,1 @@
+"""Measurements on a GPU, beside torch's cuBLAS, cuDNN and CUDA graphs; `python -m bench.cuda`."""
