@@ -58,7 +58,8 @@ void register_plan(py::module_& m) {
       .def("run", &run, py::arg("arrays"), py::arg("arenas"), "replay() on NumPy arrays.")
       .def_property_readonly("arena_nbytes", &Plan::arena_nbytes)
       .def_property_readonly("graphs", &Plan::graphs, "CUDA graphs captured so far.")
-      .def_property_readonly("steps", &Plan::step_names);
+      .def_property_readonly("steps", &Plan::step_names)
+      .def_property_readonly("chains", &Plan::chain_names);
   m.def("fresh_copy", &fresh_copy, py::arg("x"), Unlocked());
 }
 

@@ -11,25 +11,40 @@ constexpr int64_t kAlign = 64;
 struct Lifetime {
   int segment;
   int64_t size;
-  size_t first, last;  // steps
+  size_t first, last;  // turns
 
   bool overlaps(const Lifetime& o) const { return first <= o.last && o.first <= last; }
 };
 
-std::vector<Lifetime> lifetimes(const Program& program) {
+// When each step runs: those of a chain run together.
+std::vector<size_t> turns_of(const Program& program, std::span<const Chain> chains) {
+  std::vector<size_t> turns(program.steps.size());
+  std::iota(turns.begin(), turns.end(), size_t{0});
+  for (const Chain& chain : chains) {
+    for (const ChainStep& member : chain.steps) turns[member.step] = chain.steps.front().step;
+  }
+  return turns;
+}
+
+std::vector<Lifetime> lifetimes(const Program& program, std::span<const Chain> chains) {
+  constexpr int kNone = -1, kElsewhere = -2;
   std::vector<Lifetime> result;
-  std::vector<int> slot(program.segments.size(), -1);
+  std::vector<int> slot(program.segments.size(), kNone);
+  for (const Chain& chain : chains) {
+    for (const int segment : chain.segments) slot[segment] = kElsewhere;
+  }
+  const std::vector<size_t> turns = turns_of(program, chains);
   for (size_t i = 0; i < program.steps.size(); ++i) {
     for (const Use& use : program.steps[i].uses) {
       const Segment& segment = program.segments[use.segment];
-      if (segment.kind != Segment::Kind::kTemporary) continue;
       int& s = slot[use.segment];
-      if (s < 0) {
+      if (segment.kind != Segment::Kind::kTemporary || s == kElsewhere) continue;
+      if (s == kNone) {
         s = static_cast<int>(result.size());
         const auto size = static_cast<int64_t>(segment.storage->nbytes());
-        result.push_back({use.segment, (size + kAlign - 1) / kAlign * kAlign, i, i});
+        result.push_back({use.segment, (size + kAlign - 1) / kAlign * kAlign, turns[i], turns[i]});
       }
-      result[s].last = i;
+      result[s].last = turns[i];
     }
   }
   return result;
@@ -39,9 +54,9 @@ std::vector<Lifetime> lifetimes(const Program& program) {
 
 // Largest first, each at the lowest offset that is free throughout its life: within a few per cent of the lower bound
 // on the nets we have seen, and quadratic in the number of temporaries, of which there are hundreds at most.
-ArenaLayout lay_out_arena(const Program& program) {
+ArenaLayout lay_out_arena(const Program& program, std::span<const Chain> chains) {
   ArenaLayout layout{std::vector<int64_t>(program.segments.size(), 0), 0};
-  std::vector<Lifetime> pending = lifetimes(program);
+  std::vector<Lifetime> pending = lifetimes(program, chains);
   std::stable_sort(pending.begin(), pending.end(), [](const auto& a, const auto& b) { return a.size > b.size; });
   std::vector<Lifetime> placed;  // in order of offset
   for (const Lifetime& life : pending) {

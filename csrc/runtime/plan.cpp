@@ -65,9 +65,11 @@ Plan::Plan(const Recorder& recorder, const std::vector<Tensor>& outputs)
   for (const Tensor& t : outputs) outputs_.push_back({t.dtype(), t.shape(), false});
   for (const auto& g : recorder.grads_) grads_.push_back({g.param, g.initial, g.guarded, g.final});
   for (const auto& s : recorder.streams_) streams_.push_back({s.state, s.copy, s.total});
-  const ArenaLayout layout = lay_out_arena(program);
+  std::vector<Chain> chains = find_chains(program);
+  const ArenaLayout layout = lay_out_arena(program, chains);
   arena_nbytes_ = layout.nbytes;
   compile(program, layout.offsets);
+  add_chains(program, std::move(chains));
 }
 
 void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) {
@@ -86,36 +88,63 @@ void Plan::compile(const Program& program, const std::vector<int64_t>& offsets) 
     compiled.work.bytes = 0;  // fusion has changed it
     args_.insert(args_.end(), step.args.begin(), step.args.end());
     for (const Use& use : step.uses) {
-      const Segment& segment = program.segments[use.segment];
       compiled.work.bytes += use.nbytes;
       if (program.visible(use)) first_visible_write_ = std::min(first_visible_write_, i);
-      switch (segment.kind) {
-        case Segment::Kind::kExternal: {
-          const void* address = segment.storage->data() + use.offset;
-          std::memcpy(args_.data() + compiled.args + use.field, &address, sizeof(address));
-          const auto* begin = static_cast<const std::byte*>(address);
-          (use.writes() ? external_writes_ : external_reads_).push_back({begin, begin + use.nbytes});
-          keep(segment.storage);
-          break;
-        }
-        case Segment::Kind::kArgument:
-          arguments_[segment.index].written |= use.writes();
-          patches_.push_back({use.field, 1 + segment.index, use.offset});
-          break;
-        case Segment::Kind::kOutput:
-          patches_.push_back({use.field, 1 + static_cast<int32_t>(arguments_.size()) + segment.index, use.offset});
-          break;
-        case Segment::Kind::kTemporary:
-          patches_.push_back({use.field, 0, offsets[use.segment] + use.offset});
-          break;
-      }
     }
+    add_patches(program, step, compiled, offsets);
     compiled.patches_end = patches_.size();
     steps_.push_back(compiled);
   }
   merge(external_reads_);
   merge(external_writes_);
   capturable_ = device_ == Device::kCuda && checks_come_first(program);
+}
+
+// Writes fixed addresses into the step's arguments, and notes down those that a replay brings.
+void Plan::add_patches(const Program& program, const Step& step, CompiledStep& compiled,
+                       const std::vector<int64_t>& offsets) {
+  for (const Use& use : step.uses) {
+    const Segment& segment = program.segments[use.segment];
+    switch (segment.kind) {
+      case Segment::Kind::kExternal: {
+        const void* address = segment.storage->data() + use.offset;
+        std::memcpy(args_.data() + compiled.args + use.field, &address, sizeof(address));
+        const auto* begin = static_cast<const std::byte*>(address);
+        (use.writes() ? external_writes_ : external_reads_).push_back({begin, begin + use.nbytes});
+        keep(segment.storage);
+        break;
+      }
+      case Segment::Kind::kArgument:
+        arguments_[segment.index].written |= use.writes();
+        patches_.push_back({use.field, 1 + segment.index, use.offset});
+        break;
+      case Segment::Kind::kOutput:
+        patches_.push_back({use.field, 1 + static_cast<int32_t>(arguments_.size()) + segment.index, use.offset});
+        break;
+      case Segment::Kind::kTemporary:
+        patches_.push_back({use.field, 0, offsets[use.segment] + use.offset});
+        break;
+    }
+  }
+}
+
+void Plan::add_chains(const Program& program, std::vector<Chain> chains) {
+  for (Chain& chain : chains) {
+    std::string name;
+    Work work = steps_[chain.steps.front().step].work;
+    work.ns_per_item = 0;
+    work.bytes = 0;
+    for (const ChainStep& member : chain.steps) {
+      const CompiledStep& step = steps_[member.step];
+      if (!name.empty()) name += '+';
+      name += step.op;
+      work.ns_per_item += step.work.ns_per_item;
+      work.bytes += step.work.bytes;
+      for (const TilePatch& tile : member.tiles) work.bytes -= program.steps[member.step].use(tile.field)->nbytes;
+    }
+    chains_.push_back({std::move(chain), interned(name), work});
+  }
+  for (const CompiledChain& made : chains_) steps_[made.chain.steps.front().step].chain = &made;
 }
 
 void Plan::keep(const std::shared_ptr<Storage>& storage) {
@@ -186,23 +215,47 @@ void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
   }
 }
 
-void Plan::run_step(size_t i, std::span<std::byte* const> bases, bool interruptible) const {
-  alignas(64) std::byte args[kMaxArgsSize];
-  const CompiledStep& step = steps_[i];
+void Plan::patch(const CompiledStep& step, std::span<std::byte* const> bases, std::byte* args) const {
   std::memcpy(args, args_.data() + step.args, step.args_size);
   for (size_t p = step.patches; p < step.patches_end; ++p) {
     const void* address = bases[static_cast<size_t>(patches_[p].base)] + patches_[p].offset;
     std::memcpy(args + patches_[p].field, &address, sizeof(address));
   }
+}
+
+void Plan::run_step(size_t i, std::span<std::byte* const> bases, bool interruptible) const {
+  alignas(64) std::byte args[kMaxArgsSize];
+  const CompiledStep& step = steps_[i];
+  patch(step, bases, args);
   execute(step.op, step.kernel, args, step.work, interruptible);
+}
+
+void Plan::run_chain_from(size_t i, std::span<std::byte* const> bases, bool interruptible) const {
+  alignas(64) std::byte args[kChainSteps][kMaxArgsSize];
+  const CompiledChain& made = *steps_[i].chain;
+  ChainCall call;
+  call.count = made.size();
+  call.tile_bytes = made.chain.tile_bytes;
+  for (size_t s = 0; s < made.size(); ++s) {
+    const CompiledStep& step = steps_[i + s];
+    const std::vector<TilePatch>& tiles = made.chain.steps[s].tiles;
+    patch(step, bases, args[s]);
+    call.steps[s] = {step.kernel.run, args[s], step.args_size, tiles.data(), tiles.size()};
+  }
+  const ResolvedKernel kernel{device_, run_chain, chain_scratch, steps_[i].kernel.signature};
+  execute(made.name, kernel, &call, made.work, interruptible);
 }
 
 void Plan::run(std::span<std::byte* const> bases) const {
   Profile* profile = Profile::current();
   if (capturable_ && !profile) return run_captured(bases);
-  for (size_t i = 0; i < steps_.size(); ++i) {
+  for (size_t i = 0; i < steps_.size();) {
     if (profile) profile->set_label(steps_[i].label);
-    run_step(i, bases, i < first_visible_write_);
+    const CompiledChain* chain = steps_[i].chain;
+    const size_t next = i + (chain ? chain->size() : 1);
+    const bool interruptible = next <= first_visible_write_;
+    chain ? run_chain_from(i, bases, interruptible) : run_step(i, bases, interruptible);
+    i = next;
   }
   if (profile) profile->set_label("");
 }
@@ -260,6 +313,12 @@ std::vector<Tensor> Plan::replay(const std::vector<Tensor>& arguments, ArenaPool
     if (arguments_[i].written) arguments[i].bump_version();
   }
   return outputs;
+}
+
+std::vector<std::string> Plan::chain_names() const {
+  std::vector<std::string> names;
+  for (const CompiledChain& made : chains_) names.emplace_back(made.name);
+  return names;
 }
 
 std::vector<std::string> Plan::step_names() const {

@@ -1,5 +1,7 @@
 // A recorded program made ready to run: one native call, one base address per segment, no allocation but the results.
 //
+// Elementwise steps in a row run as chains, block by block (runtime/chain.h).
+//
 // Replay copies each step's arguments (a few hundred bytes) to the stack, patches the pointers that lie in arguments,
 // outputs or the arena, and runs the kernel; addresses of external tensors are fixed. So any number of threads may
 // replay one plan, each on an arena of its own. Steps up to the first visible write may be interrupted or refused and
@@ -12,6 +14,7 @@
 #include <vector>
 
 #include "runtime/capture.h"
+#include "runtime/chain.h"
 #include "runtime/program.h"
 
 namespace quernel {
@@ -64,7 +67,8 @@ class Plan {
   Device device() const { return device_; }
   double work_ns() const { return work_ns_; }  // estimated, on one thread
   int graphs() const { return captures_.count(); }
-  std::vector<std::string> step_names() const;  // "op:kernel" in order, after fusion
+  std::vector<std::string> step_names() const;   // ops in order, after fusion
+  std::vector<std::string> chain_names() const;  // "op+op+…" of each chain
 
  private:
   struct Patch {
@@ -72,6 +76,7 @@ class Plan {
     int32_t base;  // 0: arena, 1 + i: argument i, 1 + arguments + i: output i
     int64_t offset;
   };
+  struct CompiledChain;
   struct CompiledStep {
     const char* op;
     const char* label;
@@ -80,6 +85,14 @@ class Plan {
     size_t args, args_size;
     size_t patches, patches_end;
     bool check;
+    const CompiledChain* chain = nullptr;  // that begins here
+  };
+  struct CompiledChain {
+    Chain chain;
+    const char* name;
+    Work work;
+
+    size_t size() const { return chain.steps.size(); }
   };
   struct GradGuard {
     Tensor param;
@@ -98,18 +111,24 @@ class Plan {
   };
 
   void compile(const Program& program, const std::vector<int64_t>& offsets);
+  void add_patches(const Program& program, const Step& step, CompiledStep& compiled,
+                   const std::vector<int64_t>& offsets);
+  void add_chains(const Program& program, std::vector<Chain> chains);
   void keep(const std::shared_ptr<Storage>& storage);
   static void merge(std::vector<Bytes>& ranges);
   bool shares_memory(std::span<std::byte* const> arguments) const;
   void check_arguments(const std::vector<Tensor>& arguments) const;
   void run(std::span<std::byte* const> bases) const;
+  void patch(const CompiledStep& step, std::span<std::byte* const> bases, std::byte* args) const;
   void run_step(size_t i, std::span<std::byte* const> bases, bool interruptible) const;
+  void run_chain_from(size_t i, std::span<std::byte* const> bases, bool interruptible) const;
   void run_captured(std::span<std::byte* const> bases) const;
   void commit() const;
 
   Device device_;
   uint64_t epoch_;
   std::vector<CompiledStep> steps_;
+  std::vector<CompiledChain> chains_;
   std::vector<std::byte> args_;
   std::vector<Patch> patches_;
   size_t first_visible_write_ = 0;  // step index
