@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quernel.models.acoustic import AcousticModel
+    from quernel.models.language import LSTMLanguageModel
     from quernel.models.lenet import lenet5
     from quernel.models.mobilenet import mobilenet_v2, mobilenet_v2_small
     from quernel.models.perceptron import mlp
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Loaded when first used, so that `python -m quernel.models.resnet` does not find itself loaded already.
 _HOMES = {
     "AcousticModel": "acoustic",
+    "LSTMLanguageModel": "language",
     "lenet5": "lenet",
     "mlp": "perceptron",
     "mobilenet_v2": "mobilenet",
@@ -32,6 +34,7 @@ _HOMES = {
 
 __all__ = [
     "AcousticModel",
+    "LSTMLanguageModel",
     "lenet5",
     "mlp",
     "mobilenet_v2",
