@@ -78,7 +78,7 @@ def fit(
 
 def fit_torch(
     make: Callable[[], Module], data: Split, recipe: Recipe, epochs: int, seed: int, verbose: str | int
-) -> Logs:
+) -> tuple[Any, Logs]:
     """The same by PyTorch, from the same weights."""
     from quernel.data.tasks.torch_twin import torch_twin
 
@@ -90,13 +90,14 @@ def fit_torch(
     twin = torch_twin(net)
 
     def loss(x: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(twin(x), y)
+        scores = twin(x)
+        return torch.nn.functional.cross_entropy(scores.flatten(0, -2), y.flatten())
 
     def evaluate() -> Logs:
         return _evaluate_torch(torch, twin, data)
 
     train_twin(twin, [data.x, data.y], loss, recipe, epochs, seed, verbose, evaluate)
-    return evaluate()
+    return twin, evaluate()
 
 
 def train_twin(
@@ -151,7 +152,7 @@ def _evaluate_torch(torch: Any, twin: Any, data: Split) -> Logs:
     loss = right = 0.0
     with torch.no_grad():
         for x, y in batches([data.x_test, data.y_test], 256):
-            scores, labels = twin(torch.from_numpy(x)), torch.from_numpy(y)
+            scores, labels = twin(torch.from_numpy(x)).flatten(0, -2), torch.from_numpy(y).flatten()
             loss += float(torch.nn.functional.cross_entropy(scores, labels, reduction="sum"))
             right += float((scores.argmax(-1) == labels).sum())
-    return {"loss": loss / len(data.y_test), "accuracy": right / len(data.y_test)}
+    return {"loss": loss / data.y_test.size, "accuracy": right / data.y_test.size}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from quernel import nn
+from quernel import models, nn
 from quernel.errors import UnsupportedError
 from quernel.nn.module import Module
 
@@ -17,7 +17,7 @@ def torch_twin(net: Module, nhwc: bool = True) -> Any:
     """A ``torch.nn.Module`` that computes what `net` computes and starts from the same weights.
 
     Args:
-        net: a net of layers, `Sequential` and `Residual`, all sizes known.
+        net: a net of layers, `Sequential` and `Residual`, or a model of texts, all sizes known.
         nhwc: whether the twin takes images as quernel lays them out (it then permutes them); else (N, C, H, W).
 
     Raises:
@@ -46,6 +46,15 @@ def _converted(torch: Any, layer: Module) -> Any:
             return _loaded(
                 torch, layer, t.Linear(layer.in_features, layer.out_features, layer.bias is not None)
             )
+        case nn.LSTM() | nn.GRU():
+            return _recurrent(torch, layer)
+        case nn.LayerNorm():
+            return _loaded(
+                torch, layer, t.LayerNorm(layer.normalized_shape, layer.eps, layer.weight is not None)
+            )
+        case models.LSTMLanguageModel():
+            parts = (layer.embed, layer.lstm, layer.drop, layer.head)
+            return t.Sequential(*(_converted(torch, part) for part in parts))
         case nn.Conv2d():
             twin = t.Conv2d(
                 layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
@@ -100,13 +109,36 @@ def _chain(torch: Any, layers: Iterable[Module]) -> list[Any]:
 
 def _loaded(torch: Any, layer: Module, twin: Any) -> Any:
     """`twin` with the parameters and buffers of `layer`; convolution weights are (O, I/groups, KH, KW) there."""
+    state = twin.state_dict()
     with torch.no_grad():
         for name, value in layer.state_dict().items():
             array = np.array(value)
             if array.ndim == 4:
                 array = array.transpose(0, 3, 1, 2).copy()
-            getattr(twin, name).copy_(torch.from_numpy(array))
+            state[name].copy_(torch.from_numpy(array))
     return twin
+
+
+def _recurrent(torch: Any, layer: nn.LSTM | nn.GRU) -> Any:
+    """Of what it returns, the outputs or the last ones; an initial state it has none."""
+    made = getattr(torch.nn, type(layer).__name__)(
+        layer.input_size, layer.hidden_size, layer.num_layers, layer.bias,
+        batch_first=True, dropout=layer.dropout, bidirectional=layer.bidirectional,
+    )  # fmt: skip
+
+    class Recurrent(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = _loaded(torch, layer, made)
+
+        def forward(self, x: Any) -> Any:
+            outputs, state = self.recurrent(x)
+            if layer.returns != "last":
+                return outputs
+            hidden = state[0] if isinstance(state, tuple) else state
+            return torch.cat(list(hidden[-2 if layer.bidirectional else -1 :]), 1)
+
+    return Recurrent()
 
 
 def _residual(torch: Any, layer: nn.Residual) -> Any:
