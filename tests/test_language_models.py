@@ -13,13 +13,16 @@ import pytest
 
 import quernel as qn
 from quernel import models, nn, text
-from quernel.errors import ArgumentError, StateError
+from quernel.errors import ArgumentError, ShapeError, StateError
 from quernel.models.language import LanguageModel
 from quernel.text import Sampler
 
 SONG = "the cat sat on the mat, and the rat sat on the cat."
 MAKE: dict[str, Callable[[int], LanguageModel]] = {
     "lstm": lambda tokens: models.LSTMLanguageModel(tokens, 8, 32, layers=2, dropout=0.2),
+    "transformer": lambda tokens: models.TransformerLanguageModel(
+        tokens, 16, 2, layers=2, max_len=64, dropout=0.1
+    ),
 }
 
 
@@ -82,7 +85,7 @@ def test_it_learns_a_song_by_heart(kind: str) -> None:
     net = MAKE[kind](len(vocabulary))
     net.vocabulary = vocabulary
     codes = np.tile(vocabulary.encode(song), (8, 1))
-    net.compile(qn.optim.Adam(net.parameters(), 0.02), "cross_entropy", ["accuracy"])
+    net.compile(qn.optim.Adam(net.parameters(), 0.01), "cross_entropy", ["accuracy"])
     net.fit(codes[:, :-1], codes[:, 1:], epochs=150, batch_size=8, verbose=0)
     assert net.evaluate(codes[:, :-1], codes[:, 1:])["accuracy"] > 0.95
     assert net.generate(song[:6], 24, temperature=0) == song[6:]
@@ -155,6 +158,22 @@ def test_any_model_carries_a_vocabulary(tmp_path: Path) -> None:
     net.vocabulary = None
     net.save(tmp_path / "net.safetensors")
     assert qn.load(tmp_path / "net.safetensors").vocabulary is None
+
+
+def test_a_transformer_has_as_many_positions_as_it_has() -> None:
+    net = made("transformer")
+    assert len(net.generate("the cat", 57, seed=0)) == 57
+    with pytest.raises(
+        ArgumentError, match="a prompt of 7 tokens and 58 more are above the model's max_len=64"
+    ):
+        net.generate("the cat", 58)
+    with pytest.raises(
+        ShapeError, match=r"\[transformer_language_model\] sequences have at most max_len=64 tokens, got 65"
+    ):
+        net(np.zeros((1, 65), np.int64))
+    _, state = net.step(qn.zeros((1, 60), dtype="int64"))
+    with pytest.raises(ShapeError, match=r"at most max_len=64 tokens, got 66 \(x: \(1, 6\)\)"):
+        net.step(qn.zeros((1, 6), dtype="int64"), state)
 
 
 def test_prompts_are_refused() -> None:

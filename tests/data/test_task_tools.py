@@ -149,12 +149,22 @@ def test_torch_twin_of_flattened_images() -> None:
     "net",
     [
         models.LSTMLanguageModel(11, 4, 6, layers=2, dropout=0.2),
+        models.LSTMClassifier(11, 3, 4, 6, layers=2),
+        models.TransformerLanguageModel(11, 16, 2, max_len=20),
+        models.TransformerClassifier(11, 3, 16, 2, max_len=20),
         nn.Sequential(
             nn.Embedding(11, 4, 0), nn.GRU(4, 5, 2, bidirectional=True, returns="last"), nn.LayerNorm(10)
         ),
         nn.Sequential(nn.Embedding(11, 4), nn.LSTM(4, 5, bias=False, returns="last"), nn.Linear(5, 3)),
     ],
-    ids=["LSTMLanguageModel", "GRU", "LSTM"],
+    ids=[
+        "LSTMLanguageModel",
+        "LSTMClassifier",
+        "TransformerLanguageModel",
+        "TransformerClassifier",
+        "GRU",
+        "LSTM",
+    ],
 )
 def test_torch_twin_of_sequences(net: nn.Module) -> None:
     torch = pytest.importorskip("torch")

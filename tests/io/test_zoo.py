@@ -21,7 +21,10 @@ TOKENS = np.random.default_rng(0).integers(0, 9, (3, 7))
 FRAMES = np.random.default_rng(1).standard_normal((3, 7, 4), dtype=np.float32)
 CASES: dict[str, tuple[Callable[[], nn.Module], np.ndarray]] = {
     "AcousticModel": (lambda: models.AcousticModel(3, 4, hidden=5, layers=1, dropout=0.1), FRAMES),
+    "LSTMClassifier": (lambda: models.LSTMClassifier(9, 3, 4, 5, dropout=0.1), TOKENS),
     "LSTMLanguageModel": (lambda: models.LSTMLanguageModel(9, 4, 6, layers=2, dropout=0.1), TOKENS),
+    "TransformerClassifier": (lambda: models.TransformerClassifier(9, 3, 8, 2, max_len=20), TOKENS),
+    "TransformerLanguageModel": (lambda: models.TransformerLanguageModel(9, 8, 2, max_len=20), TOKENS),
 }
 
 

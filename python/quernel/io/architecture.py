@@ -44,9 +44,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "Dropout": ("p",),
     "MultiheadAttention": ("embed_dim", "num_heads", "bias", "kdim", "vdim"),
-    "TransformerEncoderLayer": (
-        *("d_model", "nhead", "dim_feedforward", "activation", "norm_first", "bias"),
-    ),
+    "TransformerEncoderLayer": ("activation", "norm_first"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **{f"MaxPool{d}d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode") for d in (1, 2)},
@@ -86,21 +84,18 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Softmax": ("dim",),
 }
 
-
-def _encoder(children: dict[str, Any]) -> Module:
-    layers = children["layers"]
-    net = nn.TransformerEncoder(layers[0], len(layers), children.get("norm"))
-    net.layers = layers
-    return net
-
-
-# Modules that are made of those inside.
-_CONTAINERS: dict[str, Callable[[dict[str, Any]], Module]] = {
+# Modules that are made of those inside, and of arguments if they have any.
+_CONTAINERS: dict[str, Callable[..., Module]] = {
     "Sequential": nn.Sequential,
     "Residual": lambda children: nn.Residual(**children),
     "ModuleList": lambda children: nn.ModuleList(children.values()),
     "ModuleDict": nn.ModuleDict,
-    "TransformerEncoder": _encoder,
+    "TransformerEncoder": lambda children: nn.TransformerEncoder(
+        nn.Identity(), len(children["layers"]), children.get("norm")
+    ),
+    "TransformerEncoderLayer": lambda children, **arguments: nn.TransformerEncoderLayer(
+        children["self_attn"].embed_dim, children["self_attn"].num_heads, 1, **arguments
+    ),
 }
 _SIZES = (
     "in_features",
@@ -199,18 +194,18 @@ def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
         for key, child in data.get("children", {}).items()
     }
     arguments = _arguments(name)
+    if arguments is None and name not in _CONTAINERS:
+        raise ArgumentError(f"[load] unknown layer '{name}'; the file may come from a newer version")
+    given = dict.fromkeys(_LATER) | data.get("args", {})
+    args = {key: _read(given[key]) for key in arguments or ()}
     if name in _CONTAINERS:
-        module = _CONTAINERS[name](children)
-    elif arguments is not None:
-        given = dict.fromkeys(_LATER) | data["args"]
-        args = {key: _read(given[key]) for key in arguments}
+        module = _CONTAINERS[name](children, **args)
+    else:
         if name in _ARGUMENTS and name not in _NOT_INFERRED:
             args.update({key: None for key in _SIZES if key in args})
         module = _class(name)(**args)
-        for key, child in children.items():
-            setattr(module, key, child)
-    else:
-        raise ArgumentError(f"[load] unknown layer '{name}'; the file may come from a newer version")
+    for key, child in children.items():
+        setattr(module, key, child)
     made[path] = module
     return module
 

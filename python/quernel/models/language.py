@@ -11,6 +11,7 @@ import numpy as np
 from quernel import nn, ops
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, StateError
+from quernel.nn.checks import positive
 from quernel.tensor import Tensor
 from quernel.text.sampling import Sampler
 from quernel.training.trainer import mode
@@ -151,10 +152,14 @@ class LSTMLanguageModel(LanguageModel):
     def __init__(
         self, tokens: int, embedding: int = 32, hidden: int = 128, layers: int = 1, dropout: float = 0.0
     ) -> None:
-        self.tokens, self.embedding, self.hidden, self.layers = tokens, embedding, hidden, layers
-        self.dropout = dropout
-        self.embed = nn.Embedding(tokens, embedding)
+        self.tokens, self.embedding, self.hidden = tokens, embedding, hidden
+        self.layers, self.dropout = layers, dropout
+        self.embed = nn.Embedding(positive("lstm_language_model", "tokens", tokens), embedding)
         self.lstm = nn.LSTM(embedding, hidden, layers, dropout=dropout)
+        with no_grad():
+            for layer in range(layers):  # to forget little at first (Jozefowicz et al. 2015)
+                bias = self.lstm.get_parameter(f"bias_ih_l{layer}")
+                bias[hidden : 2 * hidden] = 1.0
         self.drop = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, tokens)
 

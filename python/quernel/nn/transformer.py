@@ -64,12 +64,6 @@ class TransformerEncoderLayer(Module):
                 f"[transformer_encoder_layer] activation is 'relu' or 'gelu', got {activation!r}"
                 f"{suggestion(str(activation), list(_ACTIVATIONS))}"
             )
-        self.d_model, self.nhead, self.dim_feedforward, self.bias = (
-            d_model,
-            nhead,
-            dim_feedforward,
-            bool(bias),
-        )
         self.self_attn = MultiheadAttention(d_model, nhead, bias=bias)
         self.linear1 = Linear(d_model, dim_feedforward, bias)
         self.dropout = Dropout(dropout)

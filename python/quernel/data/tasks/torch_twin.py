@@ -52,9 +52,15 @@ def _converted(torch: Any, layer: Module) -> Any:
             return _loaded(
                 torch, layer, t.LayerNorm(layer.normalized_shape, layer.eps, layer.weight is not None)
             )
+        case nn.TransformerEncoderLayer():
+            return _transformer_layer(torch, layer)
         case models.LSTMLanguageModel():
-            parts = (layer.embed, layer.lstm, layer.drop, layer.head)
-            return t.Sequential(*(_converted(torch, part) for part in parts))
+            return t.Sequential(*_all(torch, layer.embed, layer.lstm, layer.drop, layer.head))
+        case models.LSTMClassifier() if layer.pooling == "max":
+            parts = _all(torch, layer.embed, layer.drop, layer.lstm)
+            return t.Sequential(*parts, _largest(torch), *_all(torch, layer.drop, layer.head))
+        case models.TransformerClassifier() | models.TransformerLanguageModel():
+            return _transformer(torch, layer)
         case nn.Conv2d():
             twin = t.Conv2d(
                 layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
@@ -139,6 +145,50 @@ def _recurrent(torch: Any, layer: nn.LSTM | nn.GRU) -> Any:
             return torch.cat(list(hidden[-2 if layer.bidirectional else -1 :]), 1)
 
     return Recurrent()
+
+
+def _all(torch: Any, *layers: Module) -> list[Any]:
+    return [_converted(torch, layer) for layer in layers]
+
+
+def _largest(torch: Any) -> Any:
+    class Largest(torch.nn.Module):  # type: ignore[misc]
+        """Over time."""
+
+        def forward(self, x: Any) -> Any:
+            return x.amax(1)
+
+    return Largest()
+
+
+def _transformer_layer(torch: Any, layer: nn.TransformerEncoderLayer) -> Any:
+    attention, norm = layer.self_attn, layer.norm1
+    twin = torch.nn.TransformerEncoderLayer(
+        attention.embed_dim, attention.num_heads, layer.linear1.out_features, layer.dropout.p,
+        layer.activation, norm.eps, batch_first=True, norm_first=layer.norm_first, bias=norm.bias is not None,
+    )  # fmt: skip
+    return _loaded(torch, layer, twin)
+
+
+def _transformer(torch: Any, net: models.TransformerClassifier | models.TransformerLanguageModel) -> Any:
+    causal = isinstance(net, models.TransformerLanguageModel)
+
+    class Transformer(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            parts = (net.embed, net.positions, net.drop, net.norm, net.head)
+            self.embed, self.positions, self.drop, self.norm, self.head = _all(torch, *parts)
+            self.blocks = torch.nn.ModuleList(_all(torch, *net.blocks))
+
+        def forward(self, x: Any) -> Any:
+            y = self.drop(self.embed(x) + self.positions(torch.arange(x.shape[1])))
+            mask = torch.nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if causal else None
+            for block in self.blocks:
+                y = block(y, mask, is_causal=causal)
+            y = self.norm(y)
+            return self.head(y if causal else y.mean(1))
+
+    return Transformer()
 
 
 def _residual(torch: Any, layer: nn.Residual) -> Any:
