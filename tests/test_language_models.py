@@ -77,6 +77,14 @@ def test_steps_give_the_bits_of_the_whole(kind: str) -> None:
     np.testing.assert_array_equal(np.concatenate(parts, 1), whole)
 
 
+def test_a_frozen_net_streams_the_bits_of_the_whole() -> None:
+    net = made("lstm").eval()
+    x = np.random.default_rng(0).integers(0, net.tokens, (3, 20))
+    stream = net.freeze(input_shape=(5,)).stream()
+    parts = [stream(x[:, begin : begin + 5]) for begin in range(0, 20, 5)]
+    np.testing.assert_array_equal(np.concatenate(parts, 1), net(x).numpy())
+
+
 @pytest.mark.parametrize("kind", MAKE)
 def test_it_learns_a_song_by_heart(kind: str) -> None:
     qn.seed(0)

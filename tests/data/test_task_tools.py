@@ -87,7 +87,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_one_thread")
-@pytest.mark.parametrize("recipe", [Recipe(batch_size=50), Recipe("adamw", 0.01, batch_size=50)])
+@pytest.mark.parametrize(
+    "recipe", [Recipe(batch_size=50), Recipe("adamw", 0.01, batch_size=50, clip_norm=1.0)]
+)
 def test_fit_learns_and_repeats(recipe: Recipe) -> None:
     random = np.random.RandomState(0)
     x = random.normal(size=(400, 5)).astype(np.float32)

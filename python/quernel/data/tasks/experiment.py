@@ -29,6 +29,7 @@ class Recipe:
     Attributes:
         optimizer: SGD with Nesterov's momentum 0.9, or AdamW.
         warmup: share of the steps in which the rate rises, linearly; then it falls along a cosine.
+        clip_norm: to which gradients are scaled down, see ``compile``.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -36,6 +37,7 @@ class Recipe:
     weight_decay: float = 5e-4
     batch_size: int = 128
     warmup: float = 0.25
+    clip_norm: float | None = None
 
     def rate(self, done: float) -> float:
         """The learning rate when the share `done` of all steps is done."""
@@ -70,7 +72,7 @@ def fit(
     qn.seed(seed)
     net = make()
     optimizer, arguments = recipe.arguments(net, len(data.x), epochs)
-    net.compile(optimizer=optimizer, loss="cross_entropy", metrics=["accuracy"])
+    net.compile(optimizer=optimizer, loss="cross_entropy", metrics=["accuracy"], clip_norm=recipe.clip_norm)
     validation = (data.x_test, data.y_test) if verbose else None
     net.fit(data.x, data.y, validation_data=validation, verbose=verbose, **arguments)
     return net, net.evaluate(data.x_test, data.y_test)
@@ -135,6 +137,8 @@ def train_twin(
                 optimizer.zero_grad()
                 loss = loss_of(*map(torch.from_numpy, batch))
                 loss.backward()
+                if recipe.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(twin.parameters(), recipe.clip_norm)
                 optimizer.step()
                 step += 1
                 total += loss.item() * len(batch[0])
