@@ -48,6 +48,17 @@ def test_info_of_a_model_says_what_it_needs(folder: Path, capsys: pytest.Capture
     assert lines["batch 64"].split()[:2] == ["4.0", "KiB"]  # one hidden layer of 16
 
 
+@pytest.mark.parametrize("name", ["LSTMLanguageModel", "TransformerLanguageModel"])
+def test_info_names_the_vocabulary(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = getattr(qn.models, name)(5, 8)
+    net.vocabulary = qn.text.CharVocabulary("abc")
+    net.save(tmp_path / "net.safetensors", input_shape=(7,))
+    assert run("info", tmp_path / "net.safetensors") == 0
+    lines = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["vocabulary"].strip() == "CharVocabulary(5 tokens, <pad> 0, <unk> 1)"
+    assert lines["parameters"].strip() == f"{sum(p.size for p in net.parameters()):,}"
+
+
 def test_train_eval_predict_and_compress(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     net, out = folder / "net.safetensors", folder / "trained.safetensors"
     assert run("train", net, folder / "data.npz", "--out", out, "--epochs", 15, "--batch-size", 16) == 0

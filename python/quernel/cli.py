@@ -181,6 +181,8 @@ def _model_info(path: Path, input_shape: tuple[int, ...] | None) -> None:
         "packed": _kib(frozen.packed_nbytes) + " (for the kernels, shared by all batch sizes)",
         **{f"batch {n}": _kib(m.arena) + " of intermediate results" for n, m in memory.items()},
     }
+    if net.vocabulary is not None:
+        rows["vocabulary"] = repr(net.vocabulary)
     for name, text in rows.items():
         print(f"{name + ':':<12}{text}")
 

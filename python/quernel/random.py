@@ -32,11 +32,25 @@ def seed(value: int) -> None:
         >>> bool((qn.ops.uniform((3,)) == a).numpy().all())
         True
     """
+    value = _checked(value)
+    recording.host_write("qn.seed()")
+    default_generator().set(value, 0)
+
+
+def generator(value: int) -> _core.Generator:
+    """A stream of its own, which starts at a seed.
+
+    Raises:
+        ArgumentError: As of `seed`.
+    """
+    return _core.Generator(_checked(value))
+
+
+def _checked(value: int) -> int:
     try:
         value = operator.index(value)
     except TypeError:
         raise ArgumentError(f"[seed] a seed is a whole number in [0, 2**64), got {value!r}") from None
     if not 0 <= value < 2**64:
         raise ArgumentError(f"[seed] a seed lies in [0, 2**64), got {value}")
-    recording.host_write("qn.seed()")
-    default_generator().set(value, 0)
+    return value

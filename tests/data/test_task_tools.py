@@ -87,7 +87,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_one_thread")
-@pytest.mark.parametrize("recipe", [Recipe(batch_size=50), Recipe("adamw", 0.01, batch_size=50)])
+@pytest.mark.parametrize(
+    "recipe", [Recipe(batch_size=50), Recipe("adamw", 0.01, batch_size=50, clip_norm=1.0)]
+)
 def test_fit_learns_and_repeats(recipe: Recipe) -> None:
     random = np.random.RandomState(0)
     x = random.normal(size=(400, 5)).astype(np.float32)
@@ -102,7 +104,7 @@ def test_fit_learns_and_repeats(recipe: Recipe) -> None:
     again, _ = fit(make, data, recipe, 30, 0, 0)
     np.testing.assert_array_equal(net.predict(x), again.predict(x))
     pytest.importorskip("torch")
-    assert abs(fit_torch(make, data, recipe, 30, 0, 0)["accuracy"] - scores["accuracy"]) < 0.1
+    assert abs(fit_torch(make, data, recipe, 30, 0, 0)[1]["accuracy"] - scores["accuracy"]) < 0.1
 
 
 @pytest.mark.parametrize(
@@ -143,6 +145,37 @@ def test_torch_twin_of_flattened_images() -> None:
     x = np.random.default_rng(0).standard_normal((2, 6, 5, 3), dtype=np.float32)
     with torch.no_grad():
         np.testing.assert_allclose(torch_twin(net)(torch.from_numpy(x)).numpy(), net.predict(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        models.LSTMLanguageModel(11, 4, 6, layers=2, dropout=0.2),
+        models.LSTMClassifier(11, 3, 4, 6, layers=2),
+        models.TransformerLanguageModel(11, 16, 2, max_len=20),
+        models.TransformerClassifier(11, 3, 16, 2, max_len=20),
+        nn.Sequential(
+            nn.Embedding(11, 4, 0), nn.GRU(4, 5, 2, bidirectional=True, returns="last"), nn.LayerNorm(10)
+        ),
+        nn.Sequential(nn.Embedding(11, 4), nn.LSTM(4, 5, bias=False, returns="last"), nn.Linear(5, 3)),
+    ],
+    ids=[
+        "LSTMLanguageModel",
+        "LSTMClassifier",
+        "TransformerLanguageModel",
+        "TransformerClassifier",
+        "GRU",
+        "LSTM",
+    ],
+)
+def test_torch_twin_of_sequences(net: nn.Module) -> None:
+    torch = pytest.importorskip("torch")
+    from quernel.data.tasks.torch_twin import torch_twin
+
+    x = np.random.default_rng(0).integers(0, 11, (3, 17))
+    with torch.no_grad():
+        twin = torch_twin(net).eval()(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(net.predict(x), twin, rtol=0, atol=2e-6 * max(1, np.abs(twin).max()))
 
 
 def test_torch_twin_names_what_it_does_not_know() -> None:

@@ -63,6 +63,7 @@ def quantize(net: Module, calibration: Any, *, batch_size: int = 64) -> Quantize
         raise UnsupportedError(
             "[quantize] found no float32 linear or conv2d with constant weights to quantize"
         )
+    quantized.vocabulary = net.vocabulary
     trainer = net._session.get("trainer")
     if trainer is not None:
         quantized.compile(**trainer.recipe.arguments)

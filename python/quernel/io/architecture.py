@@ -1,10 +1,15 @@
-"""Modules as JSON: the library's own layers by their constructor arguments, everything else as its graph."""
+"""Modules as JSON: the library's own layers and models by their constructor arguments, everything else as its graph.
+
+A module with modules inside says of them too what they are, since one may have been replaced, such as a model's head.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
-from quernel import nn
+from quernel import models, nn
 from quernel.errors import ArgumentError
 from quernel.nn.module import Module
 
@@ -17,7 +22,8 @@ _CONV_TRANSPOSE = (
     "dilation",
 )
 _RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
-# Constructor arguments of each layer, all of them attributes of the same name but for the two below.
+# Constructor arguments of each layer, all of them attributes of the same name but for those below. A model of
+# `quernel.models` needs no entry: it keeps every argument of its constructor as an attribute.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias", "precision"),
     "Conv1d": _CONV,
@@ -38,6 +44,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "Dropout": ("p",),
     "MultiheadAttention": ("embed_dim", "num_heads", "bias", "kdim", "vdim"),
+    "TransformerEncoderLayer": ("activation", "norm_first"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **{f"MaxPool{d}d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode") for d in (1, 2)},
@@ -75,6 +82,20 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Softsign": (),
     "PReLU": ("num_parameters", "init"),
     "Softmax": ("dim",),
+}
+
+# Modules that are made of those inside, and of arguments if they have any.
+_CONTAINERS: dict[str, Callable[..., Module]] = {
+    "Sequential": nn.Sequential,
+    "Residual": lambda children: nn.Residual(**children),
+    "ModuleList": lambda children: nn.ModuleList(children.values()),
+    "ModuleDict": nn.ModuleDict,
+    "TransformerEncoder": lambda children: nn.TransformerEncoder(
+        nn.Identity(), len(children["layers"]), children.get("norm")
+    ),
+    "TransformerEncoderLayer": lambda children, **arguments: nn.TransformerEncoderLayer(
+        children["self_attn"].embed_dim, children["self_attn"].num_heads, 1, **arguments
+    ),
 }
 _SIZES = (
     "in_features",
@@ -135,15 +156,28 @@ def _describe(module: Module, path: str, seen: dict[int, str]) -> dict[str, Any]
         return {"same": seen[id(module)]}
     seen[id(module)] = path
     name = type(module).__name__
-    if type(module) is nn.Sequential:
-        children = {k: _describe(c, f"{path}.{k}".lstrip("."), seen) for k, c in module.named_children()}
-        return {"type": name, "children": children}
-    if type(module) is nn.Residual:
-        children = {k: _describe(c, f"{path}.{k}".lstrip("."), seen) for k, c in module.named_children()}
-        return {"type": name, "children": children}
-    if name not in _ARGUMENTS or type(module) is not getattr(nn, name):
+    data: dict[str, Any] = {"type": name}
+    arguments = _arguments(name)
+    if type(module) is not _class(name) or (arguments is None and name not in _CONTAINERS):
         raise _Foreign
-    return {"type": name, "args": {key: _argument(module, key) for key in _ARGUMENTS[name]}}
+    if arguments is not None:
+        data["args"] = {key: _argument(module, key) for key in arguments}
+    children = {k: _describe(c, f"{path}.{k}".lstrip("."), seen) for k, c in module.named_children()}
+    if children or name in _CONTAINERS:
+        data["children"] = children
+    return data
+
+
+def _class(name: str) -> Any:
+    """The layer or model of a name; None if there is none."""
+    return getattr(models if name in models.__all__ else nn, name, None)
+
+
+def _arguments(name: str) -> tuple[str, ...] | None:
+    """What its constructor takes; None if it cannot be described."""
+    if name in models.__all__ and isinstance(_class(name), type):
+        return tuple(inspect.signature(_class(name)).parameters)
+    return _ARGUMENTS.get(name)
 
 
 def _argument(module: Module, key: str) -> Any:
@@ -155,19 +189,23 @@ def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
     if "same" in data:
         return made[data["same"]]
     name = data["type"]
-    if name in ("Sequential", "Residual"):
-        children: dict[str, Module] = {}
-        for key, child in data["children"].items():
-            children[str(key)] = _build(child, f"{path}.{key}".lstrip("."), made)
-        module = nn.Sequential(children) if name == "Sequential" else nn.Residual(**children)
-    elif name in _ARGUMENTS:
-        given = dict.fromkeys(_LATER) | data["args"]
-        args = {key: _read(given[key]) for key in _ARGUMENTS[name]}
-        if name not in _NOT_INFERRED:
-            args.update({key: None for key in _SIZES if key in args})
-        module = getattr(nn, name)(**args)
-    else:
+    children = {
+        str(key): _build(child, f"{path}.{key}".lstrip("."), made)
+        for key, child in data.get("children", {}).items()
+    }
+    arguments = _arguments(name)
+    if arguments is None and name not in _CONTAINERS:
         raise ArgumentError(f"[load] unknown layer '{name}'; the file may come from a newer version")
+    given = dict.fromkeys(_LATER) | data.get("args", {})
+    args = {key: _read(given[key]) for key in arguments or ()}
+    if name in _CONTAINERS:
+        module = _CONTAINERS[name](children, **args)
+    else:
+        if name in _ARGUMENTS and name not in _NOT_INFERRED:
+            args.update({key: None for key in _SIZES if key in args})
+        module = _class(name)(**args)
+    for key, child in children.items():
+        setattr(module, key, child)
     made[path] = module
     return module
 

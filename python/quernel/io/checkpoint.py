@@ -1,7 +1,8 @@
 """Models in files: ``net.save(path)`` and ``qn.load(path)``.
 
 A model made of the library's layers is saved as those layers; one with classes of the user's own as its traced graph,
-which loads as a model that runs and trains without the class. Quantized models are graphs too. Nothing is pickled.
+which loads as a model that runs and trains without the class. Quantized models are graphs too. A model's vocabulary goes
+along. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from quernel.ops.create import tensor
 from quernel.optim import Optimizer
 from quernel.quant.model import QuantizedModel
 from quernel.tensor import Tensor
+from quernel.text.vocabulary import Vocabulary
 
 Array = npt.NDArray[Any]
 _GRAPHS: dict[str, type[GraphModule]] = {"GraphModule": GraphModule, "QuantizedModel": QuantizedModel}
@@ -92,6 +94,8 @@ def model_bytes(net: Module, input_shape: Any = None, optimizer: Optimizer | Non
     record["eval"] = [
         name for name, m in net.named_modules() if not m.training and (layers is not None or not name)
     ]
+    if isinstance(net.vocabulary, Vocabulary):
+        record["vocabulary"] = net.vocabulary.to_dict()
     arrays = {k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}
     if optimizer is not None:
         state, record["optimizer"] = resume.pack(optimizer)
@@ -134,6 +138,8 @@ def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
     modules = dict(net.named_modules())
     for name in record["eval"]:
         modules[name].training = False
+    if "vocabulary" in record:
+        net.vocabulary = Vocabulary.from_dict(record["vocabulary"])
     if record["inputs"]:
         net.__dict__["_first_inputs"] = [
             ((0, *map(int, shape)), str(dtype)) for shape, dtype in record["inputs"]

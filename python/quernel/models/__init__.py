@@ -12,14 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quernel.models.acoustic import AcousticModel
+    from quernel.models.classifier import LSTMClassifier
+    from quernel.models.language import LSTMLanguageModel
     from quernel.models.lenet import lenet5
     from quernel.models.mobilenet import mobilenet_v2, mobilenet_v2_small
     from quernel.models.perceptron import mlp
     from quernel.models.resnet import resnet8, resnet18, resnet20, resnet_cifar
+    from quernel.models.transformer import TransformerClassifier, TransformerLanguageModel
 
 # Loaded when first used, so that `python -m quernel.models.resnet` does not find itself loaded already.
 _HOMES = {
     "AcousticModel": "acoustic",
+    "LSTMClassifier": "classifier",
+    "LSTMLanguageModel": "language",
+    "TransformerClassifier": "transformer",
+    "TransformerLanguageModel": "transformer",
     "lenet5": "lenet",
     "mlp": "perceptron",
     "mobilenet_v2": "mobilenet",
@@ -32,6 +39,10 @@ _HOMES = {
 
 __all__ = [
     "AcousticModel",
+    "LSTMClassifier",
+    "LSTMLanguageModel",
+    "TransformerClassifier",
+    "TransformerLanguageModel",
     "lenet5",
     "mlp",
     "mobilenet_v2",

@@ -37,6 +37,13 @@ class AcousticModel(nn.Module):
     def __init__(
         self, labels: int, bands: int, hidden: int = 64, layers: int = 2, dropout: float = 0.0
     ) -> None:
+        self.labels, self.bands, self.hidden, self.layers, self.dropout = (
+            labels,
+            bands,
+            hidden,
+            layers,
+            dropout,
+        )
         self.lstm = nn.LSTM(bands, hidden, layers, dropout=dropout, bidirectional=True, returns="outputs")
         self.head = nn.Linear(2 * hidden, 1 + labels)
         self.register_buffer(

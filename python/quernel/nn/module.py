@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from quernel.ops.op import current_tracer
 from quernel.runtime import default_device
 from quernel.tensor import Tensor
 
+if TYPE_CHECKING:
+    from quernel.text import Vocabulary
+
 _Member = TypeVar("_Member")
 
 
@@ -38,6 +41,7 @@ class Module(Verbs, Hookable):
     Attributes:
         takes_integers: set it on a class whose ``forward`` wants integers, such as labels; they then reach it, and
             every module that contains it, as they are.
+        vocabulary: of a model of texts, if it is given one; `save` writes it into the model's file.
 
     Example:
         >>> class Twice(nn.Module):
@@ -56,6 +60,7 @@ class Module(Verbs, Hookable):
     _unsaved: set[str]
     _session: dict[str, Any]  # what compile and predict have made; no part of the model
     takes_integers: bool = False
+    vocabulary: Vocabulary | None = None
     _float: str = "float32"  # dtype of buffers made later
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004

@@ -29,6 +29,7 @@ class Recipe:
     Attributes:
         optimizer: SGD with Nesterov's momentum 0.9, or AdamW.
         warmup: share of the steps in which the rate rises, linearly; then it falls along a cosine.
+        clip_norm: to which gradients are scaled down, see ``compile``.
     """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
@@ -36,6 +37,7 @@ class Recipe:
     weight_decay: float = 5e-4
     batch_size: int = 128
     warmup: float = 0.25
+    clip_norm: float | None = None
 
     def rate(self, done: float) -> float:
         """The learning rate when the share `done` of all steps is done."""
@@ -70,7 +72,7 @@ def fit(
     qn.seed(seed)
     net = make()
     optimizer, arguments = recipe.arguments(net, len(data.x), epochs)
-    net.compile(optimizer=optimizer, loss="cross_entropy", metrics=["accuracy"])
+    net.compile(optimizer=optimizer, loss="cross_entropy", metrics=["accuracy"], clip_norm=recipe.clip_norm)
     validation = (data.x_test, data.y_test) if verbose else None
     net.fit(data.x, data.y, validation_data=validation, verbose=verbose, **arguments)
     return net, net.evaluate(data.x_test, data.y_test)
@@ -78,7 +80,7 @@ def fit(
 
 def fit_torch(
     make: Callable[[], Module], data: Split, recipe: Recipe, epochs: int, seed: int, verbose: str | int
-) -> Logs:
+) -> tuple[Any, Logs]:
     """The same by PyTorch, from the same weights."""
     from quernel.data.tasks.torch_twin import torch_twin
 
@@ -90,13 +92,14 @@ def fit_torch(
     twin = torch_twin(net)
 
     def loss(x: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(twin(x), y)
+        scores = twin(x)
+        return torch.nn.functional.cross_entropy(scores.flatten(0, -2), y.flatten())
 
     def evaluate() -> Logs:
         return _evaluate_torch(torch, twin, data)
 
     train_twin(twin, [data.x, data.y], loss, recipe, epochs, seed, verbose, evaluate)
-    return evaluate()
+    return twin, evaluate()
 
 
 def train_twin(
@@ -134,6 +137,8 @@ def train_twin(
                 optimizer.zero_grad()
                 loss = loss_of(*map(torch.from_numpy, batch))
                 loss.backward()
+                if recipe.clip_norm is not None:
+                    torch.nn.utils.clip_grad_norm_(twin.parameters(), recipe.clip_norm)
                 optimizer.step()
                 step += 1
                 total += loss.item() * len(batch[0])
@@ -151,7 +156,7 @@ def _evaluate_torch(torch: Any, twin: Any, data: Split) -> Logs:
     loss = right = 0.0
     with torch.no_grad():
         for x, y in batches([data.x_test, data.y_test], 256):
-            scores, labels = twin(torch.from_numpy(x)), torch.from_numpy(y)
+            scores, labels = twin(torch.from_numpy(x)).flatten(0, -2), torch.from_numpy(y).flatten()
             loss += float(torch.nn.functional.cross_entropy(scores, labels, reduction="sum"))
             right += float((scores.argmax(-1) == labels).sum())
-    return {"loss": loss / len(data.y_test), "accuracy": right / len(data.y_test)}
+    return {"loss": loss / data.y_test.size, "accuracy": right / data.y_test.size}

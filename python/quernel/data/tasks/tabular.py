@@ -90,7 +90,7 @@ def _train(data: Split, engine: str, epochs: int, seed: int, verbose: str | int)
     if engine == "sklearn":
         return _train_sklearn(data, epochs, seed)
     if engine == "torch":
-        return fit_torch(_net, data, RECIPE, epochs, seed, verbose)["accuracy"]
+        return fit_torch(_net, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
     return fit(_net, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
 
 

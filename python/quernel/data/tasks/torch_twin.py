@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from quernel import nn
+from quernel import models, nn
 from quernel.errors import UnsupportedError
 from quernel.nn.module import Module
 
@@ -17,7 +17,7 @@ def torch_twin(net: Module, nhwc: bool = True) -> Any:
     """A ``torch.nn.Module`` that computes what `net` computes and starts from the same weights.
 
     Args:
-        net: a net of layers, `Sequential` and `Residual`, all sizes known.
+        net: a net of layers, `Sequential` and `Residual`, or a model of texts, all sizes known.
         nhwc: whether the twin takes images as quernel lays them out (it then permutes them); else (N, C, H, W).
 
     Raises:
@@ -46,6 +46,21 @@ def _converted(torch: Any, layer: Module) -> Any:
             return _loaded(
                 torch, layer, t.Linear(layer.in_features, layer.out_features, layer.bias is not None)
             )
+        case nn.LSTM() | nn.GRU():
+            return _recurrent(torch, layer)
+        case nn.LayerNorm():
+            return _loaded(
+                torch, layer, t.LayerNorm(layer.normalized_shape, layer.eps, layer.weight is not None)
+            )
+        case nn.TransformerEncoderLayer():
+            return _transformer_layer(torch, layer)
+        case models.LSTMLanguageModel():
+            return t.Sequential(*_all(torch, layer.embed, layer.lstm, layer.drop, layer.head))
+        case models.LSTMClassifier() if layer.pooling == "max":
+            parts = _all(torch, layer.embed, layer.drop, layer.lstm)
+            return t.Sequential(*parts, _largest(torch), *_all(torch, layer.drop, layer.head))
+        case models.TransformerClassifier() | models.TransformerLanguageModel():
+            return _transformer(torch, layer)
         case nn.Conv2d():
             twin = t.Conv2d(
                 layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
@@ -100,13 +115,80 @@ def _chain(torch: Any, layers: Iterable[Module]) -> list[Any]:
 
 def _loaded(torch: Any, layer: Module, twin: Any) -> Any:
     """`twin` with the parameters and buffers of `layer`; convolution weights are (O, I/groups, KH, KW) there."""
+    state = twin.state_dict()
     with torch.no_grad():
         for name, value in layer.state_dict().items():
             array = np.array(value)
             if array.ndim == 4:
                 array = array.transpose(0, 3, 1, 2).copy()
-            getattr(twin, name).copy_(torch.from_numpy(array))
+            state[name].copy_(torch.from_numpy(array))
     return twin
+
+
+def _recurrent(torch: Any, layer: nn.LSTM | nn.GRU) -> Any:
+    """Of what it returns, the outputs or the last ones; an initial state it has none."""
+    made = getattr(torch.nn, type(layer).__name__)(
+        layer.input_size, layer.hidden_size, layer.num_layers, layer.bias,
+        batch_first=True, dropout=layer.dropout, bidirectional=layer.bidirectional,
+    )  # fmt: skip
+
+    class Recurrent(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.recurrent = _loaded(torch, layer, made)
+
+        def forward(self, x: Any) -> Any:
+            outputs, state = self.recurrent(x)
+            if layer.returns != "last":
+                return outputs
+            hidden = state[0] if isinstance(state, tuple) else state
+            return torch.cat(list(hidden[-2 if layer.bidirectional else -1 :]), 1)
+
+    return Recurrent()
+
+
+def _all(torch: Any, *layers: Module) -> list[Any]:
+    return [_converted(torch, layer) for layer in layers]
+
+
+def _largest(torch: Any) -> Any:
+    class Largest(torch.nn.Module):  # type: ignore[misc]
+        """Over time."""
+
+        def forward(self, x: Any) -> Any:
+            return x.amax(1)
+
+    return Largest()
+
+
+def _transformer_layer(torch: Any, layer: nn.TransformerEncoderLayer) -> Any:
+    attention, norm = layer.self_attn, layer.norm1
+    twin = torch.nn.TransformerEncoderLayer(
+        attention.embed_dim, attention.num_heads, layer.linear1.out_features, layer.dropout.p,
+        layer.activation, norm.eps, batch_first=True, norm_first=layer.norm_first, bias=norm.bias is not None,
+    )  # fmt: skip
+    return _loaded(torch, layer, twin)
+
+
+def _transformer(torch: Any, net: models.TransformerClassifier | models.TransformerLanguageModel) -> Any:
+    causal = isinstance(net, models.TransformerLanguageModel)
+
+    class Transformer(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            parts = (net.embed, net.positions, net.drop, net.norm, net.head)
+            self.embed, self.positions, self.drop, self.norm, self.head = _all(torch, *parts)
+            self.blocks = torch.nn.ModuleList(_all(torch, *net.blocks))
+
+        def forward(self, x: Any) -> Any:
+            y = self.drop(self.embed(x) + self.positions(torch.arange(x.shape[1])))
+            mask = torch.nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if causal else None
+            for block in self.blocks:
+                y = block(y, mask, is_causal=causal)
+            y = self.norm(y)
+            return self.head(y if causal else y.mean(1))
+
+    return Transformer()
 
 
 def _residual(torch: Any, layer: nn.Residual) -> Any:

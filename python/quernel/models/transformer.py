@@ -1,0 +1,176 @@
+"""Small Transformers (Vaswani et al., arXiv 1706.03762), their branches normalized first (Xiong et al., arXiv 2002.04745)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quernel import nn, ops
+from quernel.errors import ArgumentError, ShapeError
+from quernel.models.classifier import pooled, within
+from quernel.models.language import LanguageModel
+from quernel.nn.checks import positive
+from quernel.ops.create import arange
+from quernel.ops.shapes import check_lengths
+from quernel.tensor import Tensor
+
+
+class TransformerClassifier(nn.Module):
+    """Tokens and positions as vectors, layers of a Transformer's encoder, the mean over time, and scores of classes.
+
+    Args:
+        tokens: how many there are, ``len(vocabulary)``.
+        classes: outputs.
+        d_model: size of the vectors.
+        heads: of the attention; they divide d_model.
+        layers: of the encoder.
+        max_len: length of the longest sequence.
+        dropout: of the vectors and in the layers.
+
+    Shapes:
+        x (N, T) whole numbers, lengths (N,) from 1 to T -> scores (N, classes). What lies behind a row's length has no part.
+        A length out of range counts as the nearest in it.
+
+    Raises:
+        ShapeError: T is above max_len.
+
+    Example:
+        >>> from quernel import models
+        >>> net = models.TransformerClassifier(100, classes=2)
+        >>> net(np.ones((3, 7), np.int64), np.array([7, 2, 4])).shape
+        (3, 2)
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        classes: int,
+        d_model: int = 64,
+        heads: int = 4,
+        layers: int = 2,
+        max_len: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        self.tokens, self.classes, self.d_model, self.heads = tokens, classes, d_model, heads
+        self.layers, self.max_len, self.dropout = layers, max_len, dropout
+        self.embed, self.positions = _tables("transformer_classifier", tokens, d_model, max_len)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = _blocks(d_model, heads, layers, dropout)
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, classes)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Scores of classes."""
+        steps = _positions("transformer_classifier", x, self.max_len)
+        y = self.drop(self.embed(x) + self.positions(steps))
+        padding = None
+        if lengths is not None:
+            check_lengths("transformer_classifier", "lengths", lengths, x.shape[0], f"x: {x.shape}")
+            lengths = ops.clip(lengths, 1, x.shape[1])
+            padding = ops.logical_not(within(lengths, x))
+        for block in self.blocks:
+            y = block(y, src_key_padding_mask=padding)
+        z: Tensor = self.head(pooled(self.norm(y), lengths, "mean"))
+        return z
+
+
+class TransformerLanguageModel(LanguageModel):
+    """A small GPT: tokens and positions as vectors, layers of causal attention, and the scores of the token that follows.
+
+    Args:
+        tokens: how many there are, ``len(vocabulary)``.
+        d_model: size of the vectors.
+        heads: of the attention; they divide d_model.
+        layers: how many.
+        max_len: length of the longest sequence, prompt and all.
+        dropout: of the vectors and in the layers.
+
+    Shapes:
+        x (N, T) whole numbers -> scores (N, T, tokens). Targets of "cross_entropy" are (N, T), the tokens one later.
+
+    Raises:
+        ShapeError: T is above max_len.
+
+    Example:
+        >>> from quernel import models
+        >>> net = models.TransformerLanguageModel(100, max_len=64)
+        >>> net(np.ones((3, 7), np.int64)).shape
+        (3, 7, 100)
+        >>> len(net.generate([1, 2, 3], 5, seed=0))
+        5
+    """
+
+    def __init__(
+        self,
+        tokens: int,
+        d_model: int = 64,
+        heads: int = 4,
+        layers: int = 2,
+        max_len: int = 256,
+        dropout: float = 0.1,
+    ) -> None:
+        self.tokens, self.d_model, self.heads = tokens, d_model, heads
+        self.layers, self.max_len, self.dropout = layers, max_len, dropout
+        self.embed, self.positions = _tables("transformer_language_model", tokens, d_model, max_len)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = _blocks(d_model, heads, layers, dropout)
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, tokens)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scores for whole sequences."""
+        steps = _positions("transformer_language_model", x, self.max_len)
+        y = self.drop(self.embed(x) + self.positions(steps))
+        for block in self.blocks:
+            y = block(y, is_causal=True)
+        z: Tensor = self.head(self.norm(y))
+        return z
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """See `LanguageModel`, in evaluation; the state, a cache of keys and values for each layer, is changed in place."""
+        caches = [nn.KeyValueCache() for _ in self.blocks] if state is None else state
+        steps = _positions("transformer_language_model", x, self.max_len, len(caches[0]))
+        y = self.embed(x) + self.positions(steps)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            y = _decoded(block, y, cache)
+        return self.head(self.norm(y)), caches
+
+    def _check_length(self, prompt: int, length: int) -> None:
+        if prompt + length > self.max_len:
+            raise ArgumentError(
+                f"[generate] a prompt of {prompt} tokens and {length} more are above the model's max_len={self.max_len}"
+            )
+
+
+def _tables(owner: str, tokens: int, d_model: int, max_len: int) -> tuple[nn.Embedding, nn.Embedding]:
+    """Vectors of tokens and of positions, which start normal with standard deviation 0.02, as GPT-2's."""
+    made = []
+    for name, count in (("tokens", tokens), ("max_len", max_len)):
+        table = nn.Embedding(positive(owner, name, count), d_model)
+        nn.init.normal_(table.weight, 0.0, 0.02)
+        made.append(table)
+    return made[0], made[1]
+
+
+def _blocks(d_model: int, heads: int, layers: int, dropout: float) -> nn.ModuleList:
+    """Layers that start apart, unlike those of `nn.TransformerEncoder`."""
+    return nn.ModuleList(
+        nn.TransformerEncoderLayer(d_model, heads, 4 * d_model, dropout, "gelu", norm_first=True)
+        for _ in range(positive("transformer", "layers", layers))
+    )
+
+
+def _decoded(block: Any, x: Tensor, cache: nn.KeyValueCache) -> Tensor:
+    """What a block makes of the next positions, in evaluation."""
+    y = x + block.self_attn.decode(block.norm1(x), cache)
+    z: Tensor = y + block.linear2(ops.gelu(block.linear1(block.norm2(y))))
+    return z
+
+
+def _positions(owner: str, x: Tensor, max_len: int, past: int = 0) -> Tensor:
+    """The numbers of the positions of x (N, T), of which `past` lie before."""
+    end = past + x.shape[1]
+    if end > max_len:
+        raise ShapeError(
+            f"[{owner}] sequences have at most max_len={max_len} tokens, got {end} (x: {x.shape})"
+        )
+    return arange(past, end, device=x.device)
