@@ -17,6 +17,8 @@ _CONV_TRANSPOSE = (
     "dilation",
 )
 _RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
+_SPECTROGRAM = ("n_fft", "win_length", "hop_length", "power", "center", "pad_mode")
+_MEL = ("sample_rate", *_SPECTROGRAM, "f_min", "f_max", "n_mels", "norm", "mel_scale")
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Linear": ("in_features", "out_features", "bias", "precision"),
@@ -53,6 +55,11 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
         for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
         for d in (1, 2)
     },
+    "AmplitudeToDB": ("stype", "top_db"),
+    "Spectrogram": _SPECTROGRAM,
+    "MelSpectrogram": _MEL,
+    "LogMelSpectrogram": (*_MEL, "eps", "normalize"),
+    "MFCC": (*_MEL, "n_mfcc", "log_mels", "top_db", "normalize"),
     "Flatten": ("start_dim",),
     "Identity": (),
     "ReLU": (),

@@ -81,6 +81,7 @@ from quernel.nn.pool import (
 )
 from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
+from quernel.nn.spectrogram import MFCC, AmplitudeToDB, LogMelSpectrogram, MelSpectrogram, Spectrogram
 from quernel.nn.transformer import (
     LearnedPositionalEncoding,
     PositionalEncoding,
@@ -95,12 +96,14 @@ __all__ = [
     "GELU",
     "GRU",
     "LSTM",
+    "MFCC",
     "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AmplitudeToDB",
     "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
@@ -138,11 +141,13 @@ __all__ = [
     "LeakyReLU",
     "LearnedPositionalEncoding",
     "Linear",
+    "LogMelSpectrogram",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
     "MaxPool1d",
     "MaxPool2d",
+    "MelSpectrogram",
     "Mish",
     "Module",
     "ModuleDict",
@@ -168,6 +173,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "SparseLinear",
+    "Spectrogram",
     "Tanh",
     "TransformerEncoder",
     "TransformerEncoderLayer",
