@@ -26,6 +26,7 @@ from quernel.nn.activation import (
     Tanh,
 )
 from quernel.nn.attention import KeyValueCache, MultiheadAttention
+from quernel.nn.cepstrum import MFCC, AmplitudeToDB, LogMelSpectrogram
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
@@ -81,7 +82,7 @@ from quernel.nn.pool import (
 )
 from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
-from quernel.nn.spectrogram import MFCC, AmplitudeToDB, LogMelSpectrogram, MelSpectrogram, Spectrogram
+from quernel.nn.spectrogram import MelSpectrogram, Spectrogram
 from quernel.nn.transformer import (
     LearnedPositionalEncoding,
     PositionalEncoding,

@@ -352,12 +352,14 @@ class Module(Verbs, Hookable):
 
     @property
     def device(self) -> str:
-        """Where the first parameter lives; without parameters, where new tensors are made."""
+        """Where the first parameter lives; without parameters the first buffer; without either, where new tensors are made."""
         for parameter in self._parameters.values():
             return parameter.device
         for child in self._modules.values():
             if child.dtype is not None:
                 return child.device
+        for buffer in self.buffers():
+            return buffer.device
         return default_device()
 
     def to(self, *args: str, device: str | None = None, dtype: str | None = None) -> Self:
