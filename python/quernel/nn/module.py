@@ -329,7 +329,11 @@ class Module(Verbs, Hookable):
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freezes (False) or unfreezes every parameter here and below; returns self."""
+        """Freezes (False) or unfreezes every parameter here and below; returns self.
+
+        What is frozen costs no backward pass and is no business of optimizers. ``fit`` also keeps the running statistics of
+        a frozen BatchNorm, and normalizes by them; in loops by hand that takes ``.eval()``, as in PyTorch.
+        """
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
