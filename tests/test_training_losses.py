@@ -155,3 +155,44 @@ def test_targets_that_a_loss_cannot_use(loss: str, y: Any, error: type[Exception
     with pytest.raises(error, match=message):
         net.fit(X, y, verbose=0)
     assert net[0].weight.is_unsized
+
+
+class Steps(nn.Module):
+    """Returns what CTC wants: logarithms of probabilities, and how many of the steps count."""
+
+    takes_integers = True
+
+    def __init__(self) -> None:
+        self.lstm, self.head = nn.LSTM(None, 8, returns="outputs"), nn.Linear(8, 4)
+
+    def forward(self, x: qn.Tensor, lengths: qn.Tensor) -> tuple[qn.Tensor, qn.Tensor]:
+        return ops.log_softmax(self.head(self.lstm(x, lengths=lengths))), lengths
+
+
+@pytest.mark.parametrize("loss", ["ctc", nn.CTCLoss(), partial(losses.ctc, zero_infinity=True)])
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_ctc_of_a_model_that_returns_lengths(loss: Any, eagerly: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, lengths = rng.standard_normal((24, 7, 5)).astype(np.float32), rng.integers(4, 8, 24)
+    y = np.where(np.arange(2) < rng.integers(1, 3, 24)[:, None], rng.integers(1, 4, (24, 2)), -1)
+    qn.seed(0)
+    net = Steps()
+    net.compile("adam", loss=loss, run_eagerly=eagerly)
+    first = net.evaluate((x, lengths), y)["loss"]
+    log_probs, kept = net.predict((x, lengths))
+    np.testing.assert_array_equal(kept, lengths)
+    want = ops.ctc_loss(log_probs, y, lengths).item()
+    np.testing.assert_allclose(first, want, rtol=1e-6)
+    assert abs(want - ops.ctc_loss(log_probs, y).item()) > 1e-3  # lengths matter
+    history = net.fit((x, lengths), y, sample_weight=np.ones(24), epochs=8, batch_size=8, verbose=0).history
+    assert list(history) == ["loss"] and history["loss"][-1] < history["loss"][0]
+    net.fit((x, lengths), y, epochs=2, batch_size=8, verbose=0, validation_data=((x, lengths), y))
+    assert net.evaluate((x, lengths), y)["loss"] < first
+
+
+def test_ctc_names_what_is_no_pair() -> None:
+    log_probs = np.zeros((1, 3, 2), np.float32)
+    with pytest.raises(ArgumentError, match=r"\[ctc\] output is log_probs, or a pair .*, got 3 items$"):
+        losses.ctc((log_probs, [3], [1]), [[1]])  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="got 2 items and input_lengths beside them"):
+        losses.ctc((log_probs, [3]), [[1]], input_lengths=[3])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from quernel import ops
-from quernel.errors import ShapeError
+from quernel.errors import ArgumentError, ShapeError
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def kl_divergence(
 
 
 def ctc(
-    output: TensorLike,
+    output: TensorLike | tuple[TensorLike, TensorLike],
     target: TensorLike,
     reduction: str = "mean",
     *,
@@ -283,7 +283,8 @@ def ctc(
     """Connectionist temporal classification, for labels without places; see `ops.ctc_loss`.
 
     Args:
-        output: (N, T, classes), logarithms of probabilities, as from `ops.log_softmax`.
+        output: (N, T, classes), logarithms of probabilities, as from `ops.log_softmax`; or a pair of them and input_lengths, so
+            that a model which returns ``log_probs, lengths`` is trained by ``compile(loss="ctc")``.
         target: (N, labels), whole numbers, each row filled up with -1.
         reduction: "mean" over rows of the loss per label, "sum" or "none".
         input_lengths: (N,), the steps of each row; None: all.
@@ -297,6 +298,13 @@ def ctc(
         >>> round(losses.ctc(output, np.array([[1, -1]])).item(), 4)
         0.2877
     """
+    if isinstance(output, tuple):
+        if len(output) != 2 or input_lengths is not None:
+            raise ArgumentError(
+                f"[ctc] output is log_probs, or a pair (log_probs, input_lengths), got {len(output)} items"
+                + (" and input_lengths beside them" if input_lengths is not None else "")
+            )
+        output, input_lengths = output
     options = (_whole(target), input_lengths, target_lengths, blank)
     if sample_weight is None:
         return ops.ctc_loss(output, *options, reduction, zero_infinity)

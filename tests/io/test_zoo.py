@@ -67,6 +67,15 @@ def test_files_of_the_same_model_are_the_same(name: str) -> None:
     np.testing.assert_array_equal(again.predict(longer), net.predict(longer))
 
 
+def test_a_front_end_goes_along() -> None:
+    net = models.AcousticModel(3, hidden=5, layers=1, front=nn.LogMelSpectrogram(8000, 64, n_mels=4))
+    waves = np.random.default_rng(2).standard_normal((2, 500), dtype=np.float32)
+    want = net.predict(waves)
+    again = model_from_bytes(model_bytes(net), "here")
+    assert isinstance(again, models.AcousticModel) and repr(again) == repr(net)
+    np.testing.assert_array_equal(again.predict(waves), want)
+
+
 def test_a_replaced_head_comes_back() -> None:
     net = models.LSTMLanguageModel(9, 4, 6)
     net.head = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 9))

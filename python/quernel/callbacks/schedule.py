@@ -21,7 +21,8 @@ class LRScheduler(Callback):
     Args:
         schedule: an object of `optim.lr_scheduler`, over the optimizer that was given to ``compile``; its ``step`` is
             called after each epoch (or batch). Or a function of the number of the epoch (or batch), from 0 on, that
-            returns the learning rate of it; if it takes two arguments, the second is the rate before, as in Keras.
+            returns the learning rate of it; if it takes two arguments, the second is the rate before, as in Keras. It is
+            the rate of the first parameter group; others keep the ratio to it that they have when training begins.
         per: "epoch" or "batch".
         monitor: what ``optim.lr_scheduler.ReduceLROnPlateau`` is given.
 
@@ -45,6 +46,7 @@ class LRScheduler(Callback):
             )
         self.schedule = schedule
         self._takes_rate = not self._has_step and _arguments(schedule) == 2
+        self._ratios: list[float] = []  # of the rates of parameter groups to that of the first
         self.per = per
         self.monitor = monitor
 
@@ -55,6 +57,9 @@ class LRScheduler(Callback):
     def on_train_begin(self) -> None:
         self._batches = 0
         if not self._has_step:
+            rates = [float(group.peek("lr")) for group in self.optimizer.param_groups]
+            if rates[0] > 0 or len(self._ratios) != len(rates):
+                self._ratios = [rate / rates[0] if rates[0] > 0 else 1.0 for rate in rates]
             return
         if getattr(self.schedule, "optimizer", self.optimizer) is not self.optimizer:
             raise ArgumentError(
@@ -89,7 +94,9 @@ class LRScheduler(Callback):
     def _set(self, position: int) -> None:
         scale = self.trainer.lr_scale
         before = (self.optimizer.lr / scale,) if self._takes_rate else ()
-        self.optimizer.lr = float(self.schedule(position, *before)) * scale
+        rate = float(self.schedule(position, *before)) * scale
+        for group, ratio in zip(self.optimizer.param_groups, self._ratios, strict=True):
+            group["lr"] = rate * ratio
 
 
 def _arguments(function: Any) -> int:

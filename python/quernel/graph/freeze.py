@@ -22,6 +22,7 @@ from quernel.graph.trace import Input, inputs_of, trace
 from quernel.jit import FrozenMemory, FrozenPlan, record_frozen
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
+from quernel.ops.dtypes import FLOATING
 from quernel.runtime import default_device, device
 from quernel.tensor import Tensor
 
@@ -233,10 +234,9 @@ class Frozen:
             _flatten(run(self.graph, inputs), flat.append)
             return flat
 
-        # Zeros are values that every op takes, but for lengths.
-        lengths = {a.node for node in self.graph.nodes if isinstance(a := node.args.get("lengths"), Ref)}
+        lengths = _example_lengths(self.graph)
         examples = [
-            np.full(v.at(size), k in lengths, np.dtype(v.dtype)) for k, v in self.graph.inputs.items()
+            np.full(v.at(size), lengths.get(k, 0), np.dtype(v.dtype)) for k, v in self.graph.inputs.items()
         ]
         with device(self.device):
             return record_frozen(outputs, examples, self._memory.constants, self._memory.arenas)
@@ -319,6 +319,22 @@ def _input_like(x: npt.ArrayLike, net: Module) -> Input:
     if dtype is None or array.dtype.kind not in "iu" or net._has_integers():
         dtype = array.dtype.name
     return Input(array.shape[1:], dtype)
+
+
+def _example_lengths(graph: Graph) -> dict[str, int]:
+    """Values for the inputs of which lengths are made: zeros are values that every op takes but for those.
+
+    An input that is an op's lengths is 1. One that they are computed from, such as samples of which a front end makes
+    frames, is the longest extent of the inputs.
+    """
+    direct = {a.node for node in graph.nodes if isinstance(a := node.args.get("lengths"), Ref)}
+    leads = set(direct)
+    for node in reversed(graph.nodes):
+        if node.name in leads:
+            leads.update(ref.node for ref in node.refs)
+    extents = [d for v in graph.inputs.values() for d in v.shape[1:] if isinstance(d, int)]
+    whole = [k for k, v in graph.inputs.items() if k in leads and v.dtype not in FLOATING]
+    return {k: 1 if k in direct else max(extents, default=1) for k in whole}
 
 
 def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:

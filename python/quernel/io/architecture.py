@@ -22,6 +22,8 @@ _CONV_TRANSPOSE = (
     "dilation",
 )
 _RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
+_SPECTROGRAM = ("n_fft", "win_length", "hop_length", "power", "center", "pad_mode")
+_MEL = ("sample_rate", *_SPECTROGRAM, "f_min", "f_max", "n_mels", "norm", "mel_scale")
 # Constructor arguments of each layer, all of them attributes of the same name but for those below. A model of
 # `quernel.models` needs no entry: it keeps every argument of its constructor as an attribute.
 _ARGUMENTS: dict[str, tuple[str, ...]] = {
@@ -60,6 +62,11 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
         for kind in ("Zero", "Constant", "Reflection", "Replication", "Circular")
         for d in (1, 2)
     },
+    "AmplitudeToDB": ("stype", "top_db"),
+    "Spectrogram": _SPECTROGRAM,
+    "MelSpectrogram": _MEL,
+    "LogMelSpectrogram": (*_MEL, "eps", "normalize"),
+    "MFCC": (*_MEL, "n_mfcc", "log_mels", "top_db", "normalize"),
     "Flatten": ("start_dim",),
     "Identity": (),
     "ReLU": (),
@@ -182,6 +189,8 @@ def _arguments(name: str) -> tuple[str, ...] | None:
 
 def _argument(module: Module, key: str) -> Any:
     value = getattr(module, _PRESENCE.get(key, key))
+    if isinstance(value, Module):
+        return None  # it stands among the children
     return value if key not in _PRESENCE or isinstance(value, bool) else value is not None
 
 

@@ -26,6 +26,7 @@ from quernel.nn.activation import (
     Tanh,
 )
 from quernel.nn.attention import KeyValueCache, MultiheadAttention
+from quernel.nn.cepstrum import MFCC, AmplitudeToDB, LogMelSpectrogram
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
@@ -81,6 +82,7 @@ from quernel.nn.pool import (
 )
 from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
+from quernel.nn.spectrogram import MelSpectrogram, Spectrogram
 from quernel.nn.transformer import (
     LearnedPositionalEncoding,
     PositionalEncoding,
@@ -95,12 +97,14 @@ __all__ = [
     "GELU",
     "GRU",
     "LSTM",
+    "MFCC",
     "RNN",
     "SELU",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
+    "AmplitudeToDB",
     "AvgPool1d",
     "AvgPool2d",
     "BCELoss",
@@ -138,11 +142,13 @@ __all__ = [
     "LeakyReLU",
     "LearnedPositionalEncoding",
     "Linear",
+    "LogMelSpectrogram",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
     "MaxPool1d",
     "MaxPool2d",
+    "MelSpectrogram",
     "Mish",
     "Module",
     "ModuleDict",
@@ -168,6 +174,7 @@ __all__ = [
     "Softplus",
     "Softsign",
     "SparseLinear",
+    "Spectrogram",
     "Tanh",
     "TransformerEncoder",
     "TransformerEncoderLayer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from quernel.errors import ArgumentError
 
@@ -35,3 +35,10 @@ def in_unit_interval(layer: str, name: str, value: object) -> float:
     if not isinstance(value, int | float) or not 0 <= float(value) <= 1:
         raise ArgumentError(f"[{layer}] {name} lies between 0 and 1, got {value!r}")
     return float(value)
+
+
+def one_of(layer: str, name: str, value: Any, known: tuple[Any, ...]) -> Any:
+    """`value`, if it is among those known."""
+    if value not in known:
+        raise ArgumentError(f"[{layer}] {name} is one of {', '.join(map(repr, known))}, got {value!r}")
+    return value

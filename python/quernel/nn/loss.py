@@ -284,7 +284,7 @@ class CTCLoss(_Loss):
         zero_infinity: whether rows that no alignment spells count as 0.
 
     Shapes:
-        log-probabilities (N, T, C), labels (N, L), lengths (N,) -> (), or (N,) with "none".
+        log-probabilities (N, T, C), or a pair of them and lengths (N,); labels (N, L) -> (), or (N,) with "none".
     """
 
     def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
@@ -294,7 +294,7 @@ class CTCLoss(_Loss):
 
     def forward(
         self,
-        output: Tensor,
+        output: Tensor | tuple[Tensor, TensorLike],
         target: Any,
         input_lengths: TensorLike | None = None,
         target_lengths: TensorLike | None = None,

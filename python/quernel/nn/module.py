@@ -334,7 +334,11 @@ class Module(Verbs, Hookable):
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Freezes (False) or unfreezes every parameter here and below; returns self."""
+        """Freezes (False) or unfreezes every parameter here and below; returns self.
+
+        What is frozen costs no backward pass and is no business of optimizers. ``fit`` also keeps the running statistics of
+        a frozen BatchNorm, and normalizes by them; in loops by hand that takes ``.eval()``, as in PyTorch.
+        """
         for parameter in self.parameters():
             parameter.requires_grad_(requires_grad)
         return self
@@ -357,12 +361,14 @@ class Module(Verbs, Hookable):
 
     @property
     def device(self) -> str:
-        """Where the first parameter lives; without parameters, where new tensors are made."""
+        """Where the first parameter lives; without parameters the first buffer; without either, where new tensors are made."""
         for parameter in self._parameters.values():
             return parameter.device
         for child in self._modules.values():
             if child.dtype is not None:
                 return child.device
+        for buffer in self.buffers():
+            return buffer.device
         return default_device()
 
     def to(self, *args: str, device: str | None = None, dtype: str | None = None) -> Self:

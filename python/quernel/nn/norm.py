@@ -10,6 +10,7 @@ from quernel import ops
 from quernel.errors import ArgumentError, ShapeError
 from quernel.nn import init
 from quernel.nn.checks import in_unit_interval, positive
+from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.nn.sized import SizedByInput, fill
 from quernel.ops.create import ones, zeros
@@ -77,6 +78,13 @@ class _TracksStatistics(SizedByInput):
         if self.track_running_stats != track_running_stats:
             flags.append(f"track_running_stats={self.track_running_stats}")
         return flags
+
+
+def keeps_statistics(module: Module) -> bool:
+    """Whether it has running statistics and its parameters are frozen, so that those should not change either."""
+    if not isinstance(module, _TracksStatistics) or module.weight is None or module.bias is None:
+        return False
+    return not (module.weight.requires_grad or module.bias.requires_grad)
 
 
 class _BatchNorm(_TracksStatistics):

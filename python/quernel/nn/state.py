@@ -49,11 +49,14 @@ def load_state_dict(module: Module, given: Mapping[str, Any], strict: bool) -> t
             raise ArgumentError(
                 f"[load_state_dict] missing: {missing or 'none'}; unexpected: {unexpected or 'none'}"
             )
-        for name, target in targets.items():
-            if name in arrays and arrays[name].shape != target.shape:
-                raise ShapeError(
-                    f"[load_state_dict] {name} has shape {target.shape}, the state {arrays[name].shape}"
-                )
+        other = [n for n, target in targets.items() if n in arrays and arrays[n].shape != target.shape]
+        if other:
+            shapes = "; ".join(
+                f"{name} has shape {targets[name].shape}, the state {arrays[name].shape}" for name in other
+            )
+            raise ShapeError(
+                f"[load_state_dict] {shapes}; to keep the model's own, take these out of the state and pass strict=False"
+            )
     except BaseException:
         for layer in sized:
             layer._unsize()

@@ -1,6 +1,6 @@
 """Which parts of a graph run in int8, and which values share a scale.
 
-An op of int8 work is one of four kinds: a *contraction* (linear, conv1d, conv2d with constant weights), an *addition* of two
+An op of int8 work is one of four kinds: a *contraction* (linear, conv1d, conv2d with parameters for weights), an *addition* of two
 equal shapes, a *unary* function (a table of 256 entries), or a *move*, whose result lies on its input's scale
 (pooling, reshape, concat, …). Contractions always run in int8. The others do where they stand between int8 values: fed
 by one, and leading to a contraction. So a model's input is quantized once, and what comes after its last contraction
@@ -36,7 +36,10 @@ def kind(graph: Graph, node: Node) -> str | None:
     if not values or any(v.dtype != "float32" for v in (*values, *node.outputs)) or not node.single:
         return None
     if node.op in CONTRACTIONS:
-        constant = isinstance(node.args["weight"], Weight) and isinstance(node.args["bias"], Weight | None)
+        weight = node.args["weight"]
+        # A table that is no parameter, such as the cosines of a spectrogram, is there for its exact values.
+        constant = isinstance(weight, Weight) and weight.name not in graph.buffers
+        constant = constant and isinstance(node.args["bias"], Weight | None)
         plain = node.args["activation"] in (None, *CLAMPS) and node.args["residual"] is None
         return "contraction" if constant and plain and len(node.refs) == 1 else None
     if node.op == "add":

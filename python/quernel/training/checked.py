@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quernel import random
+from quernel import losses, random
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, ShapeError
 from quernel.nn.module import Module
@@ -99,6 +99,8 @@ def _names(trainer: Trainer, output: Any, y: Any) -> tuple[str, ...] | None:
     loss = trainer.recipe.loss
     if names is not None and one_target and callable(loss) and not _is_ours(loss):
         return None
+    if isinstance(output, tuple) and one_target and function_of(loss) is losses.ctc:
+        return None  # log_probs and their lengths
     return names
 
 

@@ -13,6 +13,7 @@ from quernel import optim
 from quernel.errors import StateError
 from quernel.jit import jit
 from quernel.nn.module import Module
+from quernel.nn.norm import keeps_statistics
 from quernel.ops import as_tensor
 from quernel.optim import Optimizer
 from quernel.runtime import device
@@ -92,6 +93,7 @@ class Trainer:
         self.stop_training = False
         self.discard_batch = False
         self.seen: Any = None  # what was checked last, so that it need not be again
+        self.trains: tuple[int, ...] | None = None  # the structure that the optimizer was last seen to fit
         self._run_eagerly = run_eagerly
         self._known: dict[tuple[str, ...] | None, Bound] = {}
         self._bound: Bound | None = None
@@ -175,15 +177,19 @@ class Mean:
 
 @contextmanager
 def mode(net: Module, training: bool) -> Iterator[None]:
-    """Training or evaluation mode for a while; every module then gets back its own."""
-    changed = [module for module in net.modules() if module.__dict__["_training"] != training]
-    for module in changed:
-        module.training = training
+    """Training or evaluation mode for a while; every module then gets back its own.
+
+    Norms whose parameters are frozen stay in evaluation mode: the statistics of a body that is not to change are part of it.
+    """
+    wanted = [(module, training and not keeps_statistics(module)) for module in net.modules()]
+    changed = [(module, goal) for module, goal in wanted if module.__dict__["_training"] != goal]
+    for module, goal in changed:
+        module.training = goal
     try:
         yield
     finally:
-        for module in changed:
-            module.training = not training
+        for module, goal in changed:
+            module.training = not goal
 
 
 def _steps(
@@ -250,6 +256,31 @@ def trainer_of(net: Module, verb: str) -> Trainer:
     trainer: Trainer | None = net._session.get("trainer")
     if trainer is None:
         raise StateError(f"[{verb}] call net.compile(optimizer=..., loss=...) first")
-    if trainer.optimizer is None and verb not in ("evaluate", "test_on_batch"):
-        raise StateError(f"[{verb}] the model has no parameters to train; an int8 model is for inference")
+    if verb not in ("evaluate", "test_on_batch"):
+        _check_optimizer(verb, trainer)
     return trainer
+
+
+def _check_optimizer(verb: str, trainer: Trainer) -> None:
+    """Raises if the optimizer is not for what is to be trained."""
+    net = trainer.net
+    parameters = list(net.parameters())
+    if parameters and not any(p.requires_grad for p in parameters):
+        raise StateError(f"[{verb}] all parameters are frozen; let some be trained with requires_grad_(True)")
+    if trainer.optimizer is None:
+        reason = (
+            "all parameters were frozen when the model was compiled; compile it again"
+            if parameters
+            else "the model has no parameters to train; an int8 model is for inference"
+        )
+        raise StateError(f"[{verb}] {reason}")
+    if trainer.trains == net._structure:
+        return
+    known = {id(p) for p in _parameters(trainer.optimizer)}
+    new = [name for name, p in net.named_parameters() if p.requires_grad and id(p) not in known]
+    if new and known - set(map(id, parameters)):
+        raise StateError(
+            f"[{verb}] {', '.join(new)} would not be trained: the optimizer is of the layers that were there before; call "
+            "net.compile again, with an optimizer of the parameters as they are now"
+        )
+    trainer.trains = net._structure

@@ -13,7 +13,7 @@ from quernel.data.tasks.task import Task
 from quernel.errors import ArgumentError
 from quernel.suggest import suggestion
 
-NAMES = ("char_lm", "cluttered_digits", "spoken_tokens", "tabular", "text_class")
+NAMES = ("char_lm", "cluttered_digits", "spoken_tokens", "tabular", "text_class", "transfer")
 
 __all__ = ["NAMES", "Task", "task"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quernel.data.tasks import NAMES, task
-from quernel.data.tasks.task import QUERNEL, Task
+from quernel.data.tasks.task import Task
 from quernel.graph.summary import align
 
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: Task, args: argparse.Namespace) -> None:
-    engines = [QUERNEL, *_peers(chosen, args.compare)]
+    engines = [*chosen.ways, *_peers(chosen, args.compare)]
     if args.threads:
         os.environ["OPENBLAS_NUM_THREADS"] = str(args.threads)
         from quernel import runtime

@@ -108,6 +108,17 @@ def _chunk(random: np.random.RandomState, glyphs: Array, by_class: list[Array]) 
         centre = distance[:, None] * np.stack([np.sin(direction), np.cos(direction)], 1)
         which = random.randint(len(glyphs), size=n)
         image = _inked(random, image, base, _drawn(glyphs[which], _matrices(angle, zoom), centre))
+    image = with_labelled_digit(random, image, base, glyphs, by_class)
+    image += random.normal(0, 0.04, image.shape)
+    levels: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
+    return levels
+
+
+def with_labelled_digit(
+    random: np.random.RandomState, image: Array, base: Array, glyphs: Array, by_class: list[Array]
+) -> Array:
+    """The images (n, 32, 32, 3) with a digit near the middle, image i with an i % 10; n is a multiple of 10."""
+    n = len(image)
     angle, shear = random.uniform(-0.5, 0.5, n), random.uniform(-0.3, 0.3, n)
     aspect, zoom = np.exp(random.uniform(-0.2, 0.2, n)), random.uniform(1.7, 2.9, n)
     centre = random.uniform(-3, 3, (n, 2))
@@ -115,10 +126,7 @@ def _chunk(random: np.random.RandomState, glyphs: Array, by_class: list[Array]) 
     which = np.array(
         [own[int(u * len(own))] for u, own in zip(draws, by_class * (n // CLASSES), strict=True)]
     )
-    image = _inked(random, image, base, _drawn(glyphs[which], _matrices(angle, zoom, shear, aspect), centre))
-    image += random.normal(0, 0.04, image.shape)
-    levels: NDArray[np.uint8] = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-    return levels
+    return _inked(random, image, base, _drawn(glyphs[which], _matrices(angle, zoom, shear, aspect), centre))
 
 
 def _coloured_noise(random: np.random.RandomState, n: int) -> Array:

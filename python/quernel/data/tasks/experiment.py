@@ -51,15 +51,25 @@ class Recipe:
         """How many steps there are."""
         return epochs * math.ceil(samples / self.batch_size)
 
-    def arguments(self, net: Module, samples: int, epochs: int) -> tuple[optim.Optimizer, dict[str, Any]]:
-        """The optimizer that `net` is compiled with, and what ``fit`` is told."""
+    def arguments(
+        self, net: Module, samples: int, epochs: int, groups: list[Any] | None = None
+    ) -> tuple[optim.Optimizer, dict[str, Any]]:
+        """The optimizer that `net` is compiled with, and what ``fit`` is told.
+
+        Args:
+            net: what is trained.
+            samples: of the training part.
+            epochs: passes over it.
+            groups: of parameters, rates of their own following the schedule in proportion; None: all parameters alike.
+        """
+        parameters = groups or list(net.parameters())
         optimizer: optim.Optimizer
         if self.optimizer == "sgd":
             optimizer = optim.SGD(
-                net.parameters(), self.lr, momentum=0.9, weight_decay=self.weight_decay, nesterov=True
+                parameters, self.lr, momentum=0.9, weight_decay=self.weight_decay, nesterov=True
             )
         else:
-            optimizer = optim.AdamW(net.parameters(), self.lr, weight_decay=self.weight_decay)
+            optimizer = optim.AdamW(parameters, self.lr, weight_decay=self.weight_decay)
         steps = self.steps(samples, epochs)
         schedule = LRScheduler(lambda step: self.rate(step / steps), per="batch")
         return optimizer, {"epochs": epochs, "batch_size": self.batch_size, "callbacks": [schedule]}

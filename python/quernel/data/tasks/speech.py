@@ -1,4 +1,4 @@
-"""Synthetic speech for the task `spoken_tokens`: words as waves of 8 kHz, and log-mel frames of waves.
+"""Synthetic speech for the task `spoken_tokens`: words as waves of 8 kHz, and the front end that makes frames of them.
 
 A source (pulses at the pitch for vowels and nasals, white noise for fricatives) passes a filter that follows formant
 tracks (source and filter: Fant 1960; formants of vowels after Peterson and Barney 1952, "Control Methods Used in a
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quernel import nn
 
 Array = NDArray[Any]
 
@@ -104,24 +106,16 @@ def _coloured(random: np.random.RandomState, total: int) -> Array:
     return noise
 
 
-def mel_filters() -> Array:
-    """Triangles (129, 32), evenly spaced on the mel scale from 60 to 3900 Hz (O'Shaughnessy 1987)."""
-    low, high = (2595 * np.log10(1 + f / 700) for f in (60, 3900))
-    edges = 700 * (10 ** (np.linspace(low, high, BANDS + 2) / 2595) - 1)
-    f = np.fft.rfftfreq(WINDOW, 1 / RATE)[:, None]
-    rising, falling = (f - edges[:-2]) / np.diff(edges)[:-1], (edges[2:] - f) / np.diff(edges)[1:]
-    filters: Array = np.maximum(0, np.minimum(rising, falling))
-    return filters
-
-
-_FILTERS = mel_filters()
-_HANN = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)
-
-
-def log_mel(wave: Array) -> NDArray[np.float32]:
-    """Logarithms of mel bands (frames, 32), of windows of 256 samples every 120, less their mean over the utterance."""
-    windows = np.lib.stride_tricks.sliding_window_view(wave, WINDOW)[::HOP] * _HANN
-    power = np.abs(np.fft.rfft(windows, axis=1)) ** 2
-    bands = np.log(power @ _FILTERS + 1e-8)
-    frames: NDArray[np.float32] = (bands - bands.mean(0)).astype(np.float32)
-    return frames
+def front_end() -> nn.LogMelSpectrogram:
+    """Logarithms of 32 mel bands from 60 to 3900 Hz, of windows of 256 samples every 120, less their mean over the utterance."""
+    return nn.LogMelSpectrogram(
+        RATE,
+        WINDOW,
+        hop_length=HOP,
+        f_min=60,
+        f_max=3900,
+        n_mels=BANDS,
+        center=False,
+        eps=1e-8,
+        normalize="mean",
+    )

@@ -22,7 +22,7 @@ import quernel as qn
 from quernel.data.tasks import transcription
 from quernel.data.tasks.baselines import logistic_regression
 from quernel.data.tasks.common import cached, stream
-from quernel.data.tasks.speech import BANDS, HOP, PHONEMES, WINDOW, log_mel, speak
+from quernel.data.tasks.speech import BANDS, HOP, PHONEMES, WINDOW, front_end, speak
 from quernel.data.tasks.task import QUERNEL, Task
 from quernel.models.acoustic import AcousticModel
 from quernel.text import ctc_collapse, edit_distance
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-VERSION = 1  # of the recipe
+VERSION = 2  # of the recipe
 TRAIN, TEST = 4000, 400
 WORDS = ("si", "fa", "nu", "eso", "afi", "ona", "ris", "ufe", "an", "isu")
 FEWEST, MOST = 3, 6  # words of an utterance
 CONTEXT = 7  # frames on each side that the classifier of single frames sees
 FRAMES = 20_000  # that it is trained on
+_FRONT_END = front_end()
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def utterance(random: np.random.RandomState) -> tuple[NDArray[np.float32], Array
     words = random.randint(len(WORDS), size=random.randint(FEWEST, MOST + 1))
     names = list(PHONEMES)
     wave, owner = speak(random, [[names.index(p) for p in WORDS[w]] for w in words])
-    frames = log_mel(wave)
+    frames = _FRONT_END(wave[None]).numpy()[0]
     middles = owner[np.arange(len(frames)) * HOP + WINDOW // 2]
     return frames, words + 1, np.concatenate([[0], words + 1])[middles]
 

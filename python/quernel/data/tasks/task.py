@@ -22,7 +22,7 @@ class Train(Protocol):
 
         Args:
             data: what `Task.load` returned.
-            engine: "quernel", or one of the task's peers.
+            engine: one of the task's ways ("quernel" where there is but one) or peers.
             epochs: passes over the training part.
             seed: of weights, order and dropout.
             verbose: as in ``fit``.
@@ -47,6 +47,7 @@ class Task:
         train: see `Train`.
         peers: other libraries that `train` knows, if they are installed.
         plot: draws samples into a figure.
+        ways: what quernel trains side by side; `Train` gets each as its engine.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     train: Train
     peers: Sequence[str]
     plot: Callable[[Any, Figure], None]
+    ways: Sequence[str] = (QUERNEL,)
 
     def show(self, value: float) -> str:
         """A score as text."""
