@@ -165,6 +165,14 @@ void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
                        row_of<T>(a.y, place, n),
                        row_of<T>(a.gates_t, place, width),
                        row_of<T>(a.cell_t, place, n)};
+      // The next step writes far from where this one does.
+      const int64_t next = strip.place(a, i, least(s + 1, strip.length[i] - 1));
+      const auto fetch = [](T* at, int64_t count) {
+        for (int64_t j = 0; at && j < count; j += kPackWidth<T>) __builtin_prefetch(at + j, 1, 2);
+      };
+      fetch(row_of<T>(a.y, next, n), n);
+      fetch(row_of<T>(a.gates_t, next, width), width);
+      fetch(row_of<T>(a.cell_t, next, n), n);
       step<C>(row, n);
     }
   }

@@ -25,14 +25,7 @@ struct Row {
   T* dc;
   T* of_inputs;  // gradients of the products of inputs
   T* of_states;  // and of states: the same but for a GRU
-  T* sum_inputs;
-  T* sum_states;
 };
-
-template <class V, class T = typename V::Scalar>
-inline void add_to(T* sum, V v, int lanes) {
-  put(get<V>(sum, lanes) + v, sum, lanes);
-}
 
 template <class V, class T = typename V::Scalar>
 inline V get_or_zero(const T* from, int64_t j, int lanes) {
@@ -46,10 +39,7 @@ struct Lstm {
   static void step(const Row<T>& r, int64_t n, int64_t j, int lanes) {
     const V one = V::set(1);
     const auto gate = [&](int64_t k) { return get<V>(r.gates + k * n + j, lanes); };
-    const auto result = [&](int64_t k, V v) {
-      put(v, r.of_inputs + k * n + j, lanes);
-      add_to(r.sum_inputs + k * n + j, v, lanes);
-    };
+    const auto result = [&](int64_t k, V v) { put(v, r.of_inputs + k * n + j, lanes); };
     const V i = gate(0), f = gate(1), g = gate(2), o = gate(3), y = gate_tanh(get<V>(r.cell + j, lanes));
     const V dh = get<V>(r.dh + j, lanes) + get_or_zero<V>(r.g_y, j, lanes);
     const V dc = fma(dh * o, fma(-y, y, one), get<V>(r.dc + j, lanes));
@@ -71,8 +61,6 @@ struct Gru {
     const auto result = [&](int64_t k, V input, V state) {
       put(input, row.of_inputs + k * n + j, lanes);
       put(state, row.of_states + k * n + j, lanes);
-      add_to(row.sum_inputs + k * n + j, input, lanes);
-      add_to(row.sum_states + k * n + j, state, lanes);
     };
     const V r = gate(0), z = gate(1), candidate = gate(2);
     const V dh = get<V>(row.dh + j, lanes) + get_or_zero<V>(row.g_y, j, lanes);
@@ -94,16 +82,18 @@ struct Rnn {
     const V y = get<V>(r.y + j, lanes), dh = get<V>(r.dh + j, lanes) + get_or_zero<V>(r.g_y, j, lanes);
     const V d = kActivation == Activation::kTanh ? dh * fma(-y, y, V::set(1)) : select(y > V::zero(), dh, V::zero());
     put(d, r.of_inputs + j, lanes);
-    add_to(r.sum_inputs + j, d, lanes);
   }
 };
 
 // Rows of a matrix as a packed B whose sums go over them: [group of w columns][row][w].
 template <class T>
 void pack_row(const T* from, int64_t cols, int row, T* to) {
+  using V = Vec<T>;
   constexpr int64_t kWidth = kPackWidth<T>;
-  for (int64_t j = 0; j < cols; j += kWidth, to += kProductRows * kWidth)
-    copy_or_zero(from ? from + j : nullptr, to + row * kWidth, least(kWidth, cols - j));
+  for_lanes<V>(cols, [&](int64_t j, int lanes) {
+    T* at = to + (j / kWidth * kProductRows + row) * kWidth + j % kWidth;
+    put(get_or_zero<V>(from, j, lanes), at, lanes);
+  });
 }
 
 // The states of a strip, and what gathers: for each row, gradients of the gates beside the input and the state before.
@@ -138,10 +128,7 @@ template <class T>
 class Part {
  public:
   Part(const RecurrentGradArgs& args, int64_t item, void* memory)
-      : a(args), at(args, memory), n(a.hidden), width(a.gates * n), index(item) {
-    copy_or_zero<T>(nullptr, row_of<T>(a.dbias_ih, index, width), width);
-    if (a.dbias_hh) copy_or_zero<T>(nullptr, row_of<T>(a.dbias_hh, index, width), width);
-  }
+      : a(args), at(args, memory), n(a.hidden), width(a.gates * n), index(item) {}
 
   template <class C>
   void walk(const Strip& strip) {
@@ -172,6 +159,8 @@ class Part {
     }
     add_outer(at.of_inputs, at.x, a.inputs, row_of<T>(a.dweight_ih, index, width * a.inputs));
     add_outer(at.of_states, at.h, n, row_of<T>(a.dweight_hh, index, width * n));
+    add_rows(at.of_inputs, row_of<T>(a.dbias_ih, index, width));
+    if (a.dbias_hh) add_rows(at.of_states, row_of<T>(a.dbias_hh, index, width));
     gathered = 0;
     has_sums = true;
   }
@@ -193,13 +182,30 @@ class Part {
     row.dc = at.dc + i * n;
     row.of_inputs = at.of_inputs + gathered * at.lead;
     row.of_states = at.of_states + gathered * at.lead;
-    row.sum_inputs = row_of<T>(a.dbias_ih, index, width);
-    row.sum_states = row_of<T>(a.dbias_hh, index, width);
+    // What the next step reads of this row lies elsewhere than what this step does of the next row.
+    const int64_t next = strip.place(a, i, most(s - 1, 0)), after = strip.place(a, i, most(s - 2, 0));
+    const auto fetch = [](const T* at, int64_t count) {
+      for (int64_t j = 0; at && j < count; j += kPackWidth<T>) __builtin_prefetch(at + j, 0, 2);
+    };
+    fetch(row_of<T>(a.gates_t, next, width), width);
+    fetch(row_of<T>(a.cell_t, after, n), n);
+    fetch(row_of<T>(a.y, after, n), n);
+    fetch(row_of<T>(a.g_y, next, n), n);
+    fetch(row_of<T>(a.x, next, a.inputs), a.inputs);
     for_lanes<V>(n, [&](int64_t j, int lanes) { C::template step<V>(row, n, j, lanes); });
     pack_row(row_of<T>(a.x, place, a.inputs), a.inputs, gathered, at.x);
     pack_row(h, n, gathered, at.h);
     dx[gathered++] = row_of<T>(a.dx, place, a.inputs);
     return row.of_states;
+  }
+
+  // sums (+)= the gathered rows of g.
+  void add_rows(const T* g, T* sums) {
+    using V = Vec<T>;
+    for_lanes<V>(width, [&](int64_t j, int lanes) {
+      const V total = sum_rows<V>(gathered, [&](int64_t k) { return get<V>(g + k * at.lead + j, lanes); });
+      put(has_sums ? get<V>(sums + j, lanes) + total : total, sums + j, lanes);
+    });
   }
 
   // sums[gate][j] (+)= the gathered rows' g[gate] · b[j].
