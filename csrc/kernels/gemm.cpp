@@ -16,13 +16,14 @@
 // At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (about twice as
 // fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower).
 //
-// Few columns are gemm_narrow.cpp's.
+// Few columns are gemm_narrow.cpp's, a single row with many zeros gemm_zeros.cpp's.
 #include <type_traits>
 
 #include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_narrow.h"
 #include "kernels/gemm_tile.h"
+#include "kernels/gemm_zeros.h"
 #include "kernels/integers.h"
 #include "kernels/pack_block.h"
 #include "kernels/visit.h"
@@ -240,12 +241,14 @@ void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part) {
 template <class T>
 Status run(const GemmArgs& g, Range range, const Ctx& ctx) {
   const int64_t strips = ceil_div(g.m, g.strip), span = g.span * kPanel, spans = ceil_div(g.n, span);
+  const Nonzeros nonzeros = g.skip_zeros ? find_nonzeros(g, static_cast<const T*>(g.a), ctx.scratch) : Nonzeros();
   // Neighbouring strips of a panel are one: it is read once for all of them.
   for (int64_t item = range.begin, count; item < range.end; item += count) {
     const int64_t strip = item % strips, first = item / strips % spans * span;
     count = packs_rows(g) ? 1 : least(strips - strip, range.end - item);
     const Operands<T> p = batch_operands<T>(g, item / strips / spans);
     const Part part{strip * g.strip, least(g.m, (strip + count) * g.strip), first, least(g.n, first + span)};
+    if (nonzeros.index && multiply_nonzeros(g, nonzeros, {p.a, p.b, p.c, first, part.last})) continue;
     if (g.k <= kShortDepth)
       multiply_short(g, p, part);
     else if (is_narrow(g))
@@ -262,6 +265,7 @@ Status run(const GemmArgs& g, Range range, const Ctx& ctx) {
 template <class T>
 int64_t scratch_bytes(const GemmArgs& g) {
   if (is_narrow(g)) return narrow_scratch(g, T{});
+  if (g.skip_zeros) return nonzeros_scratch(g);
   return ((g.pack ? kPanel : 0) + packed_rows(g)) * least(g.k, block_depth<T>(g)) * static_cast<int64_t>(sizeof(T));
 }
 

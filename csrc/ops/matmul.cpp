@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 
 #include "core/error.h"
@@ -29,6 +30,9 @@ constexpr double kManyItems = 64;           // so many may last longer than kIte
 constexpr int64_t kRowSpan = 32;            // panels of a single row: B is read in stretches of 8 KB
 constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
 constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
+constexpr int64_t kSkipDepth = 64;          // zeros of a row are counted if it is as long,
+constexpr int64_t kSkipMostDepth = 16384;   // if their list stays in cache,
+constexpr int64_t kSkipColumns = 128;       // and if so many columns make little of the time that it takes
 
 // Columns that take as long as g's: to read a row of A takes as long as some products.
 int64_t columns(const GemmArgs& g) { return is_narrow(g) ? kNarrowColumns : g.n; }
@@ -121,6 +125,25 @@ void set_batch(GemmArgs& g, const Matrices& a, const Matrices& b, const Shape& f
   g.batch_rank = rank;
 }
 
+template <class T>
+bool all_finite(const Tensor& t) {
+  const auto* p = reinterpret_cast<const T*>(t.data());
+  return std::all_of(p, p + t.size(), [](T x) { return std::isfinite(x); });
+}
+
+// Whether zeros in a row of A may be left out: never where B, a constant, has elements of which 0 times makes NaN.
+bool may_skip_zeros(const GemmArgs& g, const Tensor& b) {
+  if (g.m != 1 || g.n * g.k != b.size() || g.n < kSkipColumns || g.k < kSkipDepth || g.k > kSkipMostDepth ||
+      b.device() != Device::kCpu)
+    return false;
+  const Tensor finite = derived(b, "finite", [&] {
+    Tensor flag = Tensor::empty(DType::kBool, {1}, b.device());
+    *reinterpret_cast<bool*>(flag.data()) = b.dtype() == DType::kFloat32 ? all_finite<float>(b) : all_finite<double>(b);
+    return flag;
+  });
+  return *reinterpret_cast<const bool*>(finite.data());
+}
+
 // Chooses how items read B, of which there are `count` matrices, stored (n, k) if `transposed`; `rows` rows of A meet
 // each. Returns what they read: B, or B packed.
 Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed, int64_t rows) {
@@ -152,6 +175,7 @@ Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed,
   }
   g.b_row = width;
   g.group = width * g.k;
+  g.skip_zeros = kept && may_skip_zeros(g, b);
   return pack_matrix(b, count, g.k, g.n, transposed);
 }
 

@@ -30,6 +30,7 @@ struct GemmArgs : Epilogue {
   int64_t b_row = 0, b_col = 1;
   int64_t group = 0;
   bool pack = false;
+  bool skip_zeros = false;  // a row of A may leave out its zeros: B is packed and finite
   int64_t strip = 0, span = 1;
   int32_t batch_rank = 0;
   int64_t batch_dims[kArgsRank] = {}, a_batch[kArgsRank] = {}, b_batch[kArgsRank] = {};
