@@ -214,6 +214,7 @@ def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
             args.update({key: None for key in _SIZES if key in args})
         module = _class(name)(**args)
     for key, child in children.items():
+        module._modules.pop(key, None)  # they stand in the order of the description
         setattr(module, key, child)
     made[path] = module
     return module
