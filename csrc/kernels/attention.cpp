@@ -17,6 +17,7 @@ namespace {
 template <class T>
 struct Workspace {
   T *columns, *scores, *values;
+  T* keep;                // dropout's factors
   T *top, *sum, *factor;  // one for each query
 };
 
@@ -26,6 +27,7 @@ int64_t carve(const AttentionArgs& a, void* scratch, Workspace<T>& w) {
   carver.take(w.columns, kAttentionQueries * a.size.depth);
   carver.take(w.scores, kAttentionKeys * kScoreRow);
   carver.take(w.values, kAttentionKeys * padded<T>(a.size.values));
+  carver.take(w.keep, a.dropout > 0 ? kAttentionKeys * kScoreRow : 0);
   carver.take(w.top, kAttentionQueries);
   carver.take(w.sum, kAttentionQueries);
   carver.take(w.factor, kAttentionQueries);
@@ -37,24 +39,42 @@ template <class T>
 void exponentials(const Workspace<T>& w, int64_t query, int64_t keys) {
   using V = Vec<T>;
   T* scores = w.scores + query;
-  const auto score = [&](int64_t j) { return V::load(scores + j * kScoreRow); };
   const V before = V::load(w.top + query), none = V::set(-std::numeric_limits<T>::infinity());
   V best[4] = {before, before, before, before};
   int64_t j = 0;
   for (; j + 4 <= keys; j += 4)
-    for (int lane = 0; lane < 4; ++lane) best[lane] = raw_max(score(j + lane), best[lane]);
-  for (; j < keys; ++j) best[0] = raw_max(score(j), best[0]);
+    for (int lane = 0; lane < 4; ++lane) best[lane] = raw_max(V::load(scores + (j + lane) * kScoreRow), best[lane]);
+  for (; j < keys; ++j) best[0] = raw_max(V::load(scores + j * kScoreRow), best[0]);
   const V top = raw_max(raw_max(best[0], best[1]), raw_max(best[2], best[3]));
   const V shift = select(top == none, V::zero(), top);
-  const V sum = sum_rows<V>(keys, [&](int64_t row) {
-    const V e = exp_to_zero(score(row) - shift);
-    e.store(scores + row * kScoreRow);
+  // Two sums: more do not fit into AVX2's registers, beside the polynomial.
+  V even = V::zero(), odd = V::zero();
+  const auto exponential = [&](T* score) {
+    const V e = exp2_to_zero(V::load(score) - shift);
+    e.store(score);
     return e;
-  });
-  const V factor = exp_to_zero(before - shift);
+  };
+  T *score = scores, *end = scores + keys * kScoreRow;
+  for (; score + kScoreRow < end; score += 2 * kScoreRow) {
+    even = even + exponential(score);
+    odd = odd + exponential(score + kScoreRow);
+  }
+  if (score < end) even = even + exponential(score);
+  const V factor = exp2_to_zero(before - shift);
   top.store(w.top + query);
   factor.store(w.factor + query);
-  fma(V::load(w.sum + query), factor, sum).store(w.sum + query);
+  fma(V::load(w.sum + query), factor, even + odd).store(w.sum + query);
+}
+
+// Dropout of the weights, whose sums stay what they are.
+template <class T>
+void drop(const AttentionArgs& a, const Block& b, const Workspace<T>& w) {
+  using V = Vec<T>;
+  keep_block(a, b, w.keep);
+  for (int64_t j = 0; j < b.keys; ++j) {
+    for (int64_t i = j * kScoreRow; i < j * kScoreRow + b.queries; i += V::kWidth)
+      (V::load(w.scores + i) * V::load(w.keep + i)).store(w.scores + i);
+  }
 }
 
 template <class T>
@@ -62,6 +82,7 @@ void add_block(const AttentionArgs& a, const Block& b, const Workspace<T>& w, co
   using V = Vec<T>;
   score_block(a, b, head_rows<const T>(a.k, a.k_at, b.n, b.h, a.size.depth), w.columns, w.scores);
   for (int64_t i = 0; i < b.queries; i += V::kWidth) exponentials(w, i, b.keys);
+  if (a.dropout > 0) drop(a, b, w);
   if (b.key > 0) {
     for (int64_t i = 0; i < b.queries; ++i)
       if (w.factor[i] != 1) scale_all(y.at(b.query + i), y.cols, static_cast<double>(w.factor[i]));
@@ -85,7 +106,8 @@ void finish_rows(const AttentionArgs& a, const Block& b, const Workspace<T>& w, 
   const V infinity = V::set(std::numeric_limits<T>::infinity());
   for_lanes<V>(b.queries, [&](int64_t i, int k) {
     const V sum = V::load(w.sum + i);
-    put(select(sum == V::zero(), infinity, V::load(w.top + i) + log(sum)), lse + i, k);
+    const V log2_sum = log(sum) * V::set(static_cast<T>(M_LOG2E));
+    put(select(sum == V::zero(), infinity, V::load(w.top + i) + log2_sum), lse + i, k);
   });
 }
 
@@ -98,7 +120,7 @@ void attend(const AttentionArgs& a, int64_t item, void* scratch) {
   b.queries = least(kAttentionQueries, a.size.queries - b.query);
   const HeadRows<T> y = head_rows<T>(a.y, a.y_at, b.n, b.h, a.size.values);
   pack_columns(head_rows<const T>(a.q, a.q_at, b.n, b.h, a.size.depth), b.query, b.queries, w.columns);
-  scale_all(w.columns, padded<T>(b.queries) * a.size.depth, a.scale);
+  scale_all(w.columns, padded<T>(b.queries) * a.size.depth, a.scale * M_LOG2E);
   for (int64_t i = 0; i < kAttentionQueries; ++i) {
     w.top[i] = -std::numeric_limits<T>::infinity();
     w.sum[i] = 0;
@@ -114,6 +136,10 @@ void attend(const AttentionArgs& a, int64_t item, void* scratch) {
 }  // namespace
 
 Status attention(const AttentionArgs& a, Range r, const Ctx& ctx) {
+  if (a.drawn && r.begin == 0) {
+    const Stream stream = stream_of(a.state, a.offset);
+    __builtin_memcpy(a.drawn, &stream, sizeof stream);
+  }
   visit_floating(a.dtype, [&]<class T>(T) {
     for (int64_t item = r.begin; item < r.end; ++item) attend<T>(a, item, ctx.scratch);
   });

@@ -153,8 +153,6 @@ inline V scale_pow2(V x, V n) {
   return x * pow2(half) * pow2(n - half);
 }
 
-inline VecF32 scale_pow2_normal(VecF32 x, VecF32 n) { return x * pow2(n); }
-
 inline VecF32 exponent_bits(VecF32 x) { return {_mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(x.v), 23))}; }
 inline VecF64 exponent_bits(VecF64 x) {
   const __m256i e = _mm256_srli_epi64(_mm256_castpd_si256(x.v), 52);

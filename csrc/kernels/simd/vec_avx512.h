@@ -115,10 +115,6 @@ inline VecF64 min(VecF64 a, VecF64 b) { return {_mm512_mask_min_pd(a.v, (a == a)
 inline VecF64 max(VecF64 a, VecF64 b) { return {_mm512_mask_max_pd(a.v, (a == a).m, a.v, b.v)}; }
 inline VecF64 select(MaskF64 mask, VecF64 a, VecF64 b) { return {_mm512_mask_blend_pd(mask.m, b.v, a.v)}; }
 inline VecF64 scale_pow2(VecF64 x, VecF64 n) { return {_mm512_scalef_pd(x.v, n.v)}; }
-inline VecF32 scale_pow2_normal(VecF32 x, VecF32 n) {
-  const __m512i k = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return {_mm512_mul_ps(x.v, _mm512_castsi512_ps(_mm512_slli_epi32(k, 23)))};
-}
 inline VecF64 exponent(VecF64 x) { return {_mm512_getexp_pd(x.v)}; }
 inline VecF64 mantissa(VecF64 x) { return {_mm512_getmant_pd(x.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)}; }
 

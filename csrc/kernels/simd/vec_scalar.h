@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -82,10 +81,6 @@ struct VecOf {
   }
   friend VecOf floor(VecOf a) {
     return a.map([](T x) { return std::floor(x); });
-  }
-  friend VecOf scale_pow2_normal(VecOf x, VecOf n) {
-    const VecOf least = set(std::numeric_limits<T>::min_exponent - 1);
-    return scale_pow2(x * select(n < least, zero(), set(1)), n);
   }
   friend VecOf scale_pow2(VecOf x, VecOf n) {
     for (int i = 0; i < kLanes; ++i) {
