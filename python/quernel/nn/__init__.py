@@ -79,11 +79,13 @@ from quernel.nn.pool import (
     MaxPool1d,
     MaxPool2d,
 )
+from quernel.nn.positional import LearnedPositionalEncoding, PositionalEncoding
 from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
 from quernel.nn.transformer import (
-    LearnedPositionalEncoding,
-    PositionalEncoding,
+    DecoderCache,
+    TransformerDecoder,
+    TransformerDecoderLayer,
     TransformerEncoder,
     TransformerEncoderLayer,
 )
@@ -117,6 +119,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
+    "DecoderCache",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -169,6 +172,8 @@ __all__ = [
     "Softsign",
     "SparseLinear",
     "Tanh",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Upsample",
