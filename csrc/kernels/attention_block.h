@@ -34,12 +34,13 @@ int64_t padded(int64_t cols) {
   return ceil_div(cols, kPackWidth<T>) * kPackWidth<T>;
 }
 
-// c (+)= a b: a in place, with any strides, b packed in groups of `depth` rows, c with rows `c_row` apart.
+// c (+)= a b: a in place, with any strides, b packed, its groups of columns `group` apart, c with rows `c_row` apart.
 template <class T>
 struct Product {
   const T* a;
   int64_t a_row, a_step;
   const T* b;
+  int64_t group;
   T* c;
   int64_t c_row;
   int64_t rows, cols, depth;
@@ -49,7 +50,7 @@ struct Product {
 template <class T>
 void multiply(const Product<T>& p) {
   const Run run{0, 0, p.depth};
-  const int64_t tiles = ceil_div(p.rows, kTileRows), group = p.depth * kPackWidth<T>;
+  const int64_t tiles = ceil_div(p.rows, kTileRows);
   for (int64_t tile = 0; tile < tiles; ++tile) {
     const int64_t from = p.rows * tile / tiles, to = p.rows * (tile + 1) / tiles;
     for (int64_t first = 0; first < p.cols; first += kPanel) {
@@ -59,22 +60,35 @@ void multiply(const Product<T>& p) {
         a[i - from] = p.a + i * p.a_row;
         c[i - from] = p.c + i * p.c_row + first;
       }
-      multiply_tile(Tile<T>{a, p.b + first * p.depth, c, &run, 1, false, p.a_step, kPackWidth<T>, group,
-                            static_cast<int>(to - from), static_cast<int>(least(p.cols - first, kPanel)),
+      multiply_tile(Tile<T>{a, p.b + first / kPackWidth<T> * p.group, c, &run, 1, false, p.a_step, kPackWidth<T>,
+                            p.group, static_cast<int>(to - from), static_cast<int>(least(p.cols - first, kPanel)),
                             p.accumulate});
     }
   }
 }
 
-// `count` rows from `first` on, packed as the right-hand side of a product over rows, or over columns.
+// `count` rows from `first` on, packed as the right-hand side of a product over rows, of which a block has no more than
+// kAttentionKeys, or over columns.
+template <class T>
+inline constexpr int64_t kRowsGroup = kAttentionKeys * kPackWidth<T>;
+static_assert(kAttentionKeys == kAttentionQueries);
+
 template <class T>
 void pack_rows(const HeadRows<const T>& from, int64_t first, int64_t count, T* to) {
-  pack_block<Vec<T>>(Unpacked<T>{from.at(first), count, from.row, 1}, Packed<T>{to, count * kPackWidth<T>, from.cols});
+  pack_block<Vec<T>>(Unpacked<T>{from.at(first), count, from.row, 1}, Packed<T>{to, kRowsGroup<T>, from.cols});
 }
 template <class T>
 void pack_columns(const HeadRows<const T>& from, int64_t first, int64_t count, T* to) {
   pack_block<Vec<T>>(Unpacked<T>{from.at(first), from.cols, 1, from.row},
                      Packed<T>{to, from.cols * kPackWidth<T>, count});
+}
+
+// `count` rows one behind the other.
+template <class T>
+HeadRows<const T> copy_rows(const HeadRows<const T>& from, int64_t first, int64_t count, T* to) {
+  for (int64_t t = 0; t < count; ++t)
+    __builtin_memcpy(to + t * from.cols, from.at(first + t), static_cast<size_t>(from.cols) * sizeof(T));
+  return {to, from.cols, from.cols};
 }
 
 template <class T>
@@ -89,7 +103,8 @@ void scale_all(T* x, int64_t size, double factor) {
 template <class T>
 void score_block(const AttentionInputs& a, const Block& b, const HeadRows<const T>& k, const T* columns, T* scores) {
   const int64_t width = ceil_div(b.queries, Vec<T>::kWidth) * Vec<T>::kWidth;
-  multiply(Product<T>{k.at(b.key), k.row, 1, columns, scores, kScoreRow, b.keys, width, k.cols, false});
+  multiply(
+      Product<T>{k.data, k.row, 1, columns, k.cols * kPackWidth<T>, scores, kScoreRow, b.keys, width, k.cols, false});
   if (a.mask) add_mask(a, b, scores);
   if (a.causal) mask_causal(a, b, scores);
 }

@@ -20,15 +20,15 @@ template <class T>
 void add_block(const AttentionGradArgs& a, const Block& b, const GradHead<T>& head, const GradWorkspace<T>& w) {
   slope_block(a, b, head, w);
   if (head.dv.data)
-    multiply(Product<T>{w.scores, kScoreRow, 1, w.g_rows, head.dv.at(b.key), head.dv.row, b.keys, head.dv.cols,
-                        b.queries, true});
+    multiply(Product<T>{w.scores, kScoreRow, 1, w.g_rows, kRowsGroup<T>, head.dv.at(b.key), head.dv.row, b.keys,
+                        head.dv.cols, b.queries, true});
   if (head.dk.data)
-    multiply(Product<T>{w.slopes, kScoreRow, 1, w.q_rows, head.dk.at(b.key), head.dk.row, b.keys, head.dk.cols,
-                        b.queries, true});
+    multiply(Product<T>{w.slopes, kScoreRow, 1, w.q_rows, kRowsGroup<T>, head.dk.at(b.key), head.dk.row, b.keys,
+                        head.dk.cols, b.queries, true});
   if (!head.dq.data) return;
   pack_rows(head.k, b.key, b.keys, w.k_rows);
-  multiply(Product<T>{w.slopes, 1, kScoreRow, w.k_rows, head.dq.at(b.query), head.dq.row, b.queries, head.dq.cols,
-                      b.keys, b.key > 0});
+  multiply(Product<T>{w.slopes, 1, kScoreRow, w.k_rows, kRowsGroup<T>, head.dq.at(b.query), head.dq.row, b.queries,
+                      head.dq.cols, b.keys, b.key > 0});
 }
 
 // A block of queries with every key in [first, end) that it sees.

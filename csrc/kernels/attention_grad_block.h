@@ -67,7 +67,8 @@ void begin_queries(const AttentionGradArgs& a, const Block& b, const GradHead<T>
   pack_columns(head.g, b.query, b.queries, w.g_columns);
   if (head.dk.data) {
     pack_rows(head.q, b.query, b.queries, w.q_rows);
-    scale_all(w.q_rows, b.queries * padded<T>(head.q.cols), a.scale);
+    for (int64_t j = 0; j < head.q.cols; j += kPackWidth<T>)
+      scale_all(w.q_rows + j * kAttentionQueries, b.queries * kPackWidth<T>, a.scale);
   }
   if (head.dv.data) pack_rows(head.g, b.query, b.queries, w.g_rows);
   const T* lse = static_cast<const T*>(a.lse) + (b.n * a.size.heads + b.h) * a.size.queries + b.query;
@@ -111,9 +112,9 @@ void differentiate(const AttentionGradArgs& a, const Block& b, const GradWorkspa
 template <class T>
 void slope_block(const AttentionGradArgs& a, const Block& b, const GradHead<T>& head, const GradWorkspace<T>& w) {
   const int64_t width = ceil_div(b.queries, Vec<T>::kWidth) * Vec<T>::kWidth;
-  score_block(a, b, head.k, w.q_columns, w.scores);
-  multiply(
-      Product<T>{head.v.at(b.key), head.v.row, 1, w.g_columns, w.slopes, kScoreRow, b.keys, width, head.v.cols, false});
+  score_block(a, b, {head.k.at(b.key), head.k.row, head.k.cols}, w.q_columns, w.scores);
+  multiply(Product<T>{head.v.at(b.key), head.v.row, 1, w.g_columns, head.v.cols * kPackWidth<T>, w.slopes, kScoreRow,
+                      b.keys, width, head.v.cols, false});
   differentiate(a, b, w);
 }
 

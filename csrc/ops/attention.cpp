@@ -103,6 +103,13 @@ Work work_of(const AttentionInputs& a, int64_t items, int64_t columns) {
 int64_t query_blocks(const AttentionSize& s) { return ceil_div(s.queries, kAttentionQueries); }
 int64_t key_blocks(const AttentionSize& s) { return ceil_div(s.keys, kAttentionKeys); }
 
+// Blocks of queries in an item of the forward pass, which share copies of keys and values: up to four, if that leaves
+// every thread four items.
+int64_t query_span(const AttentionSize& s) {
+  const int64_t items = s.batch * s.heads * query_blocks(s), threads = ThreadPool::instance().size();
+  return std::clamp<int64_t>(items / (4 * threads), 1, std::clamp<int64_t>(query_blocks(s), 1, 4));
+}
+
 // Whether two passes over blocks take less time than one over heads: threads decide, since the bits are the same. Each
 // pass computes the scores and their gradients, two products, and one for every gradient.
 bool splits(const AttentionSize& s, bool dq, bool dk, bool dv) {
@@ -142,7 +149,9 @@ std::pair<Tensor, AttentionSaved> attention(const AttentionOperands& o, const Ge
     if (save) saved.drawn = Tensor::empty(DType::kInt64, {2}, device);
   }
   const Tensor &k = o.k.defined() ? o.k : o.q, &v = o.v.defined() ? o.v : k;
-  launch(kOp, &KernelTable::attention, args, work_of(args, s.batch * s.heads * query_blocks(s), s.depth + s.values),
+  args.span = query_span(s);
+  launch(kOp, &KernelTable::attention, args,
+         work_of(args, s.batch * s.heads * ceil_div(query_blocks(s), args.span), s.depth + s.values),
          {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask),
           read<A>(&A::state, state), write(&A::y, y), write(&A::lse, saved.lse), write(&A::drawn, saved.drawn)});
   return {y, saved};

@@ -39,8 +39,9 @@ struct AttentionInputs {
 
 // y = dropout(softmax(q k^T scale + mask)) v, rows without keys 0; lse (N, H, queries), the logarithms to base 2 of the
 // softmax's sums, +inf where there are no keys, may be null; so may `drawn`, the {seed, counter} where the stream
-// began, which is the gradients' `state`. Item = (n, h, block of queries).
+// began, which is the gradients' `state`. Item = (n, h, `span` blocks of queries).
 struct AttentionArgs : AttentionInputs {
+  int64_t span = 1;
   void* y = nullptr;
   void* lse = nullptr;
   void* drawn = nullptr;

@@ -272,6 +272,13 @@ template <int kBits>
 inline VecI32 shift_right(VecI32 a) {  // arithmetic
   return {_mm256_srai_epi32(a.v, kBits)};
 }
+// The lower halves of the products of unsigned lanes, and the upper ones.
+inline VecI32 multiply_wide(VecI32 a, VecI32 b, VecI32& high) {
+  const __m256i even = _mm256_mul_epu32(a.v, b.v);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), _mm256_srli_epi64(b.v, 32));
+  high = {_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa)};
+  return {_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa)};
+}
 inline VecF32 to_f32(VecI32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline VecI32 round_to_i32(VecF32 a) { return {_mm256_cvtps_epi32(a.v)}; }  // half to even
 inline VecI32 bits(VecF32 a) { return {_mm256_castps_si256(a.v)}; }

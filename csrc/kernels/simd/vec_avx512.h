@@ -188,6 +188,13 @@ template <int kBits>
 inline VecI32 shift_right(VecI32 a) {  // arithmetic
   return {_mm512_srai_epi32(a.v, kBits)};
 }
+// The lower halves of the products of unsigned lanes, and the upper ones.
+inline VecI32 multiply_wide(VecI32 a, VecI32 b, VecI32& high) {
+  const __m512i even = _mm512_mul_epu32(a.v, b.v);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
+  high = {_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd)};
+  return {_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32))};
+}
 inline VecF32 to_f32(VecI32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline VecI32 round_to_i32(VecF32 a) { return {_mm512_cvtps_epi32(a.v)}; }  // half to even
 inline VecI32 bits(VecF32 a) { return {_mm512_castps_si512(a.v)}; }

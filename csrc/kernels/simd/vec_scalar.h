@@ -185,6 +185,16 @@ template <int kBits>
 inline VecI32 shift_right(VecI32 a) {  // arithmetic
   return {a.v >> kBits};
 }
+// The lower halves of the products of unsigned lanes, and the upper ones.
+inline VecI32 multiply_wide(VecI32 a, VecI32 b, VecI32& high) {
+  VecI32 low;
+  for (int i = 0; i < VecI32::kWidth; ++i) {
+    const uint64_t product = uint64_t{static_cast<uint32_t>(a.v[i])} * static_cast<uint32_t>(b.v[i]);
+    low.v[i] = static_cast<int32_t>(static_cast<uint32_t>(product));
+    high.v[i] = static_cast<int32_t>(static_cast<uint32_t>(product >> 32));
+  }
+  return low;
+}
 inline VecF32 to_f32(VecI32 a) { return {__builtin_convertvector(a.v, VecF32::Lanes)}; }
 inline VecI32 round_to_i32(VecF32 a) { return {__builtin_convertvector(round_even(a).v, VecI32::Lanes)}; }
 inline VecI32 bits(VecF32 a) { return {reinterpret_cast<VecI32::Lanes>(a.v)}; }

@@ -314,8 +314,10 @@ class TransformerDecoder(Module):
         """
         y, memory = self._as_input(tgt), self._as_input(memory)
         for layer, caches in zip(self.layers, cache.of_layers(self.num_layers), strict=True):
+            assert isinstance(layer, TransformerDecoderLayer)
             y = layer.decode(y, memory, caches, memory_key_padding_mask)
-        return y if self.norm is None else self.norm(y)
+        z: Tensor = y if self.norm is None else self.norm(y)
+        return z
 
 
 class DecoderCache:
