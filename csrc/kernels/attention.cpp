@@ -1,10 +1,10 @@
 // Attention, fused: the scores of a block of keys and 64 queries stay in L1; between blocks a query keeps its greatest
 // score and the sum of its exponentials, and its row of y is rescaled where the greatest score has grown (Milakov and
-// Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Item = (n, h, block of queries).
+// Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Item = (n, h, `span` blocks of queries).
 //
-// At 1024 keys the two products were 60 % of a profile, the softmax 25 %. Other blocks, of 32 to 96 queries by 64 to
-// 256 keys, were no faster beyond the noise. Values are copied block by block: the rows of a packed projection lie so
-// far apart that they share few sets of L1.
+// Other blocks, of 32 to 96 queries by 64 to 256 keys, were no faster beyond the noise. Keys and values are copied
+// block by block, once for all queries of an item: the rows of a packed projection lie so far apart that they share few
+// sets of L1 and L2.
 //
 // A query's bits depend on its own row, the keys and their blocks alone: keys that are masked out add zeros to sums,
 // and which queries share a block changes nothing.
@@ -16,19 +16,33 @@ namespace {
 
 template <class T>
 struct Workspace {
-  T *columns, *scores, *values;
-  T *top, *sum, *factor;  // one for each query
+  T *keys, *values, *scores;
+  T* keep;                          // dropout's factors
+  T *columns, *top, *sum, *factor;  // of each block of queries
+
+  // The same, for block i.
+  Workspace at(const AttentionArgs& a, int64_t i) const {
+    Workspace w = *this;
+    w.columns += i * kAttentionQueries * a.size.depth;
+    w.top += i * kAttentionQueries;
+    w.sum += i * kAttentionQueries;
+    w.factor += i * kAttentionQueries;
+    return w;
+  }
 };
 
 template <class T>
 int64_t carve(const AttentionArgs& a, void* scratch, Workspace<T>& w) {
+  const int64_t queries = a.span * kAttentionQueries;
   Carver carver(scratch);
-  carver.take(w.columns, kAttentionQueries * a.size.depth);
-  carver.take(w.scores, kAttentionKeys * kScoreRow);
+  carver.take(w.keys, kAttentionKeys * a.size.depth);
   carver.take(w.values, kAttentionKeys * padded<T>(a.size.values));
-  carver.take(w.top, kAttentionQueries);
-  carver.take(w.sum, kAttentionQueries);
-  carver.take(w.factor, kAttentionQueries);
+  carver.take(w.scores, kAttentionKeys * kScoreRow);
+  carver.take(w.keep, a.dropout > 0 ? kAttentionKeys * kScoreRow : 0);
+  carver.take(w.columns, queries * a.size.depth);
+  carver.take(w.top, queries);
+  carver.take(w.sum, queries);
+  carver.take(w.factor, queries);
   return carver.used();
 }
 
@@ -37,37 +51,58 @@ template <class T>
 void exponentials(const Workspace<T>& w, int64_t query, int64_t keys) {
   using V = Vec<T>;
   T* scores = w.scores + query;
-  const auto score = [&](int64_t j) { return V::load(scores + j * kScoreRow); };
   const V before = V::load(w.top + query), none = V::set(-std::numeric_limits<T>::infinity());
   V best[4] = {before, before, before, before};
   int64_t j = 0;
   for (; j + 4 <= keys; j += 4)
-    for (int lane = 0; lane < 4; ++lane) best[lane] = raw_max(score(j + lane), best[lane]);
-  for (; j < keys; ++j) best[0] = raw_max(score(j), best[0]);
+    for (int lane = 0; lane < 4; ++lane) best[lane] = raw_max(V::load(scores + (j + lane) * kScoreRow), best[lane]);
+  for (; j < keys; ++j) best[0] = raw_max(V::load(scores + j * kScoreRow), best[0]);
   const V top = raw_max(raw_max(best[0], best[1]), raw_max(best[2], best[3]));
   const V shift = select(top == none, V::zero(), top);
-  const V sum = sum_rows<V>(keys, [&](int64_t row) {
-    const V e = exp_to_zero(score(row) - shift);
-    e.store(scores + row * kScoreRow);
+  // Two sums: more do not fit into AVX2's registers, beside the polynomial.
+  V even = V::zero(), odd = V::zero();
+  const auto exponential = [&](T* score) {
+    const V e = exp2_to_zero(V::load(score) - shift);
+    e.store(score);
     return e;
-  });
-  const V factor = exp_to_zero(before - shift);
+  };
+  T *score = scores, *end = scores + keys * kScoreRow;
+  for (; score + kScoreRow < end; score += 2 * kScoreRow) {
+    even = even + exponential(score);
+    odd = odd + exponential(score + kScoreRow);
+  }
+  if (score < end) even = even + exponential(score);
+  const V factor = exp2_to_zero(before - shift);
   top.store(w.top + query);
   factor.store(w.factor + query);
-  fma(V::load(w.sum + query), factor, sum).store(w.sum + query);
+  fma(V::load(w.sum + query), factor, even + odd).store(w.sum + query);
 }
 
+// Dropout of the weights, whose sums stay what they are.
 template <class T>
-void add_block(const AttentionArgs& a, const Block& b, const Workspace<T>& w, const HeadRows<T>& y) {
+void drop(const AttentionArgs& a, const Block& b, const Workspace<T>& w) {
   using V = Vec<T>;
-  score_block(a, b, head_rows<const T>(a.k, a.k_at, b.n, b.h, a.size.depth), w.columns, w.scores);
+  keep_block(a, b, w.keep);
+  for (int64_t j = 0; j < b.keys; ++j) {
+    for (int64_t i = j * kScoreRow; i < j * kScoreRow + b.queries; i += V::kWidth)
+      (V::load(w.scores + i) * V::load(w.keep + i)).store(w.scores + i);
+  }
+}
+
+// A block of keys, copied, with the block of queries that `w` stands at.
+template <class T>
+void add_block(const AttentionArgs& a, const Block& b, const HeadRows<const T>& keys, const Workspace<T>& w,
+               const HeadRows<T>& y) {
+  using V = Vec<T>;
+  score_block(a, b, keys, w.columns, w.scores);
   for (int64_t i = 0; i < b.queries; i += V::kWidth) exponentials(w, i, b.keys);
+  if (a.dropout > 0) drop(a, b, w);
   if (b.key > 0) {
     for (int64_t i = 0; i < b.queries; ++i)
       if (w.factor[i] != 1) scale_all(y.at(b.query + i), y.cols, static_cast<double>(w.factor[i]));
   }
-  pack_rows(head_rows<const T>(a.v, a.v_at, b.n, b.h, a.size.values), b.key, b.keys, w.values);
-  multiply(Product<T>{w.scores, 1, kScoreRow, w.values, y.at(b.query), y.row, b.queries, y.cols, b.keys, b.key > 0});
+  multiply(Product<T>{w.scores, 1, kScoreRow, w.values, kRowsGroup<T>, y.at(b.query), y.row, b.queries, y.cols, b.keys,
+                      b.key > 0});
 }
 
 // Divides the rows by their sums.
@@ -85,35 +120,59 @@ void finish_rows(const AttentionArgs& a, const Block& b, const Workspace<T>& w, 
   const V infinity = V::set(std::numeric_limits<T>::infinity());
   for_lanes<V>(b.queries, [&](int64_t i, int k) {
     const V sum = V::load(w.sum + i);
-    put(select(sum == V::zero(), infinity, V::load(w.top + i) + log(sum)), lse + i, k);
+    const V log2_sum = log(sum) * V::set(static_cast<T>(M_LOG2E));
+    put(select(sum == V::zero(), infinity, V::load(w.top + i) + log2_sum), lse + i, k);
   });
+}
+
+template <class T>
+void begin_queries(const AttentionArgs& a, const Block& b, const Workspace<T>& w) {
+  pack_columns(head_rows<const T>(a.q, a.q_at, b.n, b.h, a.size.depth), b.query, b.queries, w.columns);
+  scale_all(w.columns, padded<T>(b.queries) * a.size.depth, a.scale * M_LOG2E);
+  for (int64_t i = 0; i < kAttentionQueries; ++i) {
+    w.top[i] = -std::numeric_limits<T>::infinity();
+    w.sum[i] = 0;
+  }
 }
 
 template <class T>
 void attend(const AttentionArgs& a, int64_t item, void* scratch) {
   Workspace<T> w{};
   carve(a, scratch, w);
-  const int64_t blocks = ceil_div(a.size.queries, kAttentionQueries), head = item / blocks;
-  Block b{head / a.size.heads, head % a.size.heads, item % blocks * kAttentionQueries, 0, 0, 0};
-  b.queries = least(kAttentionQueries, a.size.queries - b.query);
+  const int64_t blocks = ceil_div(a.size.queries, kAttentionQueries), items = ceil_div(blocks, a.span);
+  const int64_t head = item / items, first = item % items * a.span, count = least(a.span, blocks - first);
+  Block b{head / a.size.heads, head % a.size.heads, 0, 0, 0, 0};
+  const auto for_queries = [&](auto f) {
+    for (int64_t i = 0; i < count; ++i) {
+      b.query = (first + i) * kAttentionQueries;
+      b.queries = least(kAttentionQueries, a.size.queries - b.query);
+      f(w.at(a, i));
+    }
+  };
   const HeadRows<T> y = head_rows<T>(a.y, a.y_at, b.n, b.h, a.size.values);
-  pack_columns(head_rows<const T>(a.q, a.q_at, b.n, b.h, a.size.depth), b.query, b.queries, w.columns);
-  scale_all(w.columns, padded<T>(b.queries) * a.size.depth, a.scale);
-  for (int64_t i = 0; i < kAttentionQueries; ++i) {
-    w.top[i] = -std::numeric_limits<T>::infinity();
-    w.sum[i] = 0;
+  const auto k = head_rows<const T>(a.k, a.k_at, b.n, b.h, a.size.depth);
+  const auto v = head_rows<const T>(a.v, a.v_at, b.n, b.h, a.size.values);
+  for_queries([&](const Workspace<T>& block) { begin_queries(a, b, block); });
+  const int64_t end = key_limit(a, b);  // of the last block, which sees most
+  for (b.key = 0; b.key < end; b.key += kAttentionKeys) {
+    const int64_t keys = least(kAttentionKeys, end - b.key);
+    const HeadRows<const T> copied = copy_rows(k, b.key, keys, w.keys);
+    pack_rows(v, b.key, keys, w.values);
+    for_queries([&](const Workspace<T>& block) {
+      b.keys = least(keys, key_limit(a, b) - b.key);
+      if (b.keys > 0) add_block(a, b, copied, block, y);
+    });
   }
-  const int64_t limit = key_limit(a, b);
-  for (b.key = 0; b.key < limit; b.key += kAttentionKeys) {
-    b.keys = least(kAttentionKeys, limit - b.key);
-    add_block(a, b, w, y);
-  }
-  finish_rows(a, b, w, y);
+  for_queries([&](const Workspace<T>& block) { finish_rows(a, b, block, y); });
 }
 
 }  // namespace
 
 Status attention(const AttentionArgs& a, Range r, const Ctx& ctx) {
+  if (a.drawn && r.begin == 0) {
+    const Stream stream = stream_of(a.state, a.offset);
+    __builtin_memcpy(a.drawn, &stream, sizeof stream);
+  }
   visit_floating(a.dtype, [&]<class T>(T) {
     for (int64_t item = r.begin; item < r.end; ++item) attend<T>(a, item, ctx.scratch);
   });

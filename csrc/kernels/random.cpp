@@ -1,58 +1,31 @@
-// Dropout and random fills from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
+// Dropout and random fills from Philox4x32-10.
 //
-// The stream is a function of (seed, counter) alone, so any split over threads draws the same numbers. Sixteen
-// counters go through the ten rounds side by side, as loops that the compiler turns into vector code; integers and
-// libm give the same results at every level.
+// The stream is a function of (seed, counter) alone, so any split over threads draws the same numbers; libm gives the
+// same results at every level.
 #include "kernels/args/random.h"
 
 #include <math.h>
 
 #include "kernels/isa.h"
+#include "kernels/philox.h"
 #include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int kLanes = 16;          // counters at a time
-constexpr int kDraws = 4 * kLanes;  // and the numbers they give
+constexpr int kLanes = kPhiloxLanes;
+constexpr int kDraws = 4 * kLanes;
 
-// {seed, base} as ops/ keep it.
-struct Stream {
-  uint64_t seed, counter;
-};
-
-Stream stream_of(const void* state, uint64_t offset) {
-  const uint64_t* s = static_cast<const uint64_t*>(state);
-  return {s[0], s[1] + offset};
-}
-
-// Blocks `counter`, …, `counter` + 15 of four draws each.
+// Blocks `counter`, …, `counter` + 15 of four draws each, in their order.
 void philox(Stream s, uint32_t (&out)[kDraws]) {
-  uint32_t c0[kLanes], c1[kLanes], c2[kLanes] = {}, c3[kLanes] = {};
-  for (int i = 0; i < kLanes; ++i) {
-    const uint64_t counter = s.counter + static_cast<uint64_t>(i);
-    c0[i] = static_cast<uint32_t>(counter);
-    c1[i] = static_cast<uint32_t>(counter >> 32);
-  }
-  uint32_t k0 = static_cast<uint32_t>(s.seed), k1 = static_cast<uint32_t>(s.seed >> 32);
-  for (int round = 0; round < 10; ++round) {
-#pragma GCC unroll 1  // unrolled, the loop would no longer be vectorized
-    for (int i = 0; i < kLanes; ++i) {
-      const uint64_t p0 = uint64_t{0xD2511F53} * c0[i], p1 = uint64_t{0xCD9E8D57} * c2[i];
-      c0[i] = static_cast<uint32_t>(p1 >> 32) ^ c1[i] ^ k0;
-      c1[i] = static_cast<uint32_t>(p1);
-      c2[i] = static_cast<uint32_t>(p0 >> 32) ^ c3[i] ^ k1;
-      c3[i] = static_cast<uint32_t>(p0);
-    }
-    k0 += 0x9E3779B9;
-    k1 += 0xBB67AE85;
-  }
+  uint32_t draws[4][kLanes];
+  philox(s, 1, draws);
 #pragma GCC unroll 1
   for (int i = 0; i < kLanes; ++i) {
-    out[4 * i] = c0[i];
-    out[4 * i + 1] = c1[i];
-    out[4 * i + 2] = c2[i];
-    out[4 * i + 3] = c3[i];
+    out[4 * i] = draws[0][i];
+    out[4 * i + 1] = draws[1][i];
+    out[4 * i + 2] = draws[2][i];
+    out[4 * i + 3] = draws[3][i];
   }
 }
 
@@ -67,22 +40,18 @@ void for_draws(Stream s, Range e, F f) {
   }
 }
 
-// An element is kept if its draw reaches p · 2^32.
 template <class T>
 void drop(const DropoutArgs& a, Range e) {
-  const double threshold = a.p * 0x1p32;
-  const bool all = threshold >= 0x1p32;
-  const uint32_t limit = all ? 0 : static_cast<uint32_t>(threshold);
-  const T scale = static_cast<T>(1 / (1 - a.p));
+  const Dropout<T> rule(a.p);
   for_draws<4>(stream_of(a.state, a.offset), e, [&](int64_t begin, int64_t n, const uint32_t* draws) {
     const T* x = static_cast<const T*>(a.x) + begin;
     T* y = static_cast<T*>(a.y) + begin;
     uint8_t* mask = static_cast<uint8_t*>(a.mask) + begin;
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) {
-      const bool kept = !all & (draws[i] >= limit);
+      const bool kept = rule.keeps(draws[i]);
       mask[i] = kept;
-      y[i] = kept ? x[i] * scale : T{0};
+      y[i] = kept ? x[i] * rule.scale : T{0};
     }
   });
 }

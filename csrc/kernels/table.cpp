@@ -115,7 +115,7 @@ Fn<CheckLengthsArgs> check_lengths;
 // attention
 Fn<AttentionArgs> attention;
 ScratchFn<AttentionArgs> attention_scratch;
-Fn<AttentionGradArgs> attention_grad;
+Fn<AttentionGradArgs> attention_grad, attention_grad_queries, attention_grad_keys, attention_grad_mask;
 ScratchFn<AttentionGradArgs> attention_grad_scratch;
 
 // random
@@ -250,6 +250,9 @@ extern constinit const Level level{
             // attention
             .attention = entry_with<attention, attention_scratch>,
             .attention_grad = entry_with<attention_grad, attention_grad_scratch>,
+            .attention_grad_queries = entry_with<attention_grad_queries, attention_grad_scratch>,
+            .attention_grad_keys = entry_with<attention_grad_keys, attention_grad_scratch>,
+            .attention_grad_mask = entry_with<attention_grad_mask, attention_grad_scratch>,
             // random
             .dropout = entry<dropout>,
             .dropout_grad = entry<dropout_grad>,

@@ -114,7 +114,7 @@ struct KernelTable {
   Kernel<CheckLengthsArgs> check_lengths;
   // attention
   Kernel<AttentionArgs> attention;
-  Kernel<AttentionGradArgs> attention_grad;
+  Kernel<AttentionGradArgs> attention_grad, attention_grad_queries, attention_grad_keys, attention_grad_mask;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;

@@ -7,12 +7,14 @@
 #include "ops/matmul.h"
 #include "ops/strided.h"
 #include "runtime/launch.h"
+#include "runtime/thread_pool.h"
 
 namespace quernel::ops {
 namespace {
 
 constexpr const char* kOp = "scaled_dot_product_attention";
-constexpr double kExpMacs = 16;  // an exponential takes as long as so many multiplications
+constexpr double kExpMacs = 16;   // an exponential takes as long as so many multiplications
+constexpr double kDrawMacs = 32;  // and a number of the random stream
 
 // A head's size in one operand.
 struct Heads {
@@ -53,6 +55,7 @@ Args arguments(const AttentionOperands& o) {
   check_floating(kOp, "q", o.q.dtype());
   check<ArgumentError>(o.heads >= 0 && o.past >= 0, kOp, "heads and past are not negative, are ", o.heads, " and ",
                        o.past);
+  check<ArgumentError>(o.dropout >= 0 && o.dropout <= 1, kOp, "dropout is a probability in [0, 1], is ", o.dropout);
   const bool q_alone = o.k.defined(), k_alone = o.v.defined();
   check<ShapeError>(q_alone || (!k_alone && o.heads > 0), kOp, "needs k and v, unless the rows of q hold them");
   check<ShapeError>(k_alone || o.heads > 0, kOp, "needs v, unless the rows of k hold it");
@@ -71,6 +74,7 @@ Args arguments(const AttentionOperands& o) {
   a.causal = o.causal;
   a.past = o.past;
   a.scale = o.scale;
+  a.dropout = o.dropout;
   a.size = {q.batch, q.heads, q.rows, k.rows, q.cols, v.cols};
   a.q_at = q.place;
   a.k_at = k.place;
@@ -90,47 +94,107 @@ Shape output_shape(const AttentionInputs& a, int64_t heads) {
 Work work_of(const AttentionInputs& a, int64_t items, int64_t columns) {
   if (items == 0) return {0, 0};
   const AttentionSize& s = a.size;
-  const double pairs = static_cast<double>(s.batch * s.heads * s.queries) * static_cast<double>(s.keys) *
-                       (a.causal && a.past == 0 ? 0.5 : 1.0);
-  const double each = static_cast<double>(columns);
-  return {items, 500 + mac_ns(a.dtype, pairs * (each + kExpMacs) / static_cast<double>(items)), 2 * pairs * each};
+  const int64_t keys = a.causal ? std::min(s.keys, a.past + (s.queries + 1) / 2) : s.keys;
+  const double pairs = static_cast<double>(s.batch * s.heads * s.queries) * static_cast<double>(keys);
+  const double each = static_cast<double>(columns), other = a.dropout > 0 ? kExpMacs + kDrawMacs : kExpMacs;
+  return {items, 500 + mac_ns(a.dtype, pairs * (each + other) / static_cast<double>(items)), 2 * pairs * each};
+}
+
+int64_t query_blocks(const AttentionSize& s) { return ceil_div(s.queries, kAttentionQueries); }
+int64_t key_blocks(const AttentionSize& s) { return ceil_div(s.keys, kAttentionKeys); }
+
+// Blocks of queries in an item of the forward pass, which share copies of keys and values: up to four, if that leaves
+// every thread four items.
+int64_t query_span(const AttentionSize& s) {
+  const int64_t items = s.batch * s.heads * query_blocks(s), threads = ThreadPool::instance().size();
+  return std::clamp<int64_t>(items / (4 * threads), 1, std::clamp<int64_t>(query_blocks(s), 1, 4));
+}
+
+// Whether two passes over blocks take less time than one over heads: threads decide, since the bits are the same. Each
+// pass computes the scores and their gradients, two products, and one for every gradient.
+bool splits(const AttentionSize& s, bool dq, bool dk, bool dv) {
+  const int64_t threads = ThreadPool::instance().size(), heads = s.batch * s.heads;
+  const auto time = [&](int products, int64_t parts) {
+    return products * static_cast<double>(ceil_div(heads * parts, threads)) /
+           static_cast<double>(std::max<int64_t>(parts, 1));
+  };
+  const double queries = dq ? time(3, query_blocks(s)) : 0, keys = dk || dv ? time(2 + dk + dv, key_blocks(s)) : 0;
+  return queries + keys < time(2 + dq + dk + dv, 1);
+}
+
+// Items of attention_grad_mask.
+int64_t mask_items(const AttentionInputs& a) {
+  const AttentionSize& s = a.size;
+  const int64_t counts[4] = {s.batch, s.heads, query_blocks(s), key_blocks(s)};
+  int64_t items = 1;
+  for (int i = 0; i < 4; ++i) items *= a.mask_at[i] == 0 ? 1 : counts[i];
+  return items;
 }
 
 }  // namespace
 
-std::pair<Tensor, Tensor> attention(const AttentionOperands& o, bool want_lse) {
+std::pair<Tensor, AttentionSaved> attention(const AttentionOperands& o, const Generator& generator, bool save) {
   using A = AttentionArgs;
-  const A args = arguments<A>(o);
+  A args = arguments<A>(o);
   const AttentionSize& s = args.size;
-  const Tensor y = Tensor::empty(args.dtype, output_shape(args, o.heads), o.q.device());
-  const Tensor lse = want_lse ? Tensor::empty(args.dtype, {s.batch, s.heads, s.queries}, o.q.device()) : Tensor();
+  const Device device = o.q.device();
+  const Tensor y = Tensor::empty(args.dtype, output_shape(args, o.heads), device);
+  AttentionSaved saved;
+  if (save) saved.lse = Tensor::empty(args.dtype, {s.batch, s.heads, s.queries}, device);
+  Tensor state;
+  if (o.dropout > 0) {
+    const int64_t draws = s.batch * s.heads * s.queries * ceil_div(s.keys, 4);
+    args.offset = generator.reserve(static_cast<uint64_t>(draws), device);
+    state = generator.state(device);
+    if (save) saved.drawn = Tensor::empty(DType::kInt64, {2}, device);
+  }
   const Tensor &k = o.k.defined() ? o.k : o.q, &v = o.v.defined() ? o.v : k;
-  const int64_t items = s.batch * s.heads * ceil_div(s.queries, kAttentionQueries);
-  launch(kOp, &KernelTable::attention, args, work_of(args, items, s.depth + s.values),
-         {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask), write(&A::y, y),
-          write(&A::lse, lse)});
-  return {y, lse};
+  args.span = query_span(s);
+  launch(kOp, &KernelTable::attention, args,
+         work_of(args, s.batch * s.heads * ceil_div(query_blocks(s), args.span), s.depth + s.values),
+         {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask),
+          read<A>(&A::state, state), write(&A::y, y), write(&A::lse, saved.lse), write(&A::drawn, saved.drawn)});
+  return {y, saved};
 }
 
-std::tuple<Tensor, Tensor, Tensor> attention_grad(const AttentionOperands& o, const Tensor& y, const Tensor& lse,
-                                                  const Tensor& g, bool want_q, bool want_k, bool want_v) {
+AttentionGrads attention_grad(const AttentionOperands& o, const Tensor& y, const AttentionSaved& saved, const Tensor& g,
+                              const AttentionWants& wants) {
   using A = AttentionGradArgs;
   const A args = arguments<A>(o);
   const AttentionSize& s = args.size;
   const Shape shape = output_shape(args, o.heads);
   check_like(kOp, "y", y, shape, args.dtype);
   check_like(kOp, "g", g, shape, args.dtype);
-  check_like(kOp, "lse", lse, {s.batch, s.heads, s.queries}, args.dtype);
+  check_like(kOp, "lse", saved.lse, {s.batch, s.heads, s.queries}, args.dtype);
+  if (o.dropout > 0) check_like(kOp, "drawn", saved.drawn, {2}, DType::kInt64);
   const auto grad_of = [](bool wanted, const Tensor& t) {
     return wanted && t.defined() ? Tensor::empty(t.dtype(), t.shape(), t.device()) : Tensor();
   };
-  const Tensor dq = grad_of(want_q, o.q), dk = grad_of(want_k, o.k), dv = grad_of(want_v, o.v);
-  const Tensor &k = o.k.defined() ? o.k : o.q, &v = o.v.defined() ? o.v : k;
-  const Tensor &dk_rows = o.k.defined() ? dk : dq, &dv_rows = o.v.defined() ? dv : dk_rows;
-  launch(kOp, &KernelTable::attention_grad, args, work_of(args, s.batch * s.heads, 3 * s.depth + 2 * s.values),
-         {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask), read(&A::y, y),
-          read(&A::lse, lse), read(&A::g, g), write(&A::dq, dq), write(&A::dk, dk_rows), write(&A::dv, dv_rows)});
-  return {dq, dk, dv};
+  const AttentionGrads grads{grad_of(wants.q, o.q), grad_of(wants.k, o.k), grad_of(wants.v, o.v),
+                             grad_of(wants.mask && !args.mask_is_bool, o.mask)};
+  const Tensor &k = o.k.defined() ? o.k : o.q, &v = o.v.defined() ? o.v : k, none;
+  const Tensor &dk = o.k.defined() ? grads.k : grads.q, &dv = o.v.defined() ? grads.v : dk;
+  const auto run = [&](Kernel<A> KernelTable::* kernel, int64_t items, const Tensor& to_q, const Tensor& to_k,
+                       const Tensor& to_v, const Tensor& to_mask, Access access) {
+    const int products = 2 + to_q.defined() + to_k.defined() + to_v.defined();
+    launch(kOp, kernel, args, work_of(args, items, products * (s.depth + s.values) / 2),
+           {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask), read(&A::y, y),
+            read(&A::lse, saved.lse), read(&A::g, g), read<A>(&A::state, saved.drawn),
+            Operand{&to_q, field_offset(&A::dq), access}, Operand{&to_k, field_offset(&A::dk), access},
+            Operand{&to_v, field_offset(&A::dv), access}, write(&A::dmask, to_mask)});
+  };
+  const bool wants_q = grads.q.defined(), wants_k = dk.defined(), wants_v = dv.defined();
+  if (splits(s, wants_q, wants_k, wants_v)) {  // the rows of one tensor may be of both
+    const Access part = Access::kUpdate;
+    const int64_t heads = s.batch * s.heads;
+    if (wants_q) run(&KernelTable::attention_grad_queries, heads * query_blocks(s), grads.q, none, none, none, part);
+    if (wants_k || wants_v) run(&KernelTable::attention_grad_keys, heads * key_blocks(s), none, dk, dv, none, part);
+  } else if (wants_q || wants_k || wants_v) {
+    run(&KernelTable::attention_grad, s.batch * s.heads, grads.q, dk, dv, none, Access::kWrite);
+  }
+  if (grads.mask.defined())
+    run(&KernelTable::attention_grad_mask, mask_items(args), none, none, none, grads.mask, Access::kWrite);
+  return grads;
 }
 
 }  // namespace quernel::ops

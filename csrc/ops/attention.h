@@ -1,9 +1,9 @@
 // Scaled dot-product attention of several heads.
 #pragma once
-#include <tuple>
 #include <utility>
 
 #include "core/tensor.h"
+#include "runtime/generator.h"
 
 namespace quernel::ops {
 
@@ -17,12 +17,24 @@ struct AttentionOperands {
   bool causal = false;
   int64_t past = 0;  // causal: key j takes part for query i if j <= past + i
   double scale = 1;
+  double dropout = 0;  // probability of leaving a weight out
 };
 
-// (y, lse): the softmax's sums (N, H, Tq) are for the gradient; undefined unless wanted.
-std::pair<Tensor, Tensor> attention(const AttentionOperands& operands, bool want_lse);
-// Gradients of q, k and v, each of its operand's shape: undefined where that is, or where `wanted` does not say so.
-std::tuple<Tensor, Tensor, Tensor> attention_grad(const AttentionOperands& operands, const Tensor& y, const Tensor& lse,
-                                                  const Tensor& g, bool want_q, bool want_k, bool want_v);
+// What the forward pass keeps for the gradients, undefined unless wanted.
+struct AttentionSaved {
+  Tensor lse;    // the softmax's sums (N, H, Tq)
+  Tensor drawn;  // int64 (2): where dropout's draws began; undefined without dropout
+};
+struct AttentionGrads {
+  Tensor q, k, v, mask;  // each of its operand's shape: undefined where that is, or where nobody wants it
+};
+struct AttentionWants {
+  bool q, k, v, mask;
+};
+
+// Dropout draws from `generator`; the gradients draw the same again.
+std::pair<Tensor, AttentionSaved> attention(const AttentionOperands& operands, const Generator& generator, bool save);
+AttentionGrads attention_grad(const AttentionOperands& operands, const Tensor& y, const AttentionSaved& saved,
+                              const Tensor& g, const AttentionWants& wants);
 
 }  // namespace quernel::ops

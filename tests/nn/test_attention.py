@@ -11,7 +11,7 @@ import pytest
 import quernel as qn
 from quernel import losses, nn, optim
 from quernel.errors import ArgumentError, DTypeError, ShapeError
-from tests.checks import check_equal
+from tests.checks import check_equal, gradcheck
 
 
 def load_from(mine: nn.Module, other: Any) -> None:
@@ -72,6 +72,60 @@ def test_multihead_attention_equals_torchs(sizes: Any, bias: bool, mask: str) ->
     compare(mine, other, inputs, kwargs, True)
 
 
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("mask", ["none", "padding", "bool", "float", "causal"])
+def test_weights_equal_torchs(average: bool, mask: str) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    mine = nn.MultiheadAttention(8, 2).to("float64")
+    other = torch.nn.MultiheadAttention(8, 2, batch_first=True).double()
+    load_from(mine, other)
+    x = rng.standard_normal((3, 5, 8))
+    later = np.arange(5) > np.arange(5)[:, None]
+    kwargs: dict[str, Any] = {
+        "none": {},
+        "padding": {"key_padding_mask": np.arange(5) >= np.array([[5], [4], [2]])},
+        "bool": {"attn_mask": later},
+        "float": {"attn_mask": rng.standard_normal((5, 5))},
+        "causal": {"attn_mask": later},
+    }[mask]
+    how = {"is_causal": True} if mask == "causal" else kwargs
+    y, weights = mine(x, **how, need_weights=True, average_attn_weights=average)
+    check_equal(y.numpy(), mine(x, **how).numpy())
+    theirs = {k: torch.tensor(v) for k, v in kwargs.items()}
+    z = torch.tensor(x)
+    expected = other(z, z, z, **theirs, average_attn_weights=average)[1].detach().numpy()
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-9, atol=1e-12)
+    whole = mine(x, x, x + 0.0, **how, need_weights=True, average_attn_weights=average)[
+        1
+    ]  # other projections
+    np.testing.assert_allclose(whole.numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_weights_of_a_query_without_keys_are_zero() -> None:
+    net, x = nn.MultiheadAttention(8, 2), np.random.default_rng(0).standard_normal((2, 3, 8))
+    weights = net(x, key_padding_mask=np.array([[False] * 3, [True] * 3]), need_weights=True)[1].numpy()
+    assert (weights[1] == 0).all() and abs(weights[0].sum(-1) - 1).max() < 1e-6
+
+
+def test_dropout_of_weights_in_training_alone() -> None:
+    net, x = nn.MultiheadAttention(8, 2, 0.5), np.random.default_rng(0).standard_normal((2, 5, 8))
+    qn.seed(3)
+    first = net(x).numpy().copy()
+    assert (net(x).numpy() != first).any()
+    qn.seed(3)
+    check_equal(net(x).numpy(), first)
+    other = nn.MultiheadAttention(8, 2)
+    other.load_state_dict(net.state_dict())
+    check_equal(net.eval()(x).numpy(), other(x).numpy())
+    assert "8, 2, dropout=0.5" in repr(net)
+
+
+def test_a_learned_bias_of_positions_gets_its_gradient() -> None:
+    net, x = nn.MultiheadAttention(8, 2).to("float64"), np.random.default_rng(0).standard_normal((3, 5, 8))
+    gradcheck(lambda bias: net(x, attn_mask=bias), np.random.default_rng(1).standard_normal((1, 2, 5, 5)))
+
+
 def test_inputs_that_are_one_tensor_are_projected_at_once() -> None:
     rng = np.random.default_rng(0)
     net, x = nn.MultiheadAttention(8, 2), qn.tensor(rng.standard_normal((2, 5, 8)).astype("f4"))
@@ -120,6 +174,73 @@ def test_encoder_equals_torchs() -> None:
     compare(mine, other, [np.random.default_rng(0).standard_normal((2, 5, 8))], {}, False)
     first, second = mine.layers
     assert first is not second and first.linear1.weight is not second.linear1.weight
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("kind", ["none", "padding", "causal"])
+def test_decoder_layer_equals_torchs(norm_first: bool, activation: str, kind: str) -> None:
+    torch = pytest.importorskip("torch")
+    args = (12, 3, 20, 0.0, activation)
+    mine = nn.TransformerDecoderLayer(*args, norm_first=norm_first).to("float64")
+    other = torch.nn.TransformerDecoderLayer(*args, norm_first=norm_first, batch_first=True).double()
+    load_from(mine, other)
+    rng = np.random.default_rng(0)
+    x, memory = rng.standard_normal((2, 6, 12)), rng.standard_normal((2, 7, 12))
+    causal = np.arange(6) > np.arange(6)[:, None]
+    kwargs = {
+        "none": {},
+        "padding": {
+            "tgt_key_padding_mask": np.arange(6) >= np.array([[6], [4]]),
+            "memory_key_padding_mask": np.arange(7) >= np.array([[3], [7]]),
+        },
+        "causal": {"tgt_mask": causal, "memory_mask": np.arange(7) > np.arange(6)[:, None] + 2},
+    }[kind]
+    compare(mine, other, [x, memory], kwargs, False)
+    if kind == "causal":
+        y = mine(x, memory, memory_mask=kwargs["memory_mask"], tgt_is_causal=True)
+        check_equal(y.numpy(), mine(x, memory, **kwargs).numpy())
+
+
+def test_decoder_equals_torchs() -> None:
+    torch = pytest.importorskip("torch")
+    mine = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16, 0.0), 2, nn.LayerNorm(8)).to("float64")
+    layer = torch.nn.TransformerDecoderLayer(8, 2, 16, 0.0, batch_first=True)
+    other = torch.nn.TransformerDecoder(layer, 2, torch.nn.LayerNorm(8)).double()
+    load_from(mine, other)
+    rng = np.random.default_rng(0)
+    compare(mine, other, [rng.standard_normal((2, 5, 8)), rng.standard_normal((2, 3, 8))], {}, False)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("pieces", [(1,) * 10, (7, 3), (70, 1, 1, 64)])
+def test_a_decoded_sequence_has_the_bits_of_the_whole(norm_first: bool, pieces: tuple[int, ...]) -> None:
+    qn.seed(0)
+    layer = nn.TransformerDecoderLayer(24, 3, 40, norm_first=norm_first)
+    net, cache = nn.TransformerDecoder(layer, 2, nn.LayerNorm(24)).eval(), nn.DecoderCache()
+    rng = np.random.default_rng(0)
+    x, memory = (rng.standard_normal((2, t, 24)).astype("f4") for t in (sum(pieces), 11))
+    padding = np.arange(11) >= np.array([[11], [6]])
+    whole = net(x, memory, memory_key_padding_mask=padding, tgt_is_causal=True).numpy()
+    parts = np.split(x, np.cumsum(pieces)[:-1], 1)
+    check_equal(
+        np.concatenate([net.decode(part, memory, cache, padding).numpy() for part in parts], 1), whole
+    )
+    assert len(cache) == sum(pieces)
+    with pytest.raises(
+        ShapeError, match=r"^\[multihead_attention\] the cache holds \(2, 11\) rows of another memory"
+    ):
+        net.decode(x[:, :1], memory[:, :5], cache)
+
+
+def test_a_trained_decoder_is_saved_and_loaded(tmp_path: Path) -> None:
+    net = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 2)
+    x, memory = np.ones((2, 5, 8), "f4"), np.ones((2, 3, 8), "f4")
+    net(x, memory).sum().backward()
+    assert all(p.grad is not None for p in net.parameters())
+    net.eval().save(tmp_path / "net.safetensors")
+    check_equal(qn.load(tmp_path / "net.safetensors").eval()(x, memory).numpy(), net(x, memory).numpy())
 
 
 def test_dropout_follows_the_seed() -> None:
@@ -204,7 +325,7 @@ def test_a_sequence_decoded_in_pieces_has_the_bits_of_the_whole(pieces: tuple[in
     parts = np.split(x, np.cumsum(pieces)[:-1], 1)
     y = np.concatenate([net.decode(part, cache).numpy() for part in parts], 1)
     check_equal(y, net(x, is_causal=True).numpy())
-    assert len(cache) == sum(pieces)
+    assert len(cache) == sum(pieces) and cache.rows is not None and cache.rows.shape == (2, sum(pieces), 48)
     with pytest.raises(ShapeError, match=r"^\[multihead_attention\] the cache holds 2 sequences, got 1"):
         net.decode(x[:1], cache)
     with pytest.raises(
@@ -228,6 +349,14 @@ def test_positional_encodings() -> None:
     check_equal(learned.weight.grad.numpy(), np.repeat([[2.0], [0.0]], [4, 5], 0).repeat(6, 1).astype("f4"))
 
 
+def test_a_cache_grows_by_doubling() -> None:
+    cache = nn.KeyValueCache()
+    rows = [qn.tensor(np.full((1, 1, 2), float(i))) for i in range(70)]
+    capacities = [cache.append(row).shape[1] for row in rows]
+    assert sorted(set(capacities)) == [1, 2, 4, 8, 16, 32, 64, 128] and cache.rows is not None
+    check_equal(cache.rows.numpy(), np.arange(70.0).repeat(2).reshape(1, 70, 2))
+
+
 X = np.zeros((2, 5, 8), np.float32)
 
 
@@ -235,6 +364,7 @@ X = np.zeros((2, 5, 8), np.float32)
     ("call", "error", "message"),
     [
         (lambda: nn.MultiheadAttention(8, 3), ArgumentError, "num_heads=3 does not divide embed_dim=8"),
+        (lambda: nn.MultiheadAttention(8, 2, 1.5), ArgumentError, "dropout lies between 0 and 1, got 1.5"),
         (lambda: nn.MultiheadAttention(8, 0), ArgumentError, "num_heads is a positive integer, got 0"),
         (lambda: nn.MultiheadAttention(8, 2)(X[0]), ShapeError, r"query must be \(N, T, 8\), got \(5, 8\)"),
         (lambda: nn.MultiheadAttention(8, 2, kdim=3)(X, X, X), ShapeError, r"key must be \(N, T, 3\), got"),
@@ -250,7 +380,15 @@ def test_errors(call: Any, error: Any, message: str) -> None:
         call()
 
 
-def test_errors_of_the_encoder() -> None:
+def test_errors_of_the_layers() -> None:
+    with pytest.raises(ArgumentError, match=r"^\[transformer_decoder_layer\] activation is .* got 'tanh'"):
+        nn.TransformerDecoderLayer(8, 2, activation="tanh")
+    with pytest.raises(ArgumentError, match=r"^\[transformer_decoder\] num_layers is a positive integer"):
+        nn.TransformerDecoder(nn.Identity(), 0)
+    with pytest.raises(
+        ShapeError, match=r"^\[multihead_attention\] memory must be \(N, T, 8\), got \(2, 5, 4\)"
+    ):
+        nn.MultiheadAttention(8, 2).decode_memory(X, X[..., :4], nn.KeyValueCache())
     with pytest.raises(
         ArgumentError, match=r"^\[transformer_encoder_layer\] activation is .* got 'geluu'.*gelu"
     ):

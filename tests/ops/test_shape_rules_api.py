@@ -137,10 +137,12 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "scaled_dot_product_attention": [
         ((f(2, 3, 5, 4), f(2, 3, 6, 4), f(2, 3, 6, 7)), {}), ((f(5, 4), f(6, 4), f(6, 7), f(5, 6)), {"is_causal": True}),
         ((f(2, 5, 4), f(2, 6, 4), f(2, 6, 4), f(2, 1, 6) > 0.5), {"scale": 1.0}),
+        ((f(2, 5, 4), f(2, 6, 4), f(2, 6, 4), f(5, 1), 0.5), {}),
     ],
     "multi_head_attention": [
         ((f(2, 5, 24),), {"num_heads": 2}), ((f(2, 5, 8), f(2, 6, 16), None, 4), {}),
         ((f(2, 5, 8), f(2, 6, 8), f(2, 6, 4), 2), {"attn_mask": f(2, 1, 1, 6) > 0.5}),
+        *(((f(2, 5, 24),), {"num_heads": 2, "dropout_p": 0.5, "training": value}) for value in (True, False)),
     ],
     "batch_norm": [
         ((f(4, 3), f(3), f(3), f(3), f(3)), {}),

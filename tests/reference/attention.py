@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from tests.reference.common import Array, wide
+from tests.reference.random import philox4x32
 
 
 def attention_scores(
@@ -29,16 +30,49 @@ def attention_weights(scores: Array) -> Array:
     return np.divide(e, e.sum(-1, keepdims=True), where=np.isfinite(top), out=np.zeros_like(e))
 
 
+def attention_keep(seed: int, base: int, p: float, shape: tuple[int, int, int, int]) -> Array:
+    """Factors of dropout, (N, H, Tq, Tk): a matrix whose rows are padded to whole blocks of four draws."""
+    *lead, keys = shape
+    row = -(-keys // 4)
+    blocks = (np.arange(math.prod(lead) * row, dtype=np.uint64) + np.uint64(base)).reshape(*lead, row, 1)
+    low, high = blocks & np.uint64(0xFFFFFFFF), blocks >> np.uint64(32)
+    counters = np.concatenate([low, high, 0 * low, 0 * low], -1)
+    draws = philox4x32(counters, np.array([seed & 0xFFFFFFFF, seed >> 32], np.uint64))
+    kept = draws.reshape(*lead, 4 * row)[..., :keys] >= p * 2.0**32
+    return kept / (1 - p) if p < 1 else 0.0 * kept
+
+
 def attention(
-    q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, past: int = 0
+    q: Array,
+    k: Array,
+    v: Array,
+    mask: Array | None,
+    causal: bool,
+    scale: float,
+    past: int = 0,
+    keep: Array | float = 1.0,
 ) -> Array:
-    return attention_weights(attention_scores(q, k, mask, causal, scale, past)) @ wide(v)
+    return (keep * attention_weights(attention_scores(q, k, mask, causal, scale, past))) @ wide(v)
 
 
 def attention_grad(
-    q: Array, k: Array, v: Array, g: Array, mask: Array | None, causal: bool, scale: float, past: int = 0
-) -> tuple[Array, Array, Array]:
+    q: Array,
+    k: Array,
+    v: Array,
+    g: Array,
+    mask: Array | None,
+    causal: bool,
+    scale: float,
+    past: int = 0,
+    keep: Array | float = 1.0,
+) -> tuple[Array, Array, Array, Array]:
+    """Gradients of q, k, v and of a mask of the scores' shape."""
     p = attention_weights(attention_scores(q, k, mask, causal, scale, past))
-    slopes = wide(g) @ np.swapaxes(wide(v), -1, -2)
-    ds = p * (slopes - (p * slopes).sum(-1, keepdims=True)) * scale
-    return ds @ wide(k), np.swapaxes(ds, -1, -2) @ wide(q), np.swapaxes(p, -1, -2) @ wide(g)
+    slopes = keep * (wide(g) @ np.swapaxes(wide(v), -1, -2))
+    ds = p * (slopes - (p * slopes).sum(-1, keepdims=True))
+    return (
+        scale * ds @ wide(k),
+        scale * np.swapaxes(ds, -1, -2) @ wide(q),
+        np.swapaxes(keep * p, -1, -2) @ wide(g),
+        ds,
+    )

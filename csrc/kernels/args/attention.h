@@ -29,16 +29,28 @@ struct AttentionInputs {
   AttentionSize size;
   HeadPlace q_at, k_at, v_at, y_at;
   int64_t mask_at[4] = {};
+  // Dropout of the weights: that of query i and key j is kept if its draw reaches `dropout` 2^32. The draw is number
+  // j % 4 of block ((n heads + h) queries + i) ceil(keys / 4) + j / 4 of the stream (args/random.h) that begins at
+  // `offset`: what ops/random would draw for a matrix of weights whose rows are padded to whole blocks.
+  const void* state = nullptr;
+  uint64_t offset = 0;
+  double dropout = 0;
 };
 
-// y = softmax(q k^T scale + mask) v, rows without keys 0; lse (N, H, queries), the logarithms of the softmax's sums,
-// +inf where there are no keys, may be null. Item = (n, h, block of queries).
+// y = dropout(softmax(q k^T scale + mask)) v, rows without keys 0; lse (N, H, queries), the logarithms to base 2 of the
+// softmax's sums, +inf where there are no keys, may be null; so may `drawn`, the {seed, counter} where the stream
+// began, which is the gradients' `state`. Item = (n, h, `span` blocks of queries).
 struct AttentionArgs : AttentionInputs {
+  int64_t span = 1;
   void* y = nullptr;
   void* lse = nullptr;
+  void* drawn = nullptr;
 };
 
-// Gradients, each laid out as its operand; g as y. Item = (n, h).
+// Gradients, each laid out as its operand; g as y. attention_grad makes dq, dk and dv, item = (n, h);
+// attention_grad_queries dq alone, item = (n, h, block of queries), attention_grad_keys dk and dv, item = (n, h, block
+// of keys), with the same bits; attention_grad_mask dmask, item = (n, h, block of queries, block of keys) of those
+// dimensions that the mask has: the others are summed.
 struct AttentionGradArgs : AttentionInputs {
   const void* y = nullptr;
   const void* lse = nullptr;
@@ -46,9 +58,12 @@ struct AttentionGradArgs : AttentionInputs {
   void* dq = nullptr;
   void* dk = nullptr;
   void* dv = nullptr;
+  void* dmask = nullptr;
 };
 
-// Queries that an item of the forward pass takes.
+// Queries and keys of a block. Those of the keys are part of the results' bits: the softmax's sums are rescaled from
+// block to block.
 inline constexpr int64_t kAttentionQueries = 64;
+inline constexpr int64_t kAttentionKeys = 64;
 
 }  // namespace quernel

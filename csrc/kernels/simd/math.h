@@ -81,14 +81,18 @@ inline VecF32 exp(VecF32 x) {
 }
 inline VecF64 exp(VecF64 x) { return by_lane<::exp>(x); }
 
-// e^x for x <= 0 (or little more), in fewer steps: results below the least normal number are 0.
-inline VecF32 exp_to_zero(VecF32 x) {
-  x = raw_max(VecF32::set(-88.f), x);  // NaN stays; 2^-127 is taken for 0
-  const VecF32 n = round_even(x * VecF32::set(kLog2E));
-  const VecF32 r = fma(n, VecF32::set(-kLn2Lo), fma(n, VecF32::set(-kLn2Hi), x));
-  return scale_pow2_normal(fma(polynomial(r, kExpm1), r * r, r) + VecF32::set(1.f), n);
+// 2^x for x <= 0 (or little more), in fewer steps, within 1.3 ulp and exact at 0: results below the least normal number
+// are 0.
+inline VecF32 exp2_to_zero(VecF32 x) {
+  // 2^r on |r| <= 1/2
+  constexpr float kC[] = {1.f, 0.693147004f, 0.240222424f, 0.055507008f, 0.00967149716f, 0.00132740673f};
+  const VecF32 magic = VecF32::set(0x1.8p23f + 127);  // leaves 127 + n, the exponent of 2^n, in the low bits
+  x = raw_max(VecF32::set(-127.f), x);                // NaN stays; 2^-127 is taken for 0
+  const VecF32 shifted = x + magic;
+  const VecF32 r = x - (shifted - magic);
+  return polynomial(r, kC) * from_bits(shift_left<23>(bits(shifted)));
 }
-inline VecF64 exp_to_zero(VecF64 x) { return exp(x); }
+inline VecF64 exp2_to_zero(VecF64 x) { return by_lane<::exp2>(x); }
 
 // 2^n p + (2^n - 1), in halves, because 2^n may overflow where the result does not.
 inline VecF32 expm1(VecF32 x) {

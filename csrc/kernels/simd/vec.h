@@ -10,7 +10,6 @@
 //   select(mask, a, b)  a where the mask is set; masks have & | ~, any(), all()
 //   first_lanes<V>(n)   the mask of the first n lanes
 //   scale_pow2(x, n)    x 2^n for integral n, rounded once if |x| is in [2^-30, 2^30]
-//   scale_pow2_normal(x, n)  the same where 2^n is normal, 0 for n one less, NaN for a NaN x
 //   exponent(x), mantissa(x)   x = mantissa 2^exponent with mantissa in [1, 2), for positive finite x
 //   zip_lo(a, b), zip_hi(a, b)  lanes of a and b in turn, from their lower or upper halves
 //   load_bool(p, n), store_bool(mask, p, n)   bytes 0 and 1

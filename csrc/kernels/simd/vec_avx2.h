@@ -153,8 +153,6 @@ inline V scale_pow2(V x, V n) {
   return x * pow2(half) * pow2(n - half);
 }
 
-inline VecF32 scale_pow2_normal(VecF32 x, VecF32 n) { return x * pow2(n); }
-
 inline VecF32 exponent_bits(VecF32 x) { return {_mm256_cvtepi32_ps(_mm256_srli_epi32(_mm256_castps_si256(x.v), 23))}; }
 inline VecF64 exponent_bits(VecF64 x) {
   const __m256i e = _mm256_srli_epi64(_mm256_castpd_si256(x.v), 52);
@@ -273,6 +271,13 @@ inline VecI32 shift_left(VecI32 a) {
 template <int kBits>
 inline VecI32 shift_right(VecI32 a) {  // arithmetic
   return {_mm256_srai_epi32(a.v, kBits)};
+}
+// The lower halves of the products of unsigned lanes, and the upper ones.
+inline VecI32 multiply_wide(VecI32 a, VecI32 b, VecI32& high) {
+  const __m256i even = _mm256_mul_epu32(a.v, b.v);
+  const __m256i odd = _mm256_mul_epu32(_mm256_srli_epi64(a.v, 32), _mm256_srli_epi64(b.v, 32));
+  high = {_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xaa)};
+  return {_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xaa)};
 }
 inline VecF32 to_f32(VecI32 a) { return {_mm256_cvtepi32_ps(a.v)}; }
 inline VecI32 round_to_i32(VecF32 a) { return {_mm256_cvtps_epi32(a.v)}; }  // half to even

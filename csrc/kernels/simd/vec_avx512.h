@@ -115,10 +115,6 @@ inline VecF64 min(VecF64 a, VecF64 b) { return {_mm512_mask_min_pd(a.v, (a == a)
 inline VecF64 max(VecF64 a, VecF64 b) { return {_mm512_mask_max_pd(a.v, (a == a).m, a.v, b.v)}; }
 inline VecF64 select(MaskF64 mask, VecF64 a, VecF64 b) { return {_mm512_mask_blend_pd(mask.m, b.v, a.v)}; }
 inline VecF64 scale_pow2(VecF64 x, VecF64 n) { return {_mm512_scalef_pd(x.v, n.v)}; }
-inline VecF32 scale_pow2_normal(VecF32 x, VecF32 n) {
-  const __m512i k = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return {_mm512_mul_ps(x.v, _mm512_castsi512_ps(_mm512_slli_epi32(k, 23)))};
-}
 inline VecF64 exponent(VecF64 x) { return {_mm512_getexp_pd(x.v)}; }
 inline VecF64 mantissa(VecF64 x) { return {_mm512_getmant_pd(x.v, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_src)}; }
 
@@ -191,6 +187,13 @@ inline VecI32 shift_left(VecI32 a) {
 template <int kBits>
 inline VecI32 shift_right(VecI32 a) {  // arithmetic
   return {_mm512_srai_epi32(a.v, kBits)};
+}
+// The lower halves of the products of unsigned lanes, and the upper ones.
+inline VecI32 multiply_wide(VecI32 a, VecI32 b, VecI32& high) {
+  const __m512i even = _mm512_mul_epu32(a.v, b.v);
+  const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a.v, 32), _mm512_srli_epi64(b.v, 32));
+  high = {_mm512_mask_blend_epi32(0xaaaa, _mm512_srli_epi64(even, 32), odd)};
+  return {_mm512_mask_blend_epi32(0xaaaa, even, _mm512_slli_epi64(odd, 32))};
 }
 inline VecF32 to_f32(VecI32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline VecI32 round_to_i32(VecF32 a) { return {_mm512_cvtps_epi32(a.v)}; }  // half to even

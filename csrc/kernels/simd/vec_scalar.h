@@ -4,7 +4,6 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <limits>
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -82,10 +81,6 @@ struct VecOf {
   }
   friend VecOf floor(VecOf a) {
     return a.map([](T x) { return std::floor(x); });
-  }
-  friend VecOf scale_pow2_normal(VecOf x, VecOf n) {
-    const VecOf least = set(std::numeric_limits<T>::min_exponent - 1);
-    return scale_pow2(x * select(n < least, zero(), set(1)), n);
   }
   friend VecOf scale_pow2(VecOf x, VecOf n) {
     for (int i = 0; i < kLanes; ++i) {
@@ -189,6 +184,16 @@ inline VecI32 shift_left(VecI32 a) {
 template <int kBits>
 inline VecI32 shift_right(VecI32 a) {  // arithmetic
   return {a.v >> kBits};
+}
+// The lower halves of the products of unsigned lanes, and the upper ones.
+inline VecI32 multiply_wide(VecI32 a, VecI32 b, VecI32& high) {
+  VecI32 low;
+  for (int i = 0; i < VecI32::kWidth; ++i) {
+    const uint64_t product = uint64_t{static_cast<uint32_t>(a.v[i])} * static_cast<uint32_t>(b.v[i]);
+    low.v[i] = static_cast<int32_t>(static_cast<uint32_t>(product));
+    high.v[i] = static_cast<int32_t>(static_cast<uint32_t>(product >> 32));
+  }
+  return low;
 }
 inline VecF32 to_f32(VecI32 a) { return {__builtin_convertvector(a.v, VecF32::Lanes)}; }
 inline VecI32 round_to_i32(VecF32 a) { return {__builtin_convertvector(round_even(a).v, VecI32::Lanes)}; }

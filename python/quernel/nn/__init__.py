@@ -80,12 +80,14 @@ from quernel.nn.pool import (
     MaxPool1d,
     MaxPool2d,
 )
+from quernel.nn.positional import LearnedPositionalEncoding, PositionalEncoding
 from quernel.nn.recurrent import GRU, LSTM, RNN
 from quernel.nn.sparse import SparseLinear
 from quernel.nn.spectrogram import MelSpectrogram, Spectrogram
 from quernel.nn.transformer import (
-    LearnedPositionalEncoding,
-    PositionalEncoding,
+    DecoderCache,
+    TransformerDecoder,
+    TransformerDecoderLayer,
     TransformerEncoder,
     TransformerEncoderLayer,
 )
@@ -121,6 +123,7 @@ __all__ = [
     "ConvTranspose1d",
     "ConvTranspose2d",
     "CrossEntropyLoss",
+    "DecoderCache",
     "Dropout",
     "Embedding",
     "Flatten",
@@ -176,6 +179,8 @@ __all__ = [
     "SparseLinear",
     "Spectrogram",
     "Tanh",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
     "TransformerEncoder",
     "TransformerEncoderLayer",
     "Upsample",

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from quernel import ops
+from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.nn import init
-from quernel.nn.checks import positive
+from quernel.nn.checks import in_unit_interval, positive
 from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
@@ -20,38 +23,56 @@ _LAYER = "multihead_attention"
 class KeyValueCache:
     """Keys and values of the positions that `MultiheadAttention.decode` has seen, for one sequence or batch of them.
 
-    Attributes:
-        rows: (N, T, 2·embed_dim), keys and behind them values; None before the first position.
+    Its memory doubles when it is full, so that a position costs what it holds, however long the sequence.
     """
 
     def __init__(self) -> None:
-        self.rows: Tensor | None = None
+        self._rows: Tensor | None = None
+        self._length = 0
 
     def __len__(self) -> int:
-        return 0 if self.rows is None else self.rows.shape[1]
+        return self._length
+
+    @property
+    def rows(self) -> Tensor | None:
+        """(N, T, 2·embed_dim), keys and behind them values; None before the first position."""
+        held = self._rows
+        return held if held is None or held.shape[1] == self._length else held[:, : self._length]
 
     def append(self, rows: Tensor) -> Tensor:
-        """Adds positions; returns all."""
-        if self.rows is not None:
-            if rows.shape[0] != self.rows.shape[0]:
-                raise ShapeError(
-                    f"[{_LAYER}] the cache holds {self.rows.shape[0]} sequences, got {rows.shape[0]}; begin a new one"
-                )
-            rows = ops.concat([self.rows, rows], 1)
-        self.rows = rows
-        return rows
+        """Adds positions, without their gradients.
+
+        Returns:
+            What the cache holds, (N, capacity, 2·embed_dim): the first ``len(cache)`` rows are positions.
+        """
+        held, end = self._rows, self._length + rows.shape[1]
+        if held is not None and rows.shape[0] != held.shape[0]:
+            raise ShapeError(
+                f"[{_LAYER}] the cache holds {held.shape[0]} sequences, got {rows.shape[0]}; begin a new one"
+            )
+        with no_grad():
+            if held is None or end > held.shape[1]:
+                capacity = end if held is None else max(end, 2 * held.shape[1])
+                grown = zeros((rows.shape[0], capacity, rows.shape[2]), rows.dtype, device=rows.device)
+                if held is not None:
+                    grown[:, : self._length] = held[:, : self._length]
+                held = grown
+            held[:, self._length : end] = rows
+        self._rows, self._length = held, end
+        return held
 
 
 class MultiheadAttention(Module):
     """Attention of several heads between projections: Concat(head_1, …, head_h) W_out, head_i = softmax(q kᵀ / √D) v.
 
     Vaswani et al., "Attention Is All You Need", arXiv 1706.03762. Names of parameters and their first values are
-    PyTorch's: projections uniform after Glorot, biases 0. Sequences are (N, T, C), the batch first. Only the output is
-    returned; the weights of the keys are nowhere in memory. There is no dropout of these weights.
+    PyTorch's: projections uniform after Glorot, biases 0. Sequences are (N, T, C), the batch first. Unlike PyTorch's, the
+    layer returns the output alone unless ``need_weights=True`` asks for the weights too: they are nowhere in memory.
 
     Args:
         embed_dim: size of the queries and of the output.
         num_heads: it divides embed_dim.
+        dropout: probability of leaving a key's weight out in training.
         bias: whether projections add one.
         kdim: size of the keys; None is embed_dim.
         vdim: size of the values; None is embed_dim.
@@ -72,8 +93,9 @@ class MultiheadAttention(Module):
         self,
         embed_dim: int,
         num_heads: int,
-        *,
+        dropout: float = 0.0,
         bias: bool = True,
+        *,
         kdim: int | None = None,
         vdim: int | None = None,
     ) -> None:
@@ -85,6 +107,7 @@ class MultiheadAttention(Module):
             )
         self.kdim = self.embed_dim if kdim is None else positive(_LAYER, "kdim", kdim)
         self.vdim = self.embed_dim if vdim is None else positive(_LAYER, "vdim", vdim)
+        self.dropout = in_unit_interval(_LAYER, "dropout", dropout)
         self.bias = bool(bias)
         same = self.kdim == self.vdim == self.embed_dim
         self.in_proj_weight = self._projection(3 * self.embed_dim, self.embed_dim) if same else None
@@ -108,9 +131,11 @@ class MultiheadAttention(Module):
         key: Tensor | None = None,
         value: Tensor | None = None,
         key_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
         attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
         is_causal: bool = False,
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Applies the layer.
 
         Args:
@@ -118,10 +143,16 @@ class MultiheadAttention(Module):
             key: what answers; None is the query.
             value: what the answers weigh; None is the key.
             key_padding_mask: (N, Tk), bool, True where a key is left out.
+            need_weights: whether to return the weights of the keys as well, for looking at: the output has the same bits,
+                the weights are computed once more, before dropout, as a matrix in memory.
             attn_mask: (Tq, Tk), (N·num_heads, Tq, Tk) or (N, num_heads, Tq, Tk): bool, True where a key is left out as in
                 PyTorch's layer (its function, `ops.scaled_dot_product_attention`, means the contrary), or numbers that
                 are added to the scores.
+            average_attn_weights: whether the weights are the heads' mean.
             is_causal: whether query i sees only keys up to i.
+
+        Returns:
+            y (N, Tq, embed_dim), or (y, weights): (N, Tq, Tk), or (N, num_heads, Tq, Tk) of every head.
         """
         if key is None and value is not None:
             raise ArgumentError(f"[{_LAYER}] value comes without key; pass key too")
@@ -132,17 +163,24 @@ class MultiheadAttention(Module):
             ("key", key, self.kdim),
             ("value", value, self.vdim),
         ):
-            if x.ndim != 3 or x.shape[-1] != size:
-                raise ShapeError(f"[{_LAYER}] {name} must be (N, T, {size}), got {x.shape}")
+            self._check(name, x, size)
         mask = self._mask(query, key, key_padding_mask, attn_mask)
         operands = self._project(query, key, value)
-        y: Tensor = self.out_proj(ops.multi_head_attention(*operands, self.num_heads, mask, is_causal))
-        return y
+        heads = ops.multi_head_attention(
+            *operands, self.num_heads, mask, self.dropout, is_causal, training=self.training
+        )
+        y: Tensor = self.out_proj(heads)
+        if not need_weights:
+            return y
+        weights = self._weights(operands[0], operands[1], mask, is_causal)
+        return y, weights.mean(1) if average_attn_weights else weights
 
+    @no_grad()
     def decode(self, x: Tensor, cache: KeyValueCache) -> Tensor:
         """Causal self-attention of the next positions of a sequence, x (N, t, embed_dim), over all before and of them.
 
-        A sequence fed in pieces of any length gives the bits of ``forward(sequence, is_causal=True)``.
+        A sequence fed in pieces of any length gives the bits of ``forward(sequence, is_causal=True)`` in evaluation. It is
+        for generating: there is no dropout, and nothing gets a gradient.
 
         Example:
             >>> net, cache = nn.MultiheadAttention(8, 2), nn.KeyValueCache()
@@ -150,17 +188,51 @@ class MultiheadAttention(Module):
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
         x, size, past = self._as_input(x), self.embed_dim, len(cache)
-        if self.in_proj_weight is None:
-            raise ArgumentError(
-                f"[{_LAYER}] decode needs kdim and vdim of embed_dim={size}, as self-attention does"
-            )
-        if x.ndim != 3 or x.shape[-1] != size:
-            raise ShapeError(f"[{_LAYER}] x must be (N, t, {size}), got {x.shape}")
-        rows = ops.linear(x, self.in_proj_weight, self.in_proj_bias)
-        seen = cache.append(rows[:, :, size:])
-        y = ops.multi_head_attention(rows[:, :, :size], seen, None, self.num_heads, is_causal=True, past=past)
+        weight = self._joint_weight("decode")
+        self._check("x", x, size)
+        rows = ops.linear(x, weight, self.in_proj_bias)
+        held = cache.append(rows[:, :, size:])  # rows that are not written yet lie behind the causal mask
+        y = ops.multi_head_attention(rows[:, :, :size], held, None, self.num_heads, is_causal=True, past=past)
         z: Tensor = self.out_proj(y)
         return z
+
+    @no_grad()
+    def decode_memory(
+        self, x: Tensor, memory: Tensor, cache: KeyValueCache, key_padding_mask: Tensor | None = None
+    ) -> Tensor:
+        """Attention of the next positions over a memory, whose keys and values an empty cache takes in once.
+
+        It has the bits of ``forward(x, memory, key_padding_mask=key_padding_mask)`` in evaluation.
+        """
+        x, memory, size = self._as_input(x), self._as_input(memory), self.embed_dim
+        weight, bias = self._joint_weight("decode_memory"), self.in_proj_bias
+        self._check("x", x, size)
+        self._check("memory", memory, size)
+        if not len(cache):
+            cache.append(ops.linear(memory, weight[size:], None if bias is None else bias[size:]))
+        held = cache.rows
+        if held is None or held.shape[:2] != memory.shape[:2]:
+            raise ShapeError(
+                f"[{_LAYER}] the cache holds {None if held is None else held.shape[:2]} rows of another memory, "
+                f"this one is {memory.shape[:2]}; begin a new one"
+            )
+        mask = self._mask(
+            x, memory, None if key_padding_mask is None else self._as_input(key_padding_mask), None
+        )
+        q = ops.linear(x, weight[:size], None if bias is None else bias[:size])
+        y: Tensor = self.out_proj(ops.multi_head_attention(q, held, None, self.num_heads, mask))
+        return y
+
+    def _joint_weight(self, method: str) -> Tensor:
+        if self.in_proj_weight is None:
+            raise ArgumentError(
+                f"[{_LAYER}] {method} needs kdim and vdim of embed_dim={self.embed_dim}, as self-attention does"
+            )
+        return self.in_proj_weight
+
+    def _check(self, name: str, x: Tensor, size: int) -> None:
+        if x.ndim != 3 or x.shape[-1] != size:
+            raise ShapeError(f"[{_LAYER}] {name} must be (N, T, {size}), got {x.shape}")
 
     def _project(
         self, query: Tensor, key: Tensor, value: Tensor
@@ -184,6 +256,23 @@ class MultiheadAttention(Module):
             if w is not None
         )
         return q, k, v
+
+    def _weights(self, q: Tensor, k: Tensor | None, mask: Tensor | None, is_causal: bool) -> Tensor:
+        """Softmax of the scores of projected rows, (N, num_heads, Tq, Tk); 0 for a query without keys, as fused."""
+        size = self.embed_dim
+        k = q[:, :, size : 2 * size] if k is None else k[:, :, :size]
+        q, k = (
+            t.reshape(*t.shape[:2], self.num_heads, size // self.num_heads).transpose(1, 2)
+            for t in (q[:, :, :size], k)
+        )
+        scores = ops.matmul(q, k.transpose(2, 3)) * (1 / math.sqrt(size // self.num_heads))
+        if mask is not None:
+            scores = ops.where(mask, scores, -math.inf) if mask.dtype == "bool" else scores + mask
+        if is_causal:
+            earlier = np.tril(np.ones(scores.shape[2:], bool))
+            scores = ops.where(earlier, scores, -math.inf)
+        without = ops.eq(ops.max(scores, -1, keepdim=True), -math.inf)
+        return ops.where(without, 0.0, ops.softmax(ops.where(without, 0.0, scores), -1))
 
     def _mask(self, query: Tensor, key: Tensor, padding: Tensor | None, mask: Tensor | None) -> Tensor | None:
         """One mask, (…, Tq, Tk), True where a key takes part; numbers if those are added."""
@@ -210,6 +299,7 @@ class MultiheadAttention(Module):
 
     def extra_repr(self) -> str:
         parts = [str(self.embed_dim), str(self.num_heads)]
+        parts += [f"dropout={self.dropout}"] if self.dropout else []
         parts += [] if self.bias else ["bias=False"]
         parts += [f"{k}={v}" for k, v in (("kdim", self.kdim), ("vdim", self.vdim)) if v != self.embed_dim]
         return ", ".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from quernel import _core
+from quernel import _core, random
 from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.create import as_tensor
@@ -22,20 +22,19 @@ _Shape = tuple[int, ...]
 
 def _check_mask(name: str, mask: Any, dtype: str, scores: _Shape, dims: str) -> None:
     spec = spec_of(mask)
-    if spec.dtype != "bool":
-        if spec.dtype != dtype:
-            raise DTypeError(
-                f"[{name}] attn_mask is bool (True = takes part) or {dtype}, as q is, got {spec.dtype}; "
-                "cast it with .astype()"
-            )
-        if isinstance(mask, Tensor) and mask._requires_grad:
-            raise ArgumentError(f"[{name}] attn_mask gets no gradient; pass attn_mask.detach()")
+    if spec.dtype not in ("bool", dtype):
+        raise DTypeError(
+            f"[{name}] attn_mask is bool (True = takes part) or {dtype}, as q is, got {spec.dtype}; "
+            "cast it with .astype()"
+        )
     padded = (1,) * (len(scores) - len(spec.shape)) + spec.shape
     if len(padded) != len(scores) or any(m not in (1, n) for m, n in zip(padded, scores, strict=True)):
         raise ShapeError(f"[{name}] attn_mask of shape {spec.shape} does not broadcast to {dims} = {scores}")
 
 
-def _check_numbers(name: str, scale: float | None, is_causal: bool, past: int) -> None:
+def _check_numbers(name: str, dropout_p: float, scale: float | None, is_causal: bool, past: int) -> None:
+    if isinstance(dropout_p, bool) or not 0 <= dropout_p <= 1:
+        raise ArgumentError(f"[{name}] dropout_p is a probability in [0, 1], got {dropout_p!r}")
     if scale is not None and not math.isfinite(scale):
         raise ArgumentError(f"[{name}] scale must be finite, got {scale!r}")
     if past < 0 or (past and not is_causal):
@@ -49,29 +48,39 @@ def _attend(
     operands: tuple[Tensor, Tensor | None, Tensor | None],
     mask: TensorLike | None,
     heads: int,
+    dropout_p: float,
     is_causal: bool,
     past: int,
     scale: float,
 ) -> Tensor:
     q, k, v = map(native, operands)
-    kept_out = None if mask is None else as_tensor(mask)._t
-    how = heads, is_causal, past, scale
+    summand = None if mask is None else as_tensor(mask)
+    how = heads, is_causal, past, scale, float(dropout_p)
     assert q is not None
-    wanted = needs_grad(*operands)
-    y, lse = _core.attention(q, k, v, kept_out, *how, wanted)
+    inputs = *operands, summand
+    wanted = needs_grad(*inputs)
+    y, lse, drawn = _core.attention(q, k, v, native(summand), *how, random.default_generator(), wanted)
     if not wanted:
         return Tensor(y)
-    wants = [t is not None and bool(t._requires_grad) for t in operands]
+    wants = [t is not None and bool(t._requires_grad) for t in inputs]
 
     def backward(
-        g: Tensor, q: Tensor, k: Tensor | None, v: Tensor | None, mask: Tensor | None, y: Tensor, lse: Tensor
+        g: Tensor,
+        q: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        mask: Tensor | None,
+        y: Tensor,
+        lse: Tensor,
+        drawn: Tensor | None,
     ) -> Gradients:
-        rows, columns, values, kept = map(native, (q, k, v, mask))
+        rows, columns, values, summand = map(native, (q, k, v, mask))
         assert rows is not None
-        found = _core.attention_grad(rows, columns, values, kept, *how, y._t, lse._t, g._t, *wants)
+        saved = y._t, lse._t, native(drawn)
+        found = _core.attention_grad(rows, columns, values, summand, *how, *saved, g._t, *wants)
         return [None if t is None else Tensor(t) for t in found]
 
-    return put_on_tape(y, operands, backward, (q, k, v, kept_out, y, lse))
+    return put_on_tape(y, inputs, backward, (q, k, v, native(summand), y, lse, drawn))
 
 
 def _sdpa_rule(
@@ -79,6 +88,7 @@ def _sdpa_rule(
     k: Any,
     v: Any,
     attn_mask: Any = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     past: int = 0,
@@ -111,7 +121,7 @@ def _sdpa_rule(
     if attn_mask is not None:
         dims = ("(Tq, Tk)", "(N, Tq, Tk)", "(N, H, Tq, Tk)")[rank - 2]
         _check_mask(name, attn_mask, query.dtype, (*lead, query.shape[-2], key.shape[-2]), dims)
-    _check_numbers(name, scale, is_causal, past)
+    _check_numbers(name, dropout_p, scale, is_causal, past)
     return Spec((*query.shape[:-1], value.shape[-1]), query.dtype)
 
 
@@ -121,22 +131,26 @@ def scaled_dot_product_attention(
     k: TensorLike,
     v: TensorLike,
     attn_mask: TensorLike | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     past: int = 0,
 ) -> Tensor:
-    """Returns ``softmax(q kᵀ scale + mask) v`` for each head, without the matrix of scores in memory.
+    """Returns ``dropout(softmax(q kᵀ scale + mask)) v`` for each head, without the matrix of scores in memory.
 
     Vaswani et al., "Attention Is All You Need", arXiv 1706.03762; blocks of scores with running maxima and sums as in Dao
-    et al., arXiv 2205.14135. The gradient computes the scores again. A query that no key takes part for gives zeros and
-    gets zero gradients (a plain softmax gives NaN there).
+    et al., arXiv 2205.14135. The gradient computes the scores again, and draws what was dropped again. A query that no
+    key takes part for gives zeros and gets zero gradients (a plain softmax gives NaN there).
 
     Args:
         q: (N, H, Tq, D), (N, Tq, D) or (Tq, D), floating.
         k: (N, H, Tk, D), and so on.
         v: (N, H, Tk, Dv), and so on.
         attn_mask: broadcasts to (N, H, Tq, Tk): bool, True = the key takes part, or numbers that are added to the
-            scores. It gets no gradient.
+            scores, such as a learned bias: their gradient is summed where they are broadcast.
+        dropout_p: probability of leaving a weight out; the others are divided by ``1 - dropout_p``. Pass 0 in evaluation:
+            as in PyTorch, the function knows of no mode. Weight (n, h, i, j) has the draw that `dropout` would give it in
+            a matrix (N, H, Tq, Tk) whose rows are padded to a multiple of 4.
         is_causal: Whether query i sees only keys up to i, beside what the mask says; for Tq ≠ Tk too, as in PyTorch.
         scale: Factor of the scores; None is 1 / sqrt(D).
         past: With ``is_causal``, how many keys lie before the first query: query i sees keys up to ``past + i``.
@@ -144,7 +158,7 @@ def scaled_dot_product_attention(
     Raises:
         ShapeError: The shapes do not fit.
         DTypeError: Operands of different dtypes, or that are no floats.
-        ArgumentError: ``past`` is negative or stands without ``is_causal``; a mask wants a gradient.
+        ArgumentError: ``past`` is negative or stands without ``is_causal``; ``dropout_p`` is no probability.
 
     Example:
         >>> q = qn.ones((1, 2, 3, 4))
@@ -152,18 +166,20 @@ def scaled_dot_product_attention(
         (1, 2, 3, 4)
     """
     operands = as_tensor(q), as_tensor(k), as_tensor(v)
-    spec = _sdpa_rule(*operands, attn_mask, is_causal, scale, past)
+    spec = _sdpa_rule(*operands, attn_mask, dropout_p, is_causal, scale, past)
     factor = 1 / math.sqrt(max(operands[0]._t.shape[-1], 1)) if scale is None else float(scale)
     missing = 4 - len(spec.shape)
     if not missing:
-        return _attend(operands, attn_mask, 0, is_causal, past, factor)
+        return _attend(operands, attn_mask, 0, dropout_p, is_causal, past, factor)
     mask = attn_mask
     if mask is not None and len(spec_of(mask).shape) == 3:  # (N, Tq, Tk), of one head each
         mask = as_tensor(mask)
         mask = mask.reshape(mask.shape[0], 1, *mask.shape[1:])
     lead = (1, 1) if missing == 2 else (spec.shape[0], 1)
     heads = tuple(t.reshape(*lead, *t.shape[-2:]) for t in operands)
-    return _attend((heads[0], heads[1], heads[2]), mask, 0, is_causal, past, factor).reshape(spec.shape)
+    return _attend((heads[0], heads[1], heads[2]), mask, 0, dropout_p, is_causal, past, factor).reshape(
+        spec.shape
+    )
 
 
 def _parts_of(k: Any, v: Any) -> tuple[int, int]:
@@ -179,9 +195,11 @@ def _multi_head_rule(
     v: Any = None,
     num_heads: int = 1,
     attn_mask: Any = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     past: int = 0,
+    training: bool = True,  # noqa: ARG001
 ) -> Spec:
     name = "multi_head_attention"
     if isinstance(num_heads, bool) or not hasattr(num_heads, "__index__") or num_heads < 1:
@@ -213,7 +231,7 @@ def _multi_head_rule(
     if attn_mask is not None:
         scores = query.shape[0], int(num_heads), query.shape[1], keys[1]
         _check_mask(name, attn_mask, query.dtype, scores, "(N, H, Tq, Tk)")
-    _check_numbers(name, scale, is_causal, past)
+    _check_numbers(name, dropout_p, scale, is_causal, past)
     return Spec((*query.shape[:2], columns), query.dtype)
 
 
@@ -224,9 +242,11 @@ def multi_head_attention(
     v: TensorLike | None = None,
     num_heads: int = 1,
     attn_mask: TensorLike | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     past: int = 0,
+    training: bool = True,
 ) -> Tensor:
     """Returns `scaled_dot_product_attention` of heads that lie side by side in rows, where they are: nothing is copied.
 
@@ -242,6 +262,7 @@ def multi_head_attention(
         is_causal: Whether query i sees only keys up to i.
         scale: Factor of the scores; None is 1 / sqrt(D).
         past: How many keys lie before the first query.
+        training: Whether ``dropout_p`` means anything, as in `dropout`.
 
     Returns:
         (N, Tq, H·Dv).
@@ -256,7 +277,8 @@ def multi_head_attention(
     """
     first = as_tensor(q)
     second, third = (None if t is None else as_tensor(t) for t in (k, v))
-    _multi_head_rule(first, second, third, num_heads, attn_mask, is_causal, scale, past)
+    _multi_head_rule(first, second, third, num_heads, attn_mask, dropout_p, is_causal, scale, past)
     depth = first._t.shape[-1] // (_parts_of(second, third)[0] * int(num_heads))
     factor = 1 / math.sqrt(max(depth, 1)) if scale is None else float(scale)
-    return _attend((first, second, third), attn_mask, int(num_heads), is_causal, past, factor)
+    p = dropout_p if training else 0.0
+    return _attend((first, second, third), attn_mask, int(num_heads), p, is_causal, past, factor)
