@@ -10,11 +10,11 @@ from quernel.nn.module import Module
 
 _CONV = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
-    "padding_mode",
+    *("padding_mode", "precision"),
 )
 _CONV_TRANSPOSE = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "bias"),
-    "dilation",
+    *("dilation", "precision"),
 )
 _RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
 # Constructor arguments of each layer, all of them attributes of the same name but for the two below.
@@ -37,7 +37,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine", "bias"),
     "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "Dropout": ("p",),
-    "MultiheadAttention": ("embed_dim", "num_heads", "bias", "kdim", "vdim"),
+    "MultiheadAttention": ("embed_dim", "num_heads", "bias", "kdim", "vdim", "precision"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
     **{f"MaxPool{d}d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode") for d in (1, 2)},

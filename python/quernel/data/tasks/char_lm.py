@@ -166,7 +166,7 @@ def _train(data: Text, engine: str, epochs: int, seed: int, verbose: str | int) 
     windows = data.windows()
     if engine == "torch":
         return fit_torch(_net, windows, RECIPE, epochs, seed, verbose)["loss"] / math.log(2)
-    return fit(_net, windows, RECIPE, epochs, seed, verbose)[1]["loss"] / math.log(2)
+    return fit(_net, windows, RECIPE, epochs, seed, verbose, engine)[1]["loss"] / math.log(2)
 
 
 def _plot(text: Text, figure: Figure) -> None:
