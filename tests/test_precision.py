@@ -1,7 +1,8 @@
-"""Training with ``precision="bf16"``: float32 parameters, bfloat16 products."""
+"""Training with ``precision="bf16"``: float32 parameters, bfloat16 products in linear layers, convolutions and attention."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,39 @@ X, Y = data.load_digits()
 
 
 def digits_net() -> nn.Sequential:
-    qn.seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
 
 
-def trained(precision: str, epochs: int = 30, **options: Any) -> tuple[nn.Sequential, float]:
+def convolutions() -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, stride=2, groups=4)),
+        *(nn.ReLU(), nn.ConvTranspose2d(16, 8, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(None, 10)),
+    )  # fmt: skip
+
+
+class Attention(nn.Module):
+    """Rows of the image as a sequence."""
+
+    def __init__(self) -> None:
+        self.embed = nn.Conv1d(8, 16, 1)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y: qn.Tensor = self.head(self.layer(self.embed(x.reshape(-1, 8, 8))).mean(1))
+        return y
+
+
+NETS = (digits_net, convolutions, Attention)
+nets = pytest.mark.parametrize("make", NETS, ids=lambda make: make.__name__)
+
+
+def trained(
+    precision: str, epochs: int = 30, make: Callable[[], nn.Module] = digits_net, **options: Any
+) -> tuple[nn.Module, float]:
     """A net and its loss on the data it was trained on."""
-    net = digits_net()
+    qn.seed(0)
+    net = make()
     net.compile(precision=precision, **options)
     net.fit(X, Y, epochs=epochs, batch_size=64, verbose=0, seed=1)
     return net, net.evaluate(X, Y)["loss"]
@@ -35,29 +62,33 @@ def test_training_ends_within_a_percent_of_float32() -> None:
     assert {p.dtype for p in net.parameters()} == {"float32"}
 
 
-def test_a_jitted_step_equals_the_eager_one() -> None:
-    (jitted, a), (eager, b) = trained("bf16", epochs=1), trained("bf16", epochs=1, run_eagerly=True)
+@nets
+def test_a_jitted_step_equals_the_eager_one(make: Callable[[], nn.Module]) -> None:
+    jitted, a = trained("bf16", 1, make)
+    eager, b = trained("bf16", 1, make, run_eagerly=True)
     assert a == b
     for p, q in zip(jitted.parameters(), eager.parameters(), strict=True):
         check_equal(p.numpy(), q.numpy())
     check_equal(jitted.predict(X[:50]), jitted(X[:50]).numpy())
 
 
-def test_threads_change_no_bit() -> None:
+@nets
+def test_threads_change_no_bit(make: Callable[[], nn.Module]) -> None:
     before = qn.runtime.num_threads()
     nets = []
     try:
         for threads in (1, 2):
             qn.runtime.set_num_threads(threads)
-            nets.append(trained("bf16", epochs=1)[0])
+            nets.append(trained("bf16", 1, make)[0])
     finally:
         qn.runtime.set_num_threads(before)
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         check_equal(p.numpy(), q.numpy())
 
 
-def test_frozen_and_saved_nets_keep_the_precision(tmp_path: Any) -> None:
-    net, _ = trained("bf16", epochs=1)
+@nets
+def test_frozen_and_saved_nets_keep_the_precision(make: Callable[[], nn.Module], tmp_path: Any) -> None:
+    net, _ = trained("bf16", 1, make)
     want = net.predict(X[:50])
     run = net.freeze()
     check_equal(run(X[:50]), want)
@@ -65,11 +96,27 @@ def test_frozen_and_saved_nets_keep_the_precision(tmp_path: Any) -> None:
     net.save(tmp_path / "net.safetensors")
     again = qn.load(tmp_path / "net.safetensors")
     check_equal(again.predict(X[:50]), want)
-    assert "precision='bf16'" in repr(again[1])
 
 
-def test_compiling_again_changes_the_precision() -> None:
-    net = digits_net()
+def test_layers_show_their_precision() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ConvTranspose1d(4, 4, 2), nn.MultiheadAttention(4, 2), nn.Linear(4, 2)
+    )
+    before = repr(net)
+    net.compile(precision="bf16")
+    assert "precision" not in before
+    assert repr(net).count("precision='bf16'") == 5
+
+
+def test_a_loaded_net_has_the_layers_with_their_precision(tmp_path: Any) -> None:
+    net, _ = trained("bf16", 1, convolutions)
+    net.save(tmp_path / "net.safetensors")
+    assert repr(qn.load(tmp_path / "net.safetensors")) == repr(net)
+
+
+@nets
+def test_compiling_again_changes_the_precision(make: Callable[[], nn.Module]) -> None:
+    net = make()
     plain = net.predict(X[:9])
     net.compile(precision="bf16")
     assert (net.predict(X[:9]) != plain).any()
@@ -77,10 +124,17 @@ def test_compiling_again_changes_the_precision() -> None:
     check_equal(net.predict(X[:9]), plain)
 
 
+def test_a_net_with_bfloat16_products_is_quantized() -> None:
+    net, _ = trained("bf16", 3, convolutions)
+    small = qn.compress.quantize(net, calibration=X[:256])
+    share = (small.predict(X).argmax(1) == net.predict(X).argmax(1)).mean()
+    assert share > 0.97
+
+
 def test_what_it_does_not_concern_is_named() -> None:
     with pytest.raises(
-        ValueError, match=r"\[compile\] precision 'bf16' concerns nn.Linear, and the model has none"
+        ValueError, match=r"\[compile\] precision 'bf16' concerns the products of .* the model has none"
     ):
-        nn.Sequential(nn.Conv2d(1, 2, 3)).compile(precision="bf16")
+        nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()).compile(precision="bf16")
     with pytest.raises(ValueError, match=r"parameters are float64, precision 'bf16' wants float32"):
         digits_net().to("float64").compile(precision="bf16")

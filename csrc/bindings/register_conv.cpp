@@ -19,28 +19,28 @@ std::pair<Tensor, Optional> with_optional(const ops::OutputAndPre& result) {
 
 std::pair<Tensor, Optional> conv2d(const Tensor& x, const Tensor& weight, const Optional& bias,
                                    const Optional& residual, const std::string& activation, bool save_pre, Pair stride,
-                                   Pair padding, Pair dilation, int64_t groups, End padding_end) {
+                                   Pair padding, Pair dilation, int64_t groups, End padding_end, bool bf16) {
   return with_optional(ops::conv2d(x, weight, epilogue("conv2d", bias, residual, activation, save_pre),
-                                   {stride, padding, dilation, groups, padding_end}));
+                                   {stride, padding, dilation, groups, padding_end, bf16}));
 }
 
 std::pair<Tensor, Optional> conv_transpose2d(const Tensor& x, const Tensor& weight, const Sizes& y_shape,
                                              const Optional& bias, const Optional& residual,
                                              const std::string& activation, bool save_pre, Pair stride, Pair padding,
-                                             Pair dilation, int64_t groups, End padding_end) {
+                                             Pair dilation, int64_t groups, End padding_end, bool bf16) {
   return with_optional(ops::conv_transpose2d(x, weight, Shape(y_shape),
                                              epilogue("conv_transpose2d", bias, residual, activation, save_pre),
-                                             {stride, padding, dilation, groups, padding_end}));
+                                             {stride, padding, dilation, groups, padding_end, bf16}));
 }
 
 Tensor conv2d_grad_input(const Tensor& g, const Tensor& weight, const Sizes& x_shape, Pair stride, Pair padding,
-                         Pair dilation, int64_t groups, End padding_end) {
-  return ops::conv2d_grad_input(g, weight, Shape(x_shape), {stride, padding, dilation, groups, padding_end});
+                         Pair dilation, int64_t groups, End padding_end, bool bf16) {
+  return ops::conv2d_grad_input(g, weight, Shape(x_shape), {stride, padding, dilation, groups, padding_end, bf16});
 }
 
 Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Sizes& weight_shape, Pair stride, Pair padding,
-                          Pair dilation, int64_t groups, End padding_end) {
-  return ops::conv2d_grad_weight(x, g, Shape(weight_shape), {stride, padding, dilation, groups, padding_end});
+                          Pair dilation, int64_t groups, End padding_end, bool bf16) {
+  return ops::conv2d_grad_weight(x, g, Shape(weight_shape), {stride, padding, dilation, groups, padding_end, bf16});
 }
 
 }  // namespace
@@ -50,17 +50,18 @@ void register_conv(py::module_& m) {
   m.def("conv2d", &conv2d, py::arg("x"), py::arg("weight"), py::arg("bias") = py::none(),
         py::arg("residual") = py::none(), py::arg("activation") = "none", py::arg("save_pre") = false,
         py::arg("stride") = kOnes, py::arg("padding") = kZeros, py::arg("dilation") = kOnes, py::arg("groups") = 1,
-        py::arg("padding_end") = py::none(), Unlocked());
+        py::arg("padding_end") = py::none(), py::arg("bf16") = false, Unlocked());
   m.def("conv_transpose2d", &conv_transpose2d, py::arg("x"), py::arg("weight"), py::arg("y_shape"),
         py::arg("bias") = py::none(), py::arg("residual") = py::none(), py::arg("activation") = "none",
         py::arg("save_pre") = false, py::arg("stride") = kOnes, py::arg("padding") = kZeros,
-        py::arg("dilation") = kOnes, py::arg("groups") = 1, py::arg("padding_end") = py::none(), Unlocked());
+        py::arg("dilation") = kOnes, py::arg("groups") = 1, py::arg("padding_end") = py::none(),
+        py::arg("bf16") = false, Unlocked());
   m.def("conv2d_grad_input", &conv2d_grad_input, py::arg("g"), py::arg("weight"), py::arg("x_shape"),
         py::arg("stride") = kOnes, py::arg("padding") = kZeros, py::arg("dilation") = kOnes, py::arg("groups") = 1,
-        py::arg("padding_end") = py::none(), Unlocked());
+        py::arg("padding_end") = py::none(), py::arg("bf16") = false, Unlocked());
   m.def("conv2d_grad_weight", &conv2d_grad_weight, py::arg("x"), py::arg("g"), py::arg("weight_shape"),
         py::arg("stride") = kOnes, py::arg("padding") = kZeros, py::arg("dilation") = kOnes, py::arg("groups") = 1,
-        py::arg("padding_end") = py::none(), Unlocked());
+        py::arg("padding_end") = py::none(), py::arg("bf16") = false, Unlocked());
 }
 
 }  // namespace quernel

@@ -6,22 +6,11 @@
 #include "kernels/epilogue.h"
 #include "kernels/integers.h"
 #include "kernels/simd/bf16.h"
+#include "kernels/strip_bf16.h"
 #include "kernels/visit.h"
-
-#if defined(__AMX_BF16__) || defined(QUERNEL_AMX_EMULATED)
-#include "kernels/amx/strip_dot_bf16.h"
-#else
-#include "kernels/simd/strip_dot_bf16.h"
-#endif
 
 namespace quernel::QUERNEL_ISA {
 namespace {
-
-#if defined(__AMX_BF16__) || defined(QUERNEL_AMX_EMULATED)
-using StripDot = Bf16TileDot;
-#else
-using StripDot = Bf16RegisterDot;
-#endif
 
 // Part of the output: `rows` x `cols` from (row, column) on.
 struct Place {
@@ -32,11 +21,8 @@ struct Place {
 void finish_float(const Bf16GemmArgs& g, const Place& at, const float* acc) {
   float* base = static_cast<float*>(g.c);
   float* c[kBf16Strip];
-  for (int r = 0; r < at.rows; ++r) {
-    c[r] = base + (at.row + r) * g.n + at.column;
-    __builtin_memcpy(c[r], acc + r * kBf16Columns, static_cast<size_t>(at.cols) * sizeof(float));
-  }
-  finish(Finish<float>{&g, base, c, at.rows, at.cols, at.column});
+  for (int r = 0; r < at.rows; ++r) c[r] = base + (at.row + r) * g.n + at.column;
+  finish_strip(g, base, c, at.rows, at.cols, at.column, acc);
 }
 
 inline void round_row(float* x, int n) {

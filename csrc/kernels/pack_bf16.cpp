@@ -30,9 +30,7 @@ inline void interleave(const float* x, const float* next, Block& block, int line
     pairs(to_bf16(VecF32::load(x + i)), to_bf16(VecF32::load(next + i))).store(block.pairs(line) + i);
 }
 inline void interleave(const uint16_t* x, const uint16_t* next, Block& block, int line) {
-  uint32_t words[kPairs];
-  for (int i = 0; i < kPairs; ++i) words[i] = x[i] | static_cast<uint32_t>(next[i]) << 16;
-  __builtin_memcpy(block.v[line], words, sizeof(words));
+  interleave(x, next, block.v[line], kPairs);
 }
 
 // At the edges: zeros, then element by element.

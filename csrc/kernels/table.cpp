@@ -25,6 +25,10 @@ ScratchFn<WinogradPackArgs> winograd_pack_f32_scratch;
 Fn<WinogradGradWeightArgs> winograd_grad_weight_f32;
 ScratchFn<WinogradGradWeightArgs> winograd_grad_weight_f32_scratch;
 Fn<WinogradSumArgs> winograd_sum_f32;
+Fn<Bf16ConvArgs> conv2d_bf16;
+ScratchFn<Bf16ConvArgs> conv2d_bf16_scratch;
+Fn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16;
+ScratchFn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16_scratch;
 Fn<ConvArgs> depthwise2d_f32, depthwise2d_f64;
 ScratchFn<ConvArgs> depthwise2d_f32_scratch, depthwise2d_f64_scratch;
 Fn<ConvArgs> depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
@@ -177,6 +181,8 @@ extern constinit const Level level{
             .winograd_pack_f32 = entry_with<winograd_pack_f32, winograd_pack_f32_scratch>,
             .winograd_grad_weight_f32 = entry_with<winograd_grad_weight_f32, winograd_grad_weight_f32_scratch>,
             .winograd_sum_f32 = entry<winograd_sum_f32>,
+            .conv2d_bf16 = entry_with<conv2d_bf16, conv2d_bf16_scratch>,
+            .conv2d_grad_weight_bf16 = entry_with<conv2d_grad_weight_bf16, conv2d_grad_weight_bf16_scratch>,
             .depthwise2d_f32 = entry_with<depthwise2d_f32, depthwise2d_f32_scratch>,
             .depthwise2d_f64 = entry_with<depthwise2d_f64, depthwise2d_f64_scratch>,
             .depthwise2d_grad_input_f32 = entry_with<depthwise2d_grad_input_f32, depthwise2d_grad_input_f32_scratch>,

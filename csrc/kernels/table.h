@@ -51,6 +51,8 @@ struct KernelTable {
   Kernel<WinogradPackArgs> winograd_pack_f32;
   Kernel<WinogradGradWeightArgs> winograd_grad_weight_f32;
   Kernel<WinogradSumArgs> winograd_sum_f32;
+  Kernel<Bf16ConvArgs> conv2d_bf16;
+  Kernel<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16;
   Kernel<ConvArgs> depthwise2d_f32, depthwise2d_f64;
   Kernel<ConvArgs> depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
   Kernel<ConvGradWeightArgs> depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f64;

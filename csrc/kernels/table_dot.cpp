@@ -5,6 +5,10 @@
 namespace quernel::QUERNEL_ISA {
 
 Fn<Bf16GemmArgs> gemm_bf16;
+Fn<Bf16ConvArgs> conv2d_bf16;
+ScratchFn<Bf16ConvArgs> conv2d_bf16_scratch;
+Fn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16;
+ScratchFn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16_scratch;
 Fn<QGemmArgs> gemm_u8s8;
 ScratchFn<QGemmArgs> gemm_u8s8_scratch;
 Fn<QConvArgs> conv2d_u8s8;
@@ -18,6 +22,8 @@ extern constinit const Level level{
     .table =
         {
             .gemm_bf16 = entry<gemm_bf16>,
+            .conv2d_bf16 = entry_with<conv2d_bf16, conv2d_bf16_scratch>,
+            .conv2d_grad_weight_bf16 = entry_with<conv2d_grad_weight_bf16, conv2d_grad_weight_bf16_scratch>,
             .gemm_u8s8 = entry_with<gemm_u8s8, gemm_u8s8_scratch>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
             .sparse_u8s8 = entry<sparse_u8s8>,

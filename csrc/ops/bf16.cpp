@@ -10,14 +10,39 @@ namespace {
 
 int64_t padded_depth(int64_t k) { return ceil_div(k, kBf16Block) * kBf16Block; }
 
-// A matrix of `rows` x k elements of t; `along_k` if k is contiguous, else the rows are.
-struct Matrix {
-  const Tensor& t;
-  int64_t rows, k;
-  bool along_k;
-};
+// A as the kernel wants it.
+Tensor rows_of(const Bf16Matrix& a) {
+  const bool ready = a.t.dtype() == DType::kBFloat16 && a.along_k && a.k == padded_depth(a.k);
+  return ready ? a.t : pack_bf16(a, false);
+}
 
-Tensor packed(const Matrix& m, bool as_columns) {
+void multiply(const char* op, const Bf16Matrix& a, const Bf16Matrix& b, const Tensor& c, const EpilogueSpec& epilogue,
+              const Tensor& pre) {
+  if (c.size() == 0) return;
+  Bf16GemmArgs g;
+  g.dtype = c.dtype();
+  g.m = a.rows;
+  g.n = b.rows;
+  g.k = padded_depth(a.k);
+  g.activation = epilogue.activation;
+  const int64_t items = ceil_div(g.m, kBf16Strip) * ceil_div(g.n, kBf16Columns);
+  const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
+  launch(op, &KernelTable::gemm_bf16, g,
+         {items, bf16_mac_ns(macs) / static_cast<double>(items), 2.0 * static_cast<double>(c.size() * a.k)},
+         {read(&Bf16GemmArgs::a, rows_of(a)), read(&Bf16GemmArgs::b, bf16_columns(b)),
+          read<Bf16GemmArgs>(&Bf16GemmArgs::bias, epilogue.bias),
+          read<Bf16GemmArgs>(&Bf16GemmArgs::residual, epilogue.residual), write<Bf16GemmArgs>(&Bf16GemmArgs::pre, pre),
+          write(&Bf16GemmArgs::c, c)});
+}
+
+void check_operand(const char* op, const char* what, const Tensor& t) {
+  check<DTypeError>(t.dtype() == DType::kFloat32 || t.dtype() == DType::kBFloat16, op, what,
+                    " must be float32 or bfloat16 for a product in bfloat16, is ", name(t.dtype()), "; cast it");
+}
+
+}  // namespace
+
+Tensor pack_bf16(const Bf16Matrix& m, bool as_columns) {
   const int64_t rows = as_columns ? ceil_div(m.rows, kBf16Group) * kBf16Group : m.rows;
   const Tensor dst = Tensor::empty(DType::kBFloat16, {rows, padded_depth(m.k)}, m.t.device());
   if (dst.size() == 0) return dst;
@@ -34,41 +59,9 @@ Tensor packed(const Matrix& m, bool as_columns) {
   return dst;
 }
 
-Tensor rows_of(const Matrix& a) {
-  const bool ready = a.t.dtype() == DType::kBFloat16 && a.along_k && a.k == padded_depth(a.k);
-  return ready ? a.t : packed(a, false);
+Tensor bf16_columns(const Bf16Matrix& m) {
+  return derived(m.t, m.along_k ? "bf16_columns" : "bf16_rows", [&] { return pack_bf16(m, true); });
 }
-
-Tensor columns_of(const Matrix& b) {
-  return derived(b.t, b.along_k ? "bf16_columns" : "bf16_rows", [&] { return packed(b, true); });
-}
-
-void multiply(const char* op, const Matrix& a, const Matrix& b, const Tensor& c, const EpilogueSpec& epilogue,
-              const Tensor& pre) {
-  if (c.size() == 0) return;
-  Bf16GemmArgs g;
-  g.dtype = c.dtype();
-  g.m = a.rows;
-  g.n = b.rows;
-  g.k = padded_depth(a.k);
-  g.activation = epilogue.activation;
-  const int64_t items = ceil_div(g.m, kBf16Strip) * ceil_div(g.n, kBf16Columns);
-  const double macs = static_cast<double>(c.size()) * static_cast<double>(g.k + 8);
-  constexpr double kMacsPerNs = 25;  // of AVX2; where tiles are faster, chunks get shorter
-  launch(op, &KernelTable::gemm_bf16, g,
-         {items, macs / kMacsPerNs / static_cast<double>(items), 2.0 * static_cast<double>(c.size() * a.k)},
-         {read(&Bf16GemmArgs::a, rows_of(a)), read(&Bf16GemmArgs::b, columns_of(b)),
-          read<Bf16GemmArgs>(&Bf16GemmArgs::bias, epilogue.bias),
-          read<Bf16GemmArgs>(&Bf16GemmArgs::residual, epilogue.residual), write<Bf16GemmArgs>(&Bf16GemmArgs::pre, pre),
-          write(&Bf16GemmArgs::c, c)});
-}
-
-void check_operand(const char* op, const char* what, const Tensor& t) {
-  check<DTypeError>(t.dtype() == DType::kFloat32 || t.dtype() == DType::kBFloat16, op, what,
-                    " must be float32 or bfloat16 for a product in bfloat16, is ", name(t.dtype()), "; cast it");
-}
-
-}  // namespace
 
 OutputAndPre linear_bf16(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
   check_operand("linear", "x", x);

@@ -11,4 +11,18 @@ OutputAndPre linear_bf16(const Tensor& x, const Tensor& weight, const EpilogueSp
 // a (M, K) · b (K, N) -> float32 (M, N); `transpose_*`: the operand is stored the other way round.
 Tensor matmul_bf16(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose_b);
 
+// A matrix of `rows` x k elements of t, float32 or bfloat16; `along_k` if k is contiguous, else the rows are.
+struct Bf16Matrix {
+  const Tensor& t;
+  int64_t rows, k;
+  bool along_k;
+};
+
+// Rounded and laid out as rows of A or columns of B, see args/bf16.h.
+Tensor pack_bf16(const Bf16Matrix& m, bool as_columns);
+Tensor bf16_columns(const Bf16Matrix& m);  // kept if m.t is a constant
+
+// At the pace of AVX2; where tiles are faster, chunks get shorter.
+inline double bf16_mac_ns(double macs) { return macs / 25; }
+
 }  // namespace quernel::ops

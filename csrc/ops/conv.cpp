@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "ops/common.h"
+#include "ops/conv_bf16.h"
 #include "ops/conv_winograd.h"
 #include "ops/layout.h"
 #include "ops/matmul.h"
@@ -69,6 +70,13 @@ ConvShape conv_shape(const char* op, const Shape& x, const Shape& weight, const 
   s.dilation_h = p.dilation[0], s.dilation_w = p.dilation[1];
   s.groups = p.groups;
   return s;
+}
+
+void check_operands(const char* op, const char* a_name, const Tensor& a, const char* b_name, const Tensor& b,
+                    const ConvParams& params) {
+  check_floating(op, a_name, a, b_name, b);
+  check<DTypeError>(!params.bf16 || a.dtype() == DType::kFloat32, op, a_name, " must be float32 for a product in ",
+                    "bfloat16, is ", name(a.dtype()), "; cast it");
 }
 
 void check_gradient(const char* op, const Shape& g, const ConvShape& s) {
@@ -219,13 +227,17 @@ Entry entry_of(const ConvShape& s, DType dtype, bool adjoint) {
   return f32 ? &KernelTable::conv2d_f32 : &KernelTable::conv2d_f64;
 }
 
-OutputAndPre launch_pass(const char* op, const ConvShape& s, bool adjoint, const Tensor& source, const Tensor& weight,
-                         const EpilogueSpec& epilogue) {
+OutputAndPre launch_pass(const char* op, const ConvShape& s, bool bf16, bool adjoint, const Tensor& source,
+                         const Tensor& weight, const EpilogueSpec& epilogue) {
   const Shape shape = adjoint ? Shape{s.n, s.h, s.w, s.c} : Shape{s.n, s.oh, s.ow, s.o};
   check_epilogue(op, epilogue, source.dtype(), shape);
   const Tensor y = Tensor::empty(source.dtype(), shape, source.device());
   const Tensor pre = epilogue.save_pre ? Tensor::empty(source.dtype(), shape, source.device()) : Tensor();
   if (y.size() == 0) return {y, pre};
+  if (bf16 && s.groups == 1) {
+    launch_bf16(op, s, adjoint, source, weight, epilogue, y, pre);
+    return {y, pre};
+  }
   if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint, source.device())) {
     launch_winograd(op, s, edge, adjoint, source, weight, epilogue, y, pre);
     return {y, pre};
@@ -303,35 +315,35 @@ Tensor repeat_channels(const Tensor& x, int64_t times) {
 }  // namespace
 
 OutputAndPre conv2d(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue, const ConvParams& params) {
-  check_floating("conv2d", "x", x, "weight", weight);
+  check_operands("conv2d", "x", x, "weight", weight, params);
   const ConvShape s = conv_shape("conv2d", x.shape(), weight.shape(), params);
   if (const int64_t times = multiplier(s); times > 1)
-    return launch_pass("conv2d", repeated(s), false, repeat_channels(x, times), weight, epilogue);
-  return launch_pass("conv2d", s, false, x, weight, epilogue);
+    return launch_pass("conv2d", repeated(s), false, false, repeat_channels(x, times), weight, epilogue);
+  return launch_pass("conv2d", s, params.bf16, false, x, weight, epilogue);
 }
 
 OutputAndPre conv_transpose2d(const Tensor& x, const Tensor& weight, const Shape& y_shape, const EpilogueSpec& epilogue,
                               const ConvParams& params) {
-  check_floating("conv_transpose2d", "x", x, "weight", weight);
+  check_operands("conv_transpose2d", "x", x, "weight", weight, params);
   const ConvShape s = conv_shape("conv_transpose2d", y_shape, weight.shape(), params);
   const Shape expected{s.n, s.oh, s.ow, s.o};
   check<ShapeError>(x.shape() == expected, "conv_transpose2d", "x has shape ", x.shape(), ", an output of shape ",
                     y_shape, " comes from ", expected);
-  return launch_pass("conv_transpose2d", s, true, x, weight, epilogue);
+  return launch_pass("conv_transpose2d", s, params.bf16, true, x, weight, epilogue);
 }
 
 Tensor conv2d_grad_input(const Tensor& g, const Tensor& weight, const Shape& x_shape, const ConvParams& params) {
-  check_floating("conv2d_grad_input", "g", g, "weight", weight);
+  check_operands("conv2d_grad_input", "g", g, "weight", weight, params);
   const ConvShape s = conv_shape("conv2d_grad_input", x_shape, weight.shape(), params);
   check_gradient("conv2d_grad_input", g.shape(), s);
   const int64_t times = multiplier(s);
-  if (times == 1) return launch_pass("conv2d_grad_input", s, true, g, weight, {}).first;
-  const Tensor dx = launch_pass("conv2d_grad_input", repeated(s), true, g, weight, {}).first;
+  if (times == 1) return launch_pass("conv2d_grad_input", s, params.bf16, true, g, weight, {}).first;
+  const Tensor dx = launch_pass("conv2d_grad_input", repeated(s), false, true, g, weight, {}).first;
   return sum(dx.reshape({s.n, s.h, s.w, s.c, times}), {4});
 }
 
 Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_shape, const ConvParams& params) {
-  check_floating("conv2d_grad_weight", "x", x, "g", g);
+  check_operands("conv2d_grad_weight", "x", x, "g", g, params);
   ConvGradWeightArgs args;
   args.s = conv_shape("conv2d_grad_weight", x.shape(), weight_shape, params);
   check_gradient("conv2d_grad_weight", g.shape(), args.s);
@@ -339,6 +351,7 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   const Tensor source = times > 1 && x.size() > 0 ? repeat_channels(x, times) : x;
   if (times > 1) args.s = repeated(args.s);
   const ConvShape& s = args.s;
+  if (params.bf16 && s.groups == 1 && weight_shape.volume() > 0) return grad_weight_bf16(s, x, g).reshape(weight_shape);
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape, x.device());
   if (dw.size() == 0) return dw;
   if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype(), x.device())) {

@@ -13,6 +13,7 @@ struct ConvParams {
   Pair stride{1, 1}, padding{0, 0}, dilation{1, 1};
   int64_t groups = 1;
   std::optional<Pair> padding_end{};  // below and to the right, unless it is as above; negative: pixels left out
+  bool bf16 = false;  // float32 operands of the product are rounded to bfloat16; convolutions in groups stay float32
 };
 
 // x (N, H, W, C), weight (O, KH, KW, C/groups) -> activation(conv + bias + residual), (N, OH, OW, O).

@@ -1,5 +1,6 @@
 // Products of bfloat16 with sums in fp32.
 #pragma once
+#include "kernels/args/conv.h"
 #include "kernels/args/epilogue.h"
 
 namespace quernel {
@@ -34,5 +35,30 @@ struct Bf16PackArgs {
   int64_t rows = 0, k = 0;
   int64_t src_row = 0, src_k = 0;
 };
+
+// y = epilogue(conv(x, w)), float32, of one group; x (N, H, W, C) in bfloat16, w the columns [O] of the matrix whose k
+// are (kh, kw, c). Pixel (i, j) of the result lies at (first_h + i step_h, first_w + j step_w) of images of y_h x y_w
+// pixels: an adjoint is given as the convolutions of stride 1 that its phases are. Item = `strips` strips of 32 pixels.
+struct Bf16ConvArgs : Epilogue {
+  const void* x = nullptr;
+  const void* w = nullptr;
+  void* y = nullptr;
+  ConvShape s{};
+  int64_t first_h = 0, first_w = 0, step_h = 1, step_w = 1;
+  int64_t y_h = 0, y_w = 0;
+  int64_t strips = 1;
+};
+
+// dw[split] (O, KH·KW·C), float32: each the sum over a share of the blocks of kBf16GradPixels pixels. x as above; g as
+// rows [O] whose k are the pixels. Item = (split, `panels` panels of 64 columns).
+struct Bf16ConvGradWeightArgs {
+  const void* x = nullptr;
+  const void* g = nullptr;
+  void* dw = nullptr;
+  ConvShape s{};
+  int64_t splits = 1, panels = 1;
+};
+
+inline constexpr int64_t kBf16GradPixels = 512;
 
 }  // namespace quernel

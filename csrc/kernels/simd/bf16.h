@@ -37,6 +37,14 @@ inline void narrow(const float* x, uint16_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = to_bf16(x[i]);
 }
 
+// Pairs (even[i], odd[i]) side by side.
+inline void interleave(const uint16_t* even, const uint16_t* odd, uint16_t* pairs, int n) {
+  for (int i = 0; i < n; ++i) {
+    const uint32_t pair = even[i] | static_cast<uint32_t>(odd[i]) << 16;
+    __builtin_memcpy(pairs + 2 * i, &pair, sizeof(pair));
+  }
+}
+
 inline VecI32 pairs(VecI32 even, VecI32 odd) { return (even & VecI32::set(0xffff)) | shift_left<16>(odd); }
 inline VecF32 even(VecI32 pairs) { return from_bits(shift_left<16>(pairs)); }
 inline VecF32 odd(VecI32 pairs) { return from_bits(pairs & VecI32::set(static_cast<int32_t>(0xffff0000u))); }

@@ -15,11 +15,11 @@ from quernel.nn.module import Module
 
 _CONV = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"),
-    "padding_mode",
+    *("padding_mode", "precision"),
 )
 _CONV_TRANSPOSE = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "bias"),
-    "dilation",
+    *("dilation", "precision"),
 )
 _RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
 _SPECTROGRAM = ("n_fft", "win_length", "hop_length", "power", "center", "pad_mode")
@@ -45,7 +45,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "LayerNorm": ("normalized_shape", "eps", "elementwise_affine", "bias"),
     "RMSNorm": ("normalized_shape", "eps", "elementwise_affine"),
     "Dropout": ("p",),
-    "MultiheadAttention": ("embed_dim", "num_heads", "bias", "kdim", "vdim"),
+    "MultiheadAttention": ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "precision"),
     "TransformerEncoderLayer": ("activation", "norm_first"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -76,6 +77,8 @@ class MultiheadAttention(Module):
         bias: whether projections add one.
         kdim: size of the keys; None is embed_dim.
         vdim: size of the values; None is embed_dim.
+        precision: "bf16" multiplies in the projections in bfloat16 with float32 sums, see `ops.linear`; scores and what
+            they weigh stay float32. `compile` sets it.
 
     Shapes:
         query (N, Tq, embed_dim), key (N, Tk, kdim), value (N, Tk, vdim) -> y (N, Tq, embed_dim). in_proj_weight
@@ -98,6 +101,7 @@ class MultiheadAttention(Module):
         *,
         kdim: int | None = None,
         vdim: int | None = None,
+        precision: str | None = None,
     ) -> None:
         self.embed_dim = positive(_LAYER, "embed_dim", embed_dim)
         self.num_heads = positive(_LAYER, "num_heads", num_heads)
@@ -109,13 +113,14 @@ class MultiheadAttention(Module):
         self.vdim = self.embed_dim if vdim is None else positive(_LAYER, "vdim", vdim)
         self.dropout = in_unit_interval(_LAYER, "dropout", dropout)
         self.bias = bool(bias)
+        self.precision = precision
         same = self.kdim == self.vdim == self.embed_dim
         self.in_proj_weight = self._projection(3 * self.embed_dim, self.embed_dim) if same else None
         self.q_proj_weight = None if same else self._projection(self.embed_dim, self.embed_dim)
         self.k_proj_weight = None if same else self._projection(self.embed_dim, self.kdim)
         self.v_proj_weight = None if same else self._projection(self.embed_dim, self.vdim)
         self.in_proj_bias = Parameter(zeros((3 * self.embed_dim,))) if bias else None
-        self.out_proj = Linear(self.embed_dim, self.embed_dim, bias)
+        self.out_proj = Linear(self.embed_dim, self.embed_dim, bias, precision)
         if self.out_proj.bias is not None:
             init.zeros_(self.out_proj.bias)
 
@@ -190,7 +195,7 @@ class MultiheadAttention(Module):
         x, size, past = self._as_input(x), self.embed_dim, len(cache)
         weight = self._joint_weight("decode")
         self._check("x", x, size)
-        rows = ops.linear(x, weight, self.in_proj_bias)
+        rows = ops.linear(x, weight, self.in_proj_bias, precision=self.precision)
         held = cache.append(rows[:, :, size:])  # rows that are not written yet lie behind the causal mask
         y = ops.multi_head_attention(rows[:, :, :size], held, None, self.num_heads, is_causal=True, past=past)
         z: Tensor = self.out_proj(y)
@@ -239,19 +244,20 @@ class MultiheadAttention(Module):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The operands of `ops.multi_head_attention`: as few products as inputs."""
         weight, bias, size = self.in_proj_weight, self.in_proj_bias, self.embed_dim
+        project = partial(ops.linear, precision=self.precision)
         if weight is not None and key is query and value is key:
-            return ops.linear(query, weight, bias), None, None
+            return project(query, weight, bias), None, None
         parts = slice(0, size), slice(size, 2 * size), slice(2 * size, 3 * size)
         biases = [None if bias is None else bias[part] for part in parts]
         if weight is not None and value is key:
             both = slice(size, 3 * size)
-            answers = ops.linear(key, weight[both], None if bias is None else bias[both])
-            return ops.linear(query, weight[parts[0]], biases[0]), answers, None
+            answers = project(key, weight[both], None if bias is None else bias[both])
+            return project(query, weight[parts[0]], biases[0]), answers, None
         weights: list[Tensor | None] = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
         if weight is not None:
             weights = [weight[part] for part in parts]
         q, k, v = (
-            ops.linear(x, w, b)
+            project(x, w, b)
             for x, w, b in zip((query, key, value), weights, biases, strict=True)
             if w is not None
         )
@@ -302,4 +308,5 @@ class MultiheadAttention(Module):
         parts += [f"dropout={self.dropout}"] if self.dropout else []
         parts += [] if self.bias else ["bias=False"]
         parts += [f"{k}={v}" for k, v in (("kdim", self.kdim), ("vdim", self.vdim)) if v != self.embed_dim]
+        parts += [f"precision={self.precision!r}"] if self.precision else []
         return ", ".join(parts)

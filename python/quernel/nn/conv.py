@@ -30,6 +30,7 @@ class _Convolution(SizedByInput):
 
     in_channels: int | None
     padding: Sizes | NamedPadding
+    precision: str | None
 
     def _set_up(
         self,
@@ -94,6 +95,7 @@ class _Convolution(SizedByInput):
         parts += [f"dilation={self.dilation}"] if self.dilation != one else []
         parts += [f"groups={self.groups}"] if self.groups != 1 else []
         parts += ["bias=False"] if self.bias is None else []
+        parts += [f"precision={self.precision!r}"] if self.precision else []
         return ", ".join([*parts, *self._extra()])
 
 
@@ -111,6 +113,7 @@ class _Windowed(_Convolution):
         groups: int = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "zeros",
+        precision: str | None = None,
     ) -> None:
         self._set_up(in_channels, out_channels, kernel_size, stride, dilation, groups)
         self.padding = self._checked_padding(padding)
@@ -119,6 +122,7 @@ class _Windowed(_Convolution):
                 f"[{self._op}] padding_mode is one of {', '.join(map(repr, _MODES))}, got {padding_mode!r}"
             )
         self.padding_mode = padding_mode
+        self.precision = precision
         self._allocate(bias)
 
     def _checked_padding(self, padding: Size2 | NamedPadding) -> Sizes | NamedPadding:
@@ -151,6 +155,7 @@ class _Windowed(_Convolution):
             padding=padding,
             dilation=self.dilation,
             groups=self.groups,
+            precision=self.precision,
         )
 
     def _extra(self) -> list[str]:
@@ -174,6 +179,8 @@ class Conv2d(_Windowed):
         bias: whether to add one.
         padding_mode: what the padding holds: "zeros", or the image "reflect"ed, its edge "replicate"d, or the opposite
             side ("circular").
+        precision: "bf16" multiplies in bfloat16 with float32 sums, see `ops.conv2d`; None in the dtype of the weight.
+            `compile` sets it.
 
     Shapes:
         x (N, H, W, in_channels), weight (out_channels, KH, KW, in_channels/groups), bias (out_channels) ->
@@ -205,6 +212,7 @@ class Conv1d(_Windowed):
         bias: whether to add one.
         padding_mode: what the padding holds: "zeros", or the sequence "reflect"ed, its ends "replicate"d, or the other
             end ("circular").
+        precision: as for `Conv2d`.
 
     Shapes:
         x (N, T, in_channels), weight (out_channels, K, in_channels/groups), bias (out_channels) ->
@@ -233,10 +241,12 @@ class _Transposed(_Convolution):
         groups: int = 1,
         bias: bool = True,
         dilation: Size2 = 1,
+        precision: str | None = None,
     ) -> None:
         self._set_up(in_channels, out_channels, kernel_size, stride, dilation, groups)
         self.padding = self._sizes("padding", padding, least=0)
         self.output_padding = self._sizes("output_padding", output_padding, least=0)
+        self.precision = precision
         self._allocate(bias)
 
     def _weight_shape(self, channels: int) -> tuple[int, ...]:
@@ -258,6 +268,7 @@ class _Transposed(_Convolution):
             output_padding=self.output_padding,
             groups=self.groups,
             dilation=self.dilation,
+            precision=self.precision,
         )
 
     def _extra(self) -> list[str]:
@@ -279,6 +290,7 @@ class ConvTranspose2d(_Transposed):
         groups: channel groups that do not see each other.
         bias: whether to add one.
         dilation: steps between the taps of the window.
+        precision: as for `Conv2d`.
 
     Shapes:
         x (N, H, W, in_channels), weight (in_channels, KH, KW, out_channels/groups), bias (out_channels) ->
@@ -308,6 +320,7 @@ class ConvTranspose1d(_Transposed):
         groups: channel groups that do not see each other.
         bias: whether to add one.
         dilation: steps between the taps of the window.
+        precision: as for `Conv2d`.
 
     Shapes:
         x (N, T, in_channels), weight (in_channels, K, out_channels/groups), bias (out_channels) ->

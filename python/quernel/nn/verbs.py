@@ -65,9 +65,10 @@ class Verbs:
             clip_norm: before each update the gradients are scaled down to at most this Euclidean norm, all together.
             clip_value: before each update the gradients are clipped to ±clip_value, each element.
             device: "auto" takes the best there is; "cpu"; "cuda" raises with the reason if there is none.
-            precision: "fp32"; "fp64" for a module converted by ``to("float64")``; "bf16" multiplies in bfloat16 wherever
-                the model has an `nn.Linear`, forward and backward. Parameters, gradients, the optimizer's state, sums
-                and all other layers, convolutions too, stay float32.
+            precision: "fp32"; "fp64" for a module converted by ``to("float64")``; "bf16" multiplies in bfloat16 in
+                every layer with an attribute ``precision`` (which it sets): linear layers, convolutions and the
+                projections of attention, forward and backward. Parameters, gradients, the optimizer's state, sums and
+                all else stay float32.
             run_eagerly: False runs each step as one native call (`qn.jit`), True op by op, to the same bits.
 
         Raises:

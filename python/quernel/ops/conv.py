@@ -18,7 +18,15 @@ from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
-from quernel.ops.shapes import check_addends, check_floating, check_rank, check_same_dtype, pair, spec_of
+from quernel.ops.shapes import (
+    check_addends,
+    check_floating,
+    check_precision,
+    check_rank,
+    check_same_dtype,
+    pair,
+    spec_of,
+)
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -178,11 +186,11 @@ def convolve(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
+    precision: str | None,
     transposed: bool = False,
 ) -> Tensor:
     """Runs a convolution, or a transposed one, and puts it on the tape."""
-    native = geometry.native
-    stride, before, dilation, groups, after = native
+    native = *geometry.native, precision == "bf16"
     taped = needs_grad(x, weight, bias, residual)
     out = geometry.out if len(geometry.out) == 4 else (geometry.out[0], 1, *geometry.out[1:])
     image, kernel = _image(x._t), _image(weight._t)
@@ -190,11 +198,9 @@ def convolve(
     r = None if residual is None else _image(residual._t)
     act, save = activation or "none", taped and needs_input(activation)
     if transposed:
-        y, pre = _core.conv_transpose2d(
-            image, kernel, out, b, r, act, save, stride, before, dilation, groups, after
-        )
+        y, pre = _core.conv_transpose2d(image, kernel, out, b, r, act, save, *native)
     else:
-        y, pre = _core.conv2d(image, kernel, b, r, act, save, stride, before, dilation, groups, after)
+        y, pre = _core.conv2d(image, kernel, b, r, act, save, *native)
     result = y.reshape(geometry.out) if len(geometry.out) == 3 else y
     if not taped:
         return Tensor(result)
@@ -243,11 +249,13 @@ def _rule(
     groups: int = 1,
     activation: str | None = None,
     residual: Any = None,
+    precision: str | None = None,
 ) -> Spec:
     check_activation(name, activation)
     a = spec_of(x)
     shape = conv_geometry(name, a, spec_of(weight), stride, padding, dilation, groups, rank).out
     check_addends(name, a.dtype, shape, bias, residual)
+    check_precision(name, precision, a.dtype)
     return Spec(shape, a.dtype)
 
 
@@ -263,13 +271,15 @@ def _run(
     groups: int,
     activation: str | None,
     residual: TensorLike | None,
+    precision: str | None,
 ) -> Tensor:
     check_activation(name, activation)
     a, w = as_tensor(x), as_tensor(weight)
     b, r = optional_tensors(bias, residual)
     geometry = conv_geometry(name, spec_of(a), spec_of(w), stride, padding, dilation, groups, rank)
     check_addends(name, a.dtype, geometry.out, b, r)
-    return convolve(geometry, activation, a, w, b, r)
+    check_precision(name, precision, a.dtype)
+    return convolve(geometry, activation, a, w, b, r, precision)
 
 
 @op(shape=partial(_rule, "conv2d", 2))
@@ -283,6 +293,7 @@ def conv2d(
     groups: int = 1,
     activation: str | None = None,
     residual: TensorLike | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Returns ``activation(x * weight + bias + residual)``, where ``*`` is cross-correlation over the image.
 
@@ -305,17 +316,21 @@ def conv2d(
         groups: Must divide C and O; ``groups=C`` is a depthwise convolution.
         activation: "relu", "relu6", "hardswish", "gelu", "silu", "tanh", "sigmoid" or None.
         residual: Of the output's shape, (N, OH, OW, O).
+        precision: "bf16" rounds the operands of the product, and of the two of its backward pass, to bfloat16; sums,
+            results and gradients stay float32. Convolutions in groups are not concerned: they multiply in float32.
 
     Raises:
         ShapeError: Ranks, channel counts or sizes do not fit.
-        ArgumentError: A stride, padding, dilation, group count or activation that there cannot be.
-        DTypeError: The dtypes differ, or are not floating.
+        ArgumentError: A stride, padding, dilation, group count, activation or precision that there cannot be.
+        DTypeError: The dtypes differ, or are not floating, or not float32 with a `precision`.
 
     Example:
         >>> qn.ops.conv2d(qn.ones((1, 28, 28, 3)), qn.ones((8, 3, 3, 3)), stride=2, padding=1).shape
         (1, 14, 14, 8)
     """
-    return _run("conv2d", 2, x, weight, bias, stride, padding, dilation, groups, activation, residual)
+    return _run(
+        "conv2d", 2, x, weight, bias, stride, padding, dilation, groups, activation, residual, precision
+    )
 
 
 @op(shape=partial(_rule, "conv1d", 1))
@@ -329,6 +344,7 @@ def conv1d(
     groups: int = 1,
     activation: str | None = None,
     residual: TensorLike | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """`conv2d` over sequences.
 
@@ -345,15 +361,18 @@ def conv1d(
         groups: Must divide C and O.
         activation: As for `conv2d`.
         residual: Of the output's shape, (N, OT, O).
+        precision: As for `conv2d`.
 
     Raises:
         ShapeError: Ranks, channel counts or sizes do not fit.
-        ArgumentError: A stride, padding, dilation, group count or activation that there cannot be.
-        DTypeError: The dtypes differ, or are not floating.
+        ArgumentError: A stride, padding, dilation, group count, activation or precision that there cannot be.
+        DTypeError: The dtypes differ, or are not floating, or not float32 with a `precision`.
 
     Example:
         >>> x = qn.tensor([[[1.0], [2.0], [4.0]]])
         >>> qn.ops.conv1d(x, [[[-1.0], [1.0]]], padding="causal").tolist()
         [[[1.0], [1.0], [2.0]]]
     """
-    return _run("conv1d", 1, x, weight, bias, stride, padding, dilation, groups, activation, residual)
+    return _run(
+        "conv1d", 1, x, weight, bias, stride, padding, dilation, groups, activation, residual, precision
+    )

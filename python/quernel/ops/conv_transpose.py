@@ -13,7 +13,7 @@ from quernel.ops.activation import check_activation
 from quernel.ops.conv import Size, convolve, optional_tensors, transposed_geometry
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
-from quernel.ops.shapes import check_addends, spec_of
+from quernel.ops.shapes import check_addends, check_precision, spec_of
 
 if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
@@ -34,11 +34,13 @@ def _rule(
     dilation: Any = 1,
     activation: str | None = None,
     residual: Any = None,
+    precision: str | None = None,
 ) -> Spec:
     check_activation(name, activation)
     a, w = spec_of(x), spec_of(weight)
     shape = transposed_geometry(name, a, w, stride, padding, output_padding, dilation, groups, rank).out
     check_addends(name, a.dtype, shape, bias, residual)
+    check_precision(name, precision, a.dtype)
     return Spec(shape, a.dtype)
 
 
@@ -55,6 +57,7 @@ def _run(
     dilation: Size,
     activation: str | None,
     residual: TensorLike | None,
+    precision: str | None,
 ) -> Tensor:
     check_activation(name, activation)
     a, w = as_tensor(x), as_tensor(weight)
@@ -63,7 +66,8 @@ def _run(
         name, spec_of(a), spec_of(w), stride, padding, output_padding, dilation, groups, rank
     )
     check_addends(name, a.dtype, geometry.out, b, r)
-    return convolve(geometry, activation, a, w, b, r, transposed=True)
+    check_precision(name, precision, a.dtype)
+    return convolve(geometry, activation, a, w, b, r, precision, transposed=True)
 
 
 @op(shape=partial(_rule, "conv_transpose2d", 2))
@@ -78,6 +82,7 @@ def conv_transpose2d(
     dilation: Size = 1,
     activation: str | None = None,
     residual: TensorLike | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """Returns ``activation(y + bias + residual)``, y being the adjoint of `conv2d` applied to x.
 
@@ -96,11 +101,12 @@ def conv_transpose2d(
         dilation: Distance between the pixels that neighbouring weights go to.
         activation: As for `conv2d`.
         residual: Of the output's shape, (N, OH, OW, O).
+        precision: As for `conv2d`.
 
     Raises:
         ShapeError: Ranks, channel counts or sizes do not fit.
-        ArgumentError: A stride, padding, dilation, group count or activation that there cannot be.
-        DTypeError: The dtypes differ, or are not floating.
+        ArgumentError: A stride, padding, dilation, group count, activation or precision that there cannot be.
+        DTypeError: The dtypes differ, or are not floating, or not float32 with a `precision`.
 
     Example:
         >>> qn.ops.conv_transpose2d(qn.ones((1, 7, 7, 8)), qn.ones((8, 4, 4, 3)), stride=2, padding=1).shape
@@ -119,6 +125,7 @@ def conv_transpose2d(
         dilation,
         activation,
         residual,
+        precision,
     )
 
 
@@ -134,6 +141,7 @@ def conv_transpose1d(
     dilation: Size = 1,
     activation: str | None = None,
     residual: TensorLike | None = None,
+    precision: str | None = None,
 ) -> Tensor:
     """`conv_transpose2d` over sequences: x (N, T, I), weight (I, K, O / groups) -> (N, OT, O).
 
@@ -148,11 +156,12 @@ def conv_transpose1d(
         dilation: Distance between the steps that neighbouring weights go to.
         activation: As for `conv2d`.
         residual: Of the output's shape, (N, OT, O).
+        precision: As for `conv2d`.
 
     Raises:
         ShapeError: Ranks, channel counts or sizes do not fit.
-        ArgumentError: A stride, padding, dilation, group count or activation that there cannot be.
-        DTypeError: The dtypes differ, or are not floating.
+        ArgumentError: A stride, padding, dilation, group count, activation or precision that there cannot be.
+        DTypeError: The dtypes differ, or are not floating, or not float32 with a `precision`.
 
     Example:
         >>> qn.ops.conv_transpose1d([[[1.0], [2.0]]], [[[1.0], [1.0]]], stride=2).tolist()
@@ -171,4 +180,5 @@ def conv_transpose1d(
         dilation,
         activation,
         residual,
+        precision,
     )

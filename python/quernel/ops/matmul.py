@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_on_tape
-from quernel.errors import ArgumentError, DTypeError, QuernelError, ShapeError, UnsupportedError
+from quernel.errors import QuernelError, ShapeError, UnsupportedError
 from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
@@ -16,6 +16,7 @@ from quernel.ops.shapes import (
     broadcast_shapes,
     check_addends,
     check_floating,
+    check_precision,
     check_rank,
     check_same_dtype,
     spec_of,
@@ -92,16 +93,6 @@ def matmul(x: TensorLike, other: TensorLike) -> Tensor:
     )
 
 
-def check_precision(op: str, precision: str | None, dtype: str) -> None:
-    """Raises unless operands of this dtype can be multiplied in this precision."""
-    if precision not in (None, "bf16"):
-        raise ArgumentError(f"[{op}] precision is 'bf16' or None, got {precision!r}")
-    if precision == "bf16" and dtype not in ("float32", "bfloat16"):
-        raise DTypeError(
-            f"[{op}] precision 'bf16' takes float32 or bfloat16, x is {dtype}; cast it, or leave it at None"
-        )
-
-
 def _linear_rule(
     x: Any,
     weight: Any,
@@ -122,7 +113,7 @@ def _linear_rule(
         )
     shape = (*a.shape[:-1], w.shape[0])
     check_addends("linear", a.dtype, shape, bias, residual)
-    check_precision("linear", precision, a.dtype)
+    check_precision("linear", precision, a.dtype, "float32 or bfloat16")
     return Spec(shape, a.dtype)
 
 
@@ -165,7 +156,7 @@ def linear(
     taped = needs_grad(a, w, b, r)
     in_bf16 = precision == "bf16" or ta.dtype == "bfloat16"
     if precision is not None:
-        check_precision("linear", precision, a.dtype)
+        check_precision("linear", precision, a.dtype, "float32 or bfloat16")
     if taped and ta.dtype == "bfloat16":
         raise UnsupportedError(
             "[linear] bfloat16 tensors have no gradients; train float32 ones with precision='bf16'"

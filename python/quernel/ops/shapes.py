@@ -140,6 +140,14 @@ def check_floating(op: str, name: str, dtype: str) -> None:
         raise DTypeError(f"[{op}] {name} must be floating, got {dtype}; cast it with .astype('float32')")
 
 
+def check_precision(op: str, precision: str | None, dtype: str, takes: str = "float32") -> None:
+    """Raises unless operands of this dtype can be multiplied in this precision."""
+    if precision not in (None, "bf16"):
+        raise ArgumentError(f"[{op}] precision is 'bf16' or None, got {precision!r}")
+    if precision == "bf16" and dtype not in takes.split(" or "):
+        raise DTypeError(f"[{op}] precision 'bf16' takes {takes}, x is {dtype}; cast it, or leave it at None")
+
+
 def check_same_dtype(op: str, a_name: str, a: str, b_name: str, b: str) -> None:
     """Raises unless two operands that are contracted have one dtype."""
     if a != b:

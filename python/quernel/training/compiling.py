@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from quernel.errors import ArgumentError
-from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.optim import OPTIMIZERS, Optimizer
 from quernel.runtime import check_device
@@ -14,9 +13,8 @@ from quernel.suggest import suggestion
 from quernel.training.objective import Recipe, check_metrics, check_weights, resolved
 from quernel.training.trainer import Clipping, Trainer
 
-# The dtype of the parameters, and the precision of the layers that have a choice.
+# The dtype of the parameters, and what layers that have a choice get as their attribute `precision`.
 _PRECISIONS = {"fp32": ("float32", None), "fp64": ("float64", None), "bf16": ("float32", "bf16")}
-_CHOOSING = (Linear,)
 
 
 def compile(
@@ -42,10 +40,11 @@ def compile(
         raise ArgumentError(
             f"[compile] the parameters are {have}, precision {precision!r} wants {wanted}; call net.to({wanted!r})"
         )
-    layers = [module for module in net.modules() if isinstance(module, _CHOOSING)]
+    layers = [module for module in net.modules() if hasattr(module, "precision")]
     if products is not None and not layers:
         raise ArgumentError(
-            f"[compile] precision {precision!r} concerns nn.Linear, and the model has none; use 'fp32'"
+            f"[compile] precision {precision!r} concerns the products of linear, convolutional and attention layers, and "
+            "the model has none; use 'fp32'"
         )
     check_metrics(metrics)
     check_metrics(weighted_metrics)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from quernel.data.tasks import NAMES, task
-from quernel.data.tasks.task import Task
+from quernel.data.tasks.task import BF16, QUERNEL, Task
 from quernel.graph.summary import align
 
 
@@ -38,6 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compare", action="append", default=[], metavar="LIBRARY", choices=("torch", "sklearn"),
         help="train the same net by torch or sklearn too, if it is installed and the task has it; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32",
+        help="bf16: train the same net with bfloat16 products too, from the same weights",
     )  # fmt: skip
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw samples into an image file, and train nothing"
@@ -72,7 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(chosen: Task, args: argparse.Namespace) -> None:
-    engines = [*chosen.ways, *_peers(chosen, args.compare)]
+    own = list(chosen.ways)
+    if args.precision == "bf16":
+        if own != [QUERNEL]:
+            raise ValueError(f"--precision bf16: it compares {' and '.join(own)}, all in fp32")
+        own.append(BF16)
+    engines = [*own, *_peers(chosen, args.compare)]
     if args.threads:
         os.environ["OPENBLAS_NUM_THREADS"] = str(args.threads)
         from quernel import runtime

@@ -169,8 +169,8 @@ def net_bits(scores: Callable[[Array], Array], text: Text) -> float:
 
 def _train(data: Text, engine: str, epochs: int, seed: int, verbose: str | int) -> float:
     windows = data.windows()
-    if engine == QUERNEL:
-        net, _ = fit(_net, windows, RECIPE, epochs, seed, verbose)
+    if engine != "torch":
+        net, _ = fit(_net, windows, RECIPE, epochs, seed, verbose, engine)
         return net_bits(net.predict, data)
     torch: Any = importlib.import_module("torch")
     twin, _ = fit_torch(_net, windows, RECIPE, epochs, seed, verbose)

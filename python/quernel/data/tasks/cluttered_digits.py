@@ -194,7 +194,7 @@ def _describe(data: Split) -> str:
 def _train(data: Split, engine: str, epochs: int, seed: int, verbose: str | int) -> float:
     if engine == "torch":
         return fit_torch(resnet8, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
-    return fit(resnet8, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
+    return fit(resnet8, data, RECIPE, epochs, seed, verbose, engine)[1]["accuracy"]
 
 
 def _plot(data: Split, figure: Figure) -> None:

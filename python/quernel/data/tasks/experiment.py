@@ -16,6 +16,7 @@ from quernel import optim
 from quernel.callbacks import Logs, LRScheduler
 from quernel.data.batching import batches
 from quernel.data.tasks.common import Split
+from quernel.data.tasks.task import BF16, QUERNEL
 from quernel.nn.module import Module
 from quernel.progress import progress
 
@@ -75,14 +76,31 @@ class Recipe:
         return optimizer, {"epochs": epochs, "batch_size": self.batch_size, "callbacks": [schedule]}
 
 
+def precision_of(engine: str) -> str:
+    """What a net of this engine is compiled with."""
+    return "bf16" if engine == BF16 else "fp32"
+
+
 def fit(
-    make: Callable[[], Module], data: Split, recipe: Recipe, epochs: int, seed: int, verbose: str | int
+    make: Callable[[], Module],
+    data: Split,
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    verbose: str | int,
+    engine: str = QUERNEL,
 ) -> tuple[Module, Logs]:
     """Trains `make()`; returns it, and its loss and accuracy on the test part."""
     qn.seed(seed)
     net = make()
     optimizer, arguments = recipe.arguments(net, len(data.x), epochs)
-    net.compile(optimizer=optimizer, loss="cross_entropy", metrics=["accuracy"], clip_norm=recipe.clip_norm)
+    net.compile(
+        optimizer=optimizer,
+        loss="cross_entropy",
+        metrics=["accuracy"],
+        precision=precision_of(engine),
+        clip_norm=recipe.clip_norm,
+    )
     validation = (data.x_test, data.y_test) if verbose else None
     net.fit(data.x, data.y, validation_data=validation, verbose=verbose, **arguments)
     return net, net.evaluate(data.x_test, data.y_test)

@@ -23,7 +23,7 @@ from quernel.data.tasks import transcription
 from quernel.data.tasks.baselines import logistic_regression
 from quernel.data.tasks.common import cached, stream
 from quernel.data.tasks.speech import BANDS, HOP, PHONEMES, WINDOW, front_end, speak
-from quernel.data.tasks.task import QUERNEL, Task
+from quernel.data.tasks.task import Task
 from quernel.models.acoustic import AcousticModel
 from quernel.text import ctc_collapse, edit_distance
 
@@ -156,9 +156,9 @@ def _net() -> AcousticModel:
 def _train(data: Speech, engine: str, epochs: int, seed: int, verbose: str | int) -> float:
     qn.seed(seed)
     net = _net()
-    if engine == QUERNEL:
-        return word_errors(transcription.train(net, data, epochs, verbose), data.test)
-    return word_errors(transcription.train_torch(net, data, epochs, seed, verbose), data.test)
+    if engine == "torch":
+        return word_errors(transcription.train_torch(net, data, epochs, seed, verbose), data.test)
+    return word_errors(transcription.train(net, data, epochs, verbose, engine), data.test)
 
 
 def _plot(data: Speech, figure: Figure) -> None:

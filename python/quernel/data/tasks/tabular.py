@@ -91,7 +91,7 @@ def _train(data: Split, engine: str, epochs: int, seed: int, verbose: str | int)
         return _train_sklearn(data, epochs, seed)
     if engine == "torch":
         return fit_torch(_net, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
-    return fit(_net, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
+    return fit(_net, data, RECIPE, epochs, seed, verbose, engine)[1]["accuracy"]
 
 
 def _train_sklearn(data: Split, epochs: int, seed: int) -> float:

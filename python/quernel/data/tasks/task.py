@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from quernel.nn import Module
 
 QUERNEL = "quernel"
+BF16 = "quernel bf16"  # the same with precision="bf16"
 
 
 class Train(Protocol):
@@ -22,7 +23,7 @@ class Train(Protocol):
 
         Args:
             data: what `Task.load` returned.
-            engine: one of the task's ways ("quernel" where there is but one) or peers.
+            engine: one of the task's ways ("quernel" where there is but one), "quernel bf16", or one of its peers.
             epochs: passes over the training part.
             seed: of weights, order and dropout.
             verbose: as in ``fit``.

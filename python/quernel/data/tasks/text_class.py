@@ -147,8 +147,8 @@ def _net() -> nn.Module:
     )
 
 
-def _train(data: Split, engine: str, epochs: int, seed: int, verbose: str | int) -> float:  # noqa: ARG001
-    return fit(_net, data, RECIPE, epochs, seed, verbose)[1]["accuracy"]
+def _train(data: Split, engine: str, epochs: int, seed: int, verbose: str | int) -> float:
+    return fit(_net, data, RECIPE, epochs, seed, verbose, engine)[1]["accuracy"]
 
 
 def _plot(data: Split, figure: Figure) -> None:

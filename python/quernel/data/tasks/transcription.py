@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quernel.data.tasks.experiment import Recipe, train_twin
+from quernel.data.tasks.experiment import Recipe, precision_of, train_twin
 from quernel.models.acoustic import AcousticModel
 from quernel.text import ctc_greedy
 
@@ -25,11 +25,11 @@ def _labels(part: Utterances) -> Array:
     return np.where(np.arange(part.y.shape[1]) < part.words[:, None], part.y, -1)
 
 
-def train(net: AcousticModel, data: Speech, epochs: int, verbose: str | int) -> list[list[int]]:
+def train(net: AcousticModel, data: Speech, epochs: int, verbose: str | int, engine: str) -> list[list[int]]:
     """Trains by quernel; returns the words of the test utterances as the net heard them."""
     part, test = data.train, data.test
     optimizer, arguments = RECIPE.arguments(net, len(part.x), epochs)
-    net.compile(optimizer, loss="ctc")
+    net.compile(optimizer, loss="ctc", precision=precision_of(engine))
     net.fit((part.x, part.frames), _labels(part), verbose=verbose, **arguments)
     return ctc_greedy(net.predict((test.x, test.frames)), test.frames)
 
