@@ -40,6 +40,7 @@ void register_profile(py::module_& m);
 void register_elementwise(py::module_& m);
 void register_layout(py::module_& m);
 void register_embedding(py::module_& m);
+void register_embedding_bag(py::module_& m);
 void register_matmul(py::module_& m);
 void register_conv(py::module_& m);
 void register_pool(py::module_& m);

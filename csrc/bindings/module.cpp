@@ -16,6 +16,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_elementwise(m);
   quernel::register_layout(m);
   quernel::register_embedding(m);
+  quernel::register_embedding_bag(m);
   quernel::register_reduce(m);
   quernel::register_pool(m);
   quernel::register_upsample(m);

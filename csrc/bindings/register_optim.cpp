@@ -21,6 +21,16 @@ void register_optim(py::module_& m) {
   update("adam_", &ops::adam);
   update("nadam_", &ops::nadam);
   update("lion_", &ops::lion);
+  const auto update_rows = [&m](const char* name, void (*op)(const ops::Update&, const Tensor&)) {
+    m.def(
+        name,
+        [op](const Tensor& param, const Tensor& grad, const std::vector<Tensor>& states, const Tensor& hyper,
+             const Tensor& step, const Tensor& rows) { op({param, grad, states, hyper, step}, rows); },
+        py::arg("param"), py::arg("grad"), py::arg("states"), py::arg("hyper"), py::arg("step"), py::arg("rows"),
+        Unlocked());
+  };
+  update_rows("sgd_rows_", &ops::sgd_rows);
+  update_rows("adam_rows_", &ops::adam_rows);
   m.def("advance_step_", &ops::advance_step, py::arg("step"), Unlocked());
   m.def("moving_average_", &ops::moving_average, py::arg("average"), py::arg("param"), py::arg("hyper"),
         py::arg("step"), Unlocked());

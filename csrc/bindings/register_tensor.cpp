@@ -133,7 +133,7 @@ void register_tensor(py::module_& m) {
       .def_property_readonly("storage_id", [](const Tensor& t) { return t.storage()->id(); })
       .def_property_readonly("readonly", [](const Tensor& t) { return t.storage()->readonly(); })
       .def_property_readonly("identity", [](const Tensor& t) { return reinterpret_cast<uintptr_t>(t.identity()); })
-      .def_property_readonly("has_grad", [](const Tensor& t) { return read_has_grad(t); })
+      .def_property_readonly("has_grad", [](const Tensor& t) { return read_held_grad(t) != 0; })
       .def_property_readonly(
           "grad",
           [](const Tensor& t) -> std::optional<Tensor> {
@@ -141,6 +141,10 @@ void register_tensor(py::module_& m) {
             return *t.grad_slot().grad;
           },
           "The gradient's memory, valid while has_grad is true.")
+      .def_property_readonly(
+          "has_row_grad", [](const Tensor& t) { return t.grad_slot().rows != nullptr; },
+          "Whether its gradients come by rows.")
+      .def_property_readonly("row_grad", &ops::row_grad, "The rows and values of a gradient by rows.")
       .def(
           "numpy", [](const Tensor& t) { return to_numpy(t, false); }, "A read-only NumPy view of the same memory.")
       .def(

@@ -48,11 +48,13 @@ class Tensor {
   using VersionCounter = std::shared_ptr<std::atomic<uint64_t>>;
   const VersionCounter& version_counter() const { return impl_->version; }
 
-  // Gradient state of a leaf. `grad` may be allocated while `has_grad` is false: zero_grad only clears the flag,
-  // the next backward stores instead of adding.
+  // Gradient state of a leaf. `grad` may be allocated while nothing is held: zero_grad only clears `held`, the next
+  // backward stores instead of adding. A gradient by rows has `rows`: row i of `grad` belongs to row rows[i] of the
+  // leaf, and to none where that is -1.
   struct GradSlot {
     std::shared_ptr<Tensor> grad;
-    bool has_grad = false;
+    std::shared_ptr<Tensor> rows;
+    int64_t held = 0;  // 0: no gradient, 1: a dense one; by rows: how many of them are in use, at least 1
   };
   GradSlot& grad_slot() const { return impl_->grad; }
 

@@ -2,6 +2,9 @@
 // kElementBlock elements. Hyperparameters are read when the kernel runs, so that a replay sees a changed learning rate;
 // what depends on them alone is computed in double. Formulas and their order are PyTorch's, Lion's those of its paper.
 // An update begins where it is called the first time (step 1) by ignoring what the states contain.
+//
+// sgd_rows and adam_rows update only those rows of a table that have a gradient; item = row of the gradient. A row's
+// update is a segment's with the same constants, so its bits are those of the dense kernel.
 #include "kernels/args/optim.h"
 
 #include <math.h>
@@ -20,7 +23,7 @@ Vec<T> set(double x) {
   return Vec<T>::set(static_cast<T>(x));
 }
 
-// One segment's block of elements, and its hyperparameters.
+// A piece of a segment, and its hyperparameters.
 template <class T>
 struct Block {
   const T* grad;
@@ -28,10 +31,12 @@ struct Block {
   const double* hyper;
   int64_t step, size;
 
-  Block(const UpdateArgs& a, Range range) {
-    const Range e = elements(range, a.size);
+  Block(const UpdateArgs& a, Range range) : Block(a, elements(range, a.size), 0) {}
+
+  // Elements `e`, whose gradient begins at element e.begin - shift.
+  Block(const UpdateArgs& a, Range e, int64_t shift) {
     const auto at = [&](void* p) { return p ? static_cast<T*>(p) + e.begin : nullptr; };
-    grad = static_cast<const T*>(a.grad) + e.begin;
+    grad = static_cast<const T*>(a.grad) + (e.begin - shift);
     param = at(a.param), first = at(a.first), second = at(a.second), third = at(a.third);
     hyper = static_cast<const double*>(a.hyper);
     step = *static_cast<const int64_t*>(a.step);
@@ -71,22 +76,37 @@ class Penalties {
 
 // own: momentum, dampening, nesterov.
 template <class T>
-void sgd_block(const Block<T>& b) {
+class Sgd {
+ public:
   using V = Vec<T>;
-  const Penalties<V> penalties(b.hyper);
-  const V rate = set<T>(-b.hyper[kLr]), momentum = set<T>(b.own(0)), fresh = set<T>(1 - b.own(1));
-  const bool keeps = b.first && b.own(0) != 0, nesterov = b.own(2) != 0, begins = b.step <= 1;
-  for_lanes<V>(b.size, [&](int64_t i, int k) {
-    V p = get<V>(b.param + i, k), g = get<V>(b.grad + i, k);
-    penalties.apply(g, p);
-    if (keeps) {
-      const V buffer = begins ? g : fma(momentum, get<V>(b.first + i, k), fresh * g);
-      put(buffer, b.first + i, k);
-      g = nesterov ? fma(momentum, buffer, g) : buffer;
-    }
-    put(fma(rate, g, p), b.param + i, k);
-  });
-}
+
+  explicit Sgd(const Block<T>& b)
+      : penalties_(b.hyper),
+        rate_(set<T>(-b.hyper[kLr])),
+        momentum_(set<T>(b.own(0))),
+        fresh_(set<T>(1 - b.own(1))),
+        keeps_(b.first && b.own(0) != 0),
+        nesterov_(b.own(2) != 0),
+        begins_(b.step <= 1) {}
+
+  void operator()(const Block<T>& b) const {
+    for_lanes<V>(b.size, [&](int64_t i, int k) {
+      V p = get<V>(b.param + i, k), g = get<V>(b.grad + i, k);
+      penalties_.apply(g, p);
+      if (keeps_) {
+        const V buffer = begins_ ? g : fma(momentum_, get<V>(b.first + i, k), fresh_ * g);
+        put(buffer, b.first + i, k);
+        g = nesterov_ ? fma(momentum_, buffer, g) : buffer;
+      }
+      put(fma(rate_, g, p), b.param + i, k);
+    });
+  }
+
+ private:
+  Penalties<V> penalties_;
+  V rate_, momentum_, fresh_;
+  bool keeps_, nesterov_, begins_;
+};
 
 // own: lr_decay, initial_accumulator_value, eps.
 template <class T>
@@ -153,22 +173,34 @@ class Moments {
   V fresh1_, keep2_, fresh2_;
 };
 
-// own: beta1, beta2, eps, decoupled.
+// own: beta1, beta2, eps, and what AdamW (1: decay is decoupled) and SparseAdam (2: eps too is divided by the root of
+// its bias) do otherwise than Adam (0).
 template <class T>
-void adam_block(const Block<T>& b) {
+class Adam {
+ public:
   using V = Vec<T>;
-  const Penalties<V> penalties(b.hyper, b.own(3) != 0);
-  const Moments<V> moments(b.own(0), b.own(1));
-  const double count = static_cast<double>(b.step);
-  const V rate = set<T>(-b.hyper[kLr] / (1 - ::pow(b.own(0), count)));
-  const V root = set<T>(1 / ::sqrt(1 - ::pow(b.own(1), count))), eps = set<T>(b.own(2));
-  for_lanes<V>(b.size, [&](int64_t i, int k) {
-    V p = get<V>(b.param + i, k), g = get<V>(b.grad + i, k), m, v;
-    penalties.apply(g, p);
-    moments.update(g, b.first + i, b.second + i, k, &m, &v);
-    put(fma(rate, m / fma(sqrt(v), root, eps), p), b.param + i, k);
-  });
-}
+
+  explicit Adam(const Block<T>& b) : penalties_(b.hyper, b.own(3) == 1), moments_(b.own(0), b.own(1)) {
+    const double count = static_cast<double>(b.step), root = 1 / ::sqrt(1 - ::pow(b.own(1), count));
+    rate_ = set<T>(-b.hyper[kLr] / (1 - ::pow(b.own(0), count)));
+    root_ = set<T>(root);
+    eps_ = set<T>(b.own(3) == 2 ? b.own(2) * root : b.own(2));
+  }
+
+  void operator()(const Block<T>& b) const {
+    for_lanes<V>(b.size, [&](int64_t i, int k) {
+      V p = get<V>(b.param + i, k), g = get<V>(b.grad + i, k), m, v;
+      penalties_.apply(g, p);
+      moments_.update(g, b.first + i, b.second + i, k, &m, &v);
+      put(fma(rate_, m / fma(sqrt(v), root_, eps_), p), b.param + i, k);
+    });
+  }
+
+ private:
+  Penalties<V> penalties_;
+  Moments<V> moments_;
+  V rate_, root_, eps_;
+};
 
 // The product over i <= step of beta1 (1 - q^i / 2), q = 0.96^momentum_decay. By the series of the logarithm,
 // sum over i of log(1 - q^i / 2) = - sum over k of (1/2)^k / k · (q^k + q^2k + … + q^(step k)), so that no step has to
@@ -221,6 +253,20 @@ void lion_block(const Block<T>& b) {
   });
 }
 
+// Every row that has a gradient. Asking for the next rows ahead of time was no faster.
+template <template <class> class Rule>
+void update_rows(const UpdateRowsArgs& a, Range r) {
+  visit_floating(a.dtype, [&]<class T>(T) {
+    const Rule<T> rule(Block<T>(a, Range{0, 0}, 0));
+    const int64_t* rows = static_cast<const int64_t*>(a.rows);
+    for (int64_t i = r.begin; i < r.end; ++i) {
+      if (rows[i] < 0) continue;
+      const int64_t at = rows[i] * a.width;
+      rule(Block<T>(a, {at, at + a.width}, at - i * a.width));
+    }
+  });
+}
+
 template <class T>
 void average_block(const MovingAverageArgs& a, Range e) {
   using V = Vec<T>;
@@ -239,7 +285,10 @@ void average_block(const MovingAverageArgs& a, Range e) {
 }  // namespace
 
 Status sgd(const UpdateArgs& a, Range r, const Ctx&) {
-  visit_floating(a.dtype, [&]<class T>(T) { sgd_block(Block<T>(a, r)); });
+  visit_floating(a.dtype, [&]<class T>(T) {
+    const Block<T> block(a, r);
+    Sgd<T>{block}(block);
+  });
   return {};
 }
 
@@ -254,7 +303,10 @@ Status rmsprop(const UpdateArgs& a, Range r, const Ctx&) {
 }
 
 Status adam(const UpdateArgs& a, Range r, const Ctx&) {
-  visit_floating(a.dtype, [&]<class T>(T) { adam_block(Block<T>(a, r)); });
+  visit_floating(a.dtype, [&]<class T>(T) {
+    const Block<T> block(a, r);
+    Adam<T>{block}(block);
+  });
   return {};
 }
 
@@ -265,6 +317,16 @@ Status nadam(const UpdateArgs& a, Range r, const Ctx&) {
 
 Status lion(const UpdateArgs& a, Range r, const Ctx&) {
   visit_floating(a.dtype, [&]<class T>(T) { lion_block(Block<T>(a, r)); });
+  return {};
+}
+
+Status sgd_rows(const UpdateRowsArgs& a, Range r, const Ctx&) {
+  update_rows<Sgd>(a, r);
+  return {};
+}
+
+Status adam_rows(const UpdateRowsArgs& a, Range r, const Ctx&) {
+  update_rows<Adam>(a, r);
   return {};
 }
 

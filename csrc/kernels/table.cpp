@@ -56,6 +56,14 @@ Fn<GatherArgs> gather;
 Fn<ScatterAddArgs> scatter_add;
 Fn<IotaArgs> iota;
 
+// embedding_bag
+Fn<CheckOffsetsArgs> check_offsets;
+Fn<EmbeddingBagArgs> embedding_bag;
+Fn<GroupRowsArgs> group_rows;
+ScratchFn<GroupRowsArgs> group_rows_scratch;
+Fn<SumRowsArgs> sum_rows;
+Fn<BagWeightsGradArgs> bag_weights_grad;
+
 // reduce
 Fn<ReduceArgs> reduce;
 Fn<CumsumArgs> cumsum;
@@ -129,6 +137,7 @@ Fn<RandomFillArgs> random_fill;
 
 // optim
 Fn<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
+Fn<UpdateRowsArgs> sgd_rows, adam_rows;
 Fn<AdvanceStepArgs> advance_step;
 Fn<MovingAverageArgs> moving_average;
 
@@ -206,6 +215,12 @@ extern constinit const Level level{
             .gather = entry<gather>,
             .scatter_add = entry<scatter_add>,
             .iota = entry<iota>,
+            // embedding_bag
+            .check_offsets = entry<check_offsets>,
+            .embedding_bag = entry<embedding_bag>,
+            .group_rows = entry_with<group_rows, group_rows_scratch>,
+            .sum_rows = entry<sum_rows>,
+            .bag_weights_grad = entry<bag_weights_grad>,
             // reduce
             .reduce = entry<reduce>,
             .cumsum = entry<cumsum>,
@@ -270,6 +285,8 @@ extern constinit const Level level{
             .adam = entry<adam>,
             .nadam = entry<nadam>,
             .lion = entry<lion>,
+            .sgd_rows = entry<sgd_rows>,
+            .adam_rows = entry<adam_rows>,
             .advance_step = entry<advance_step>,
             .moving_average = entry<moving_average>,
             // quant

@@ -7,6 +7,7 @@
 #include "kernels/args/ctc.h"
 #include "kernels/args/elementwise.h"
 #include "kernels/args/embedding.h"
+#include "kernels/args/embedding_bag.h"
 #include "kernels/args/group_norm.h"
 #include "kernels/args/layer_norm.h"
 #include "kernels/args/layout.h"
@@ -73,6 +74,12 @@ struct KernelTable {
   Kernel<GatherArgs> gather;
   Kernel<ScatterAddArgs> scatter_add;
   Kernel<IotaArgs> iota;
+  // embedding_bag
+  Kernel<CheckOffsetsArgs> check_offsets;
+  Kernel<EmbeddingBagArgs> embedding_bag;
+  Kernel<GroupRowsArgs> group_rows;
+  Kernel<SumRowsArgs> sum_rows;
+  Kernel<BagWeightsGradArgs> bag_weights_grad;
   // reduce
   Kernel<ReduceArgs> reduce;
   Kernel<CumsumArgs> cumsum;
@@ -123,6 +130,7 @@ struct KernelTable {
   Kernel<RandomFillArgs> random_fill;
   // optim
   Kernel<UpdateArgs> sgd, adagrad, rmsprop, adam, nadam, lion;
+  Kernel<UpdateRowsArgs> sgd_rows, adam_rows;
   Kernel<AdvanceStepArgs> advance_step;
   Kernel<MovingAverageArgs> moving_average;
   // quant

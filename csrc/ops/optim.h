@@ -21,6 +21,11 @@ void rmsprop(const Update& update);  // mean of squares, momentum buffer and mea
 void adam(const Update& update);     // means of gradients and of squares
 void nadam(const Update& update);    // the same
 void lion(const Update& update);     // mean of gradients
+
+// Row i of `grad` (n, width) updates row rows[i] (n, int64) of `param` and of the states, which are tables; -1 none.
+void sgd_rows(const Update& update, const Tensor& rows);  // without momentum
+void adam_rows(const Update& update, const Tensor& rows);
+
 void advance_step(const Tensor& step);
 
 void moving_average(const Tensor& average, const Tensor& param, const Tensor& hyper, const Tensor& step);

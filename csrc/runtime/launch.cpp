@@ -73,6 +73,10 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
   if (s.code == StatusCode::kSparseOrder)
     fail<ArgumentError>(op, "indices of a row must rise, each column once; row ", s.index, " has ", s.value,
                         " after a larger or equal one; sparse.csr(a) and sparse.block(a) sort and add up");
+  if (s.code == StatusCode::kBagOffset)
+    fail<ArgumentError>(op, "offsets must begin with 0, never fall and stay within ", s.limit,
+                        ", the number of indices, which with include_last_offset is the last of them; offset ", s.index,
+                        " is ", s.value);
   if (s.code == StatusCode::kLengthOutOfRange)
     fail<ArgumentError>(op, "length ", s.value, " of row ", s.index, " is out of range, expected 1 to ", s.limit,
                         ", the number of time steps");

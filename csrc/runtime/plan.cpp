@@ -196,7 +196,7 @@ bool Plan::valid(const std::vector<Tensor>& arguments) const {
 bool Plan::valid_at(std::span<std::byte* const> arguments) const {
   if (stale() || shares_memory(arguments)) return false;
   return std::all_of(grads_.begin(), grads_.end(),
-                     [](const GradGuard& g) { return !g.guarded || g.param.grad_slot().has_grad == g.initial; });
+                     [](const GradGuard& g) { return !g.guarded || g.param.grad_slot().held == g.initial; });
 }
 
 void Plan::check_arguments(const std::vector<Tensor>& arguments) const {
@@ -273,7 +273,7 @@ void Plan::run_captured(std::span<std::byte* const> bases) const {
 
 void Plan::commit() const {
   for (const auto& version : written_) version->fetch_add(1, std::memory_order_relaxed);
-  for (const GradGuard& g : grads_) g.param.grad_slot().has_grad = g.final;
+  for (const GradGuard& g : grads_) g.param.grad_slot().held = g.final;
   for (const Stream& s : streams_) reinterpret_cast<uint64_t*>(s.state.data())[1] += s.total;
 }
 

@@ -96,7 +96,9 @@ class Plan {
   };
   struct GradGuard {
     Tensor param;
-    bool initial, guarded, final;
+    int64_t initial;
+    bool guarded;
+    int64_t final;
   };
 
   struct External {

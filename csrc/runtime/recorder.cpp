@@ -113,7 +113,7 @@ void Recorder::note_grad_state(const Tensor& param, bool is_read) {
   for (const GradState& g : grads_) {
     if (g.param.same_as(param)) return;
   }
-  grads_.push_back({param, param.grad_slot().has_grad, is_read, false});
+  grads_.push_back({param, param.grad_slot().held, is_read, 0});
 }
 
 // A temporary that someone outside still holds would not be renewed by a replay.
@@ -178,7 +178,7 @@ std::shared_ptr<Plan> Recorder::finish(const std::vector<Tensor>& outputs) {
     return nullptr;
   }
   fuse(program_);
-  for (GradState& g : grads_) g.final = g.param.grad_slot().has_grad;
+  for (GradState& g : grads_) g.final = g.param.grad_slot().held;
   return std::make_shared<Plan>(*this, outputs);
 }
 
@@ -189,15 +189,15 @@ bool recording_reserve(const Tensor& state, const Tensor& copy, uint64_t count, 
   return recorder != nullptr;
 }
 
-bool read_has_grad(const Tensor& param) {
+int64_t read_held_grad(const Tensor& param) {
   if (Recorder* recorder = Recorder::current()) recorder->note_grad_state(param, true);
-  return param.grad_slot().has_grad;
+  return param.grad_slot().held;
 }
 
-void set_has_grad(const Tensor& param, bool has_grad) {
+void set_held_grad(const Tensor& param, int64_t held) {
   if (Recorder* recorder = Recorder::current()) recorder->note_grad_state(param, false);
   if (Transaction* transaction = Transaction::current()) transaction->before_grad_change(param);
-  param.grad_slot().has_grad = has_grad;
+  param.grad_slot().held = held;
 }
 
 }  // namespace quernel

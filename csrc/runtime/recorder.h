@@ -40,7 +40,7 @@ class Recorder {
 
   // The op's offset in the stream of `state` relative to its base at the start of the call.
   uint64_t reserve(const Tensor& state, const Tensor& copy, uint64_t count);
-  void note_grad_state(const Tensor& param, bool is_read);  // before has_grad is read or changed
+  void note_grad_state(const Tensor& param, bool is_read);  // before `held` is read or changed
   void add_constant(const Tensor& derived);
   bool is_constant(const Tensor& tensor) const;  // not computed by this recording, nor an argument
   DerivedCache* constants() const { return constants_.get(); }
@@ -55,9 +55,9 @@ class Recorder {
   friend class Plan;
   struct GradState {
     Tensor param;
-    bool initial;
+    int64_t initial;
     bool guarded;  // read before it was set: a replay needs the same value
-    bool final;
+    int64_t final;
   };
   struct Stream {
     Tensor state;
@@ -88,8 +88,8 @@ class Recorder {
 // informed in either case.
 bool recording_reserve(const Tensor& state, const Tensor& copy, uint64_t count, uint64_t* offset);
 
-// Reading and changing whether a leaf has a gradient, known to recordings and transactions.
-bool read_has_grad(const Tensor& param);
-void set_has_grad(const Tensor& param, bool has_grad);
+// Reading and changing what gradient a leaf has (Tensor::GradSlot::held), known to recordings and transactions.
+int64_t read_held_grad(const Tensor& param);
+void set_held_grad(const Tensor& param, int64_t held);
 
 }  // namespace quernel

@@ -46,7 +46,7 @@ void Transaction::before_grad_change(const Tensor& param) {
   for (const SavedFlag& s : flags_) {
     if (s.tensor.same_as(param)) return;
   }
-  flags_.push_back({param, param.grad_slot().has_grad});
+  flags_.push_back({param, param.grad_slot().held});
 }
 
 void Transaction::rollback() {
@@ -54,7 +54,7 @@ void Transaction::rollback() {
     allocator(s->tensor.device()).upload(s->tensor.data(), s->bytes.data(), s->bytes.size());
     s->tensor.bump_version();
   }
-  for (const SavedFlag& s : flags_) s.tensor.grad_slot().has_grad = s.has_grad;
+  for (const SavedFlag& s : flags_) s.tensor.grad_slot().held = s.held;
   saved_.clear();
   flags_.clear();
 }

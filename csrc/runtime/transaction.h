@@ -19,7 +19,7 @@ class Transaction {
 
   void before_write(const Tensor& tensor);       // skips what was allocated since the transaction opened
   void save(const Tensor& tensor);               // the same without that exception
-  void before_grad_change(const Tensor& param);  // remembers has_grad
+  void before_grad_change(const Tensor& param);  // remembers what it held
   void rollback();
   void open();   // nests by doing nothing; may be opened again once closed
   void close();  // keeps what was written
@@ -31,7 +31,7 @@ class Transaction {
   };
   struct SavedFlag {
     Tensor tensor;
-    bool has_grad;
+    int64_t held;
   };
   bool outermost_ = false;  // and open
   uint64_t first_storage_ = 0;

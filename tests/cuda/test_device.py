@@ -188,8 +188,13 @@ def test_memory_that_is_not_there_is_refused_and_the_engine_goes_on() -> None:
 
 def test_what_has_no_kernel_says_so() -> None:
     missing = [name for name, there in qn.runtime.cuda_kernels().items() if not there]
-    assert "sparse_rows" in missing and "gemm_f32" not in missing
+    assert {"sparse_rows", "embedding_bag", "adam_rows"} <= set(missing) and "gemm_f32" not in missing
     assert "no kernels for" in qn.runtime.config()["cuda"]
+    table = nn.Embedding(5, 2, sparse=True).to("cuda")
+    with pytest.raises(DeviceError, match=r"\[embedding_bag\] has no CUDA kernel in this version"):
+        qn.ops.embedding_bag(qn.tensor([[1]], device="cuda"), table.weight)
+    with pytest.raises(DeviceError, match=r"\[backward\] has no CUDA kernel in this version"):
+        table(qn.tensor([1], device="cuda")).sum().backward()
 
 
 def test_sparse_tensors_are_refused_before_anybody_reads_them() -> None:

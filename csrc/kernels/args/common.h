@@ -34,7 +34,8 @@ enum class StatusCode : int32_t {
   kSparseIndex,
   kSparseOrder,
   kLengthOutOfRange,
-  kLabelIsBlank
+  kLabelIsBlank,
+  kBagOffset
 };
 
 // What a message says of an index that is refused: the shape of the tensor of indices, and what they count.

@@ -19,6 +19,13 @@ struct UpdateArgs {
   int64_t size = 0;
 };
 
+// An update of some rows of a table: row i of `grad` belongs to row rows[i] of `param` and of what is kept, and to none
+// where that is -1. `size` is the number of rows of `grad`, `width` that of elements in a row.
+struct UpdateRowsArgs : UpdateArgs {
+  const void* rows = nullptr;  // int64
+  int64_t width = 0;
+};
+
 struct AdvanceStepArgs {
   void* step = nullptr;  // int64, += 1
 };
