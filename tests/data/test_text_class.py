@@ -45,7 +45,7 @@ def test_ngrams_count() -> None:
     counts = task.ngrams(x, 2) ** 2
     np.testing.assert_allclose(np.sort(counts[0])[-3:], [0, 199, 200], rtol=1e-6)
     np.testing.assert_allclose(np.sort(counts[1])[-5:], [0, 99, 100, 100, 100], rtol=1e-6)
-    assert task.ngrams(x, 3).shape == (2, task.BUCKETS)
+    assert task.ngrams(x, 3).shape == (2, 1 << task.BITS)
 
 
 def test_net_and_baselines_beat_chance() -> None:

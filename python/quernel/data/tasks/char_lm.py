@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from quernel import models
 from quernel.data.tasks.common import Split, stream
 from quernel.data.tasks.experiment import Recipe, fit, fit_torch
-from quernel.data.tasks.task import QUERNEL, Task
+from quernel.data.tasks.task import Task
 from quernel.errors import UnsupportedError
 from quernel.text import CharVocabulary
 

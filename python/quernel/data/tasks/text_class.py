@@ -2,6 +2,9 @@
 
 Windows of source text, drawn at random from the files of a package; files are split into a training and a test part
 first. The library's text differs between versions of Python: compare only what ran on one.
+
+The files of a package differ more from each other than windows of a file do: a net that knows every training window by heart
+names three in ten test windows wrong, and so do support vectors, naive Bayes and a language model for each package.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from quernel import nn
 from quernel.data.tasks.baselines import logistic_regression
 from quernel.data.tasks.common import Split, stream
-from quernel.data.tasks.experiment import Recipe, fit
+from quernel.data.tasks.experiment import Recipe, fit, fit_torch
 from quernel.data.tasks.task import Task
 from quernel.errors import UnsupportedError
 
@@ -29,8 +32,9 @@ PACKAGES = ("asyncio", "email", "http", "xml", "multiprocessing", "importlib", "
 LENGTH = 200
 ALPHABET = 128  # codes of ASCII; any other character is the last one
 TRAIN, TEST = 16_000, 2000
-BUCKETS = 4096  # of hashed n-grams
-RECIPE = Recipe(optimizer="adamw", lr=4e-3, weight_decay=2e-2, batch_size=64)
+BITS = 12  # of hashed n-grams, for the baseline
+NET_BITS, NET_LENGTHS = 15, (2, 3, 4, 5)  # of those that the net sees
+RECIPE = Recipe(optimizer="adamw", lr=3e-3, weight_decay=0.1, batch_size=64)
 
 
 def files(seed: int = 0, test_share: float = 0.3) -> dict[str, tuple[list[Path], list[Path]]]:
@@ -102,16 +106,21 @@ def _windows(random: np.random.RandomState, texts: list[Array], count: int) -> A
 # ---- the task -------------------------------------------------------------------------------------------------------
 
 
+def hashed(x: Array, n: int, bits: int) -> NDArray[np.int32]:
+    """The runs of n characters of windows (N, 200) as numbers of so many bits, (N, 201 - n)."""
+    code = np.full((len(x), LENGTH - n + 1), n, np.uint64)
+    for offset in range(n):
+        code = code * np.uint64(ALPHABET) + x[:, offset : LENGTH - n + 1 + offset].astype(np.uint64)
+    spread = code * np.uint64(11400714819323198485)  # by the golden ratio (Knuth)
+    return (spread >> np.uint64(64 - bits)).astype(np.int32)
+
+
 def ngrams(x: Array, longest: int) -> NDArray[np.float32]:
     """Square roots of the counts of a window's n-grams of 1 to `longest` characters, hashed into 4096 columns."""
-    counts = np.zeros((len(x), BUCKETS), np.float32)
+    counts = np.zeros((len(x), 1 << BITS), np.float32)
     rows = np.arange(len(x))[:, None]
     for n in range(1, longest + 1):
-        code = np.full((len(x), LENGTH - n + 1), n, np.uint64)
-        for offset in range(n):
-            code = code * np.uint64(ALPHABET) + x[:, offset : LENGTH - n + 1 + offset].astype(np.uint64)
-        hashed = (code * np.uint64(11400714819323198485)) >> np.uint64(52)  # the golden ratio spreads (Knuth)
-        np.add.at(counts, (rows, hashed.astype(np.int64)), 1)
+        np.add.at(counts, (rows, hashed(x, n, BITS)), 1)
     return np.sqrt(counts)
 
 
@@ -139,16 +148,23 @@ def _describe(data: Split) -> str:
 
 
 def _net() -> nn.Module:
-    """Characters as vectors, two convolutions, and the largest response anywhere in the window (Kim 2014)."""
+    """The mean of the vectors of a window's n-grams (Joulin et al., arXiv 1607.01759), most of them left out in training."""
+    table = nn.Embedding(1 << NET_BITS, 32)
+    nn.init.normal_(table.weight, 0.0, 0.1)
     return nn.Sequential(
-        *(nn.Embedding(ALPHABET, 32), nn.Dropout(0.1), nn.Conv1d(32, 192, 7), nn.ReLU(), nn.MaxPool1d(4)),
-        *(nn.Conv1d(192, 192, 3), nn.ReLU(), nn.AdaptiveMaxPool1d(1), nn.Flatten()),
-        *(nn.Dropout(0.5), nn.Linear(192, len(PACKAGES))),
+        *(table, nn.Dropout(0.8), nn.AdaptiveAvgPool1d(1), nn.Flatten()),
+        *(nn.LayerNorm(32), nn.Dropout(0.5), nn.Linear(32, len(PACKAGES))),
     )
 
 
 def _train(data: Split, engine: str, epochs: int, seed: int, verbose: str | int) -> float:
-    return fit(_net, data, RECIPE, epochs, seed, verbose, engine)[1]["accuracy"]
+    x, x_test = (
+        np.concatenate([hashed(part, n, NET_BITS) for n in NET_LENGTHS], 1) for part in (data.x, data.x_test)
+    )
+    seen = Split(x, data.y, x_test, data.y_test)
+    if engine == "torch":
+        return fit_torch(_net, seen, RECIPE, epochs, seed, verbose)[1]["accuracy"]
+    return fit(_net, seen, RECIPE, epochs, seed, verbose, engine)[1]["accuracy"]
 
 
 def _plot(data: Split, figure: Figure) -> None:
@@ -162,7 +178,7 @@ def _plot(data: Split, figure: Figure) -> None:
 
 TASK = Task(
     name="text_class",
-    about="which package of the standard library 200 characters are from: convolutions over characters",
+    about="which package of the standard library 200 characters are from: bag of n-grams",
     score="accuracy",
     percent=True,
     load=lambda quick: load(800, 400) if quick else load(),
@@ -171,9 +187,9 @@ TASK = Task(
     ),
     baselines=_baselines,
     net=_net,
-    input_shape=(LENGTH,),
-    epochs=8,
+    input_shape=(sum(LENGTH - n + 1 for n in NET_LENGTHS),),
+    epochs=5,
     train=_train,
-    peers=(),
+    peers=("torch",),
     plot=_plot,
 )

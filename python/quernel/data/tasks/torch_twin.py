@@ -58,7 +58,7 @@ def _converted(torch: Any, layer: Module) -> Any:
             return t.Sequential(*_all(torch, layer.embed, layer.lstm, layer.drop, layer.head))
         case models.LSTMClassifier() if layer.pooling == "max":
             parts = _all(torch, layer.embed, layer.drop, layer.lstm)
-            return t.Sequential(*parts, _largest(torch), *_all(torch, layer.drop, layer.head))
+            return t.Sequential(*parts, _over_time(torch, "amax"), *_all(torch, layer.drop, layer.head))
         case models.TransformerClassifier() | models.TransformerLanguageModel():
             return _transformer(torch, layer)
         case nn.Conv2d():
@@ -81,6 +81,8 @@ def _converted(torch: Any, layer: Module) -> Any:
             return t.AvgPool2d(
                 layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad
             )
+        case nn.AdaptiveAvgPool1d() if layer.output_size in (1, (1,)):
+            return _over_time(torch, "mean", keepdim=True)
         case nn.GlobalAvgPool2d():
             return t.Sequential(t.AdaptiveAvgPool2d(1), t.Flatten())
         case nn.Flatten():
@@ -151,14 +153,12 @@ def _all(torch: Any, *layers: Module) -> list[Any]:
     return [_converted(torch, layer) for layer in layers]
 
 
-def _largest(torch: Any) -> Any:
-    class Largest(torch.nn.Module):  # type: ignore[misc]
-        """Over time."""
-
+def _over_time(torch: Any, pooling: str, keepdim: bool = False) -> Any:
+    class OverTime(torch.nn.Module):  # type: ignore[misc]
         def forward(self, x: Any) -> Any:
-            return x.amax(1)
+            return getattr(x, pooling)(1, keepdim)
 
-    return Largest()
+    return OverTime()
 
 
 def _transformer_layer(torch: Any, layer: nn.TransformerEncoderLayer) -> Any:
