@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import nn, ops
-from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
+from quernel import losses, models, nn, ops
+from quernel.errors import ArgumentError, DTypeError, OutOfRangeError, ShapeError, StateError
 from tests.test_training import blobs, mlp, state
 
 X, Y = blobs(30)
@@ -162,3 +164,187 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
     for size in (0, -1, True):
         with pytest.raises(ArgumentError, match=r"\[predict\] batch_size is a positive integer or None"):
             net.predict(X, batch_size=size)
+
+
+# ---- sequences ------------------------------------------------------------------------------------------------------
+
+WAVES = np.random.default_rng(3).standard_normal((6, 5, 4)).astype(np.float32)
+WORDS = np.array([[1, 2], [1, -1], [2, -1], [1, 1], [2, 1], [-1, -1]])
+FULL = np.full(6, 5)
+
+
+def hearing() -> nn.Module:
+    qn.seed(0)
+    net = models.AcousticModel(3, 4, hidden=6, layers=1)
+    net.compile("adam", loss="ctc")
+    return net
+
+
+def every_way(net: nn.Module, x: Any, y: np.ndarray) -> dict[str, Any]:
+    """Calls of a net on whole inputs, however it runs; y is for those that train."""
+    run, jitted = net.freeze(), qn.jit(net)
+    good = tuple(np.full_like(a, a.dtype.kind == "i") for a in x)
+    with qn.no_grad():
+        for _ in range(3):
+            jitted(*good)
+    run(*good)
+    given: Any = x if len(x) > 1 else x[0]
+    return {
+        "call": lambda: net(*x),
+        "predict": lambda: net.predict(given),
+        "fit": lambda: net.fit(given, y, verbose=0, shuffle=False),
+        "train_on_batch": lambda: net.train_on_batch(given, y),
+        "evaluate": lambda: net.evaluate(given, y),
+        "frozen": lambda: run(*x),
+        "jit": lambda: jitted(*x),
+    }
+
+
+@pytest.mark.parametrize("length", [0, 6, -1])
+def test_lengths_out_of_range_are_named_however_the_net_runs(length: int) -> None:
+    net, lengths = hearing(), FULL.copy()
+    lengths[3] = length
+    for way, call in every_way(net, (WAVES, lengths), WORDS).items():
+        before = state(net)
+        with pytest.raises(
+            ArgumentError,
+            match=rf"\[lstm\] length {length} of row 3 is out of range, expected 1 to 5, the number of time steps",
+        ):
+            call()
+        assert state(net) == before, way
+
+
+@pytest.mark.parametrize("token", [5, -1])
+def test_tokens_out_of_range_are_named_however_the_net_runs(token: int) -> None:
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(None, 2))
+    tokens = np.arange(18).reshape(6, 3) % 5
+    net(tokens)
+    net.compile("adam")
+    tokens[3, 1] = token
+    for way, call in every_way(net, (tokens,), np.arange(6) % 2).items():
+        before = state(net)
+        with pytest.raises(
+            OutOfRangeError,
+            match=rf"\[embedding\] index {token} at position \(3, 1\) is out of range for 5 rows",
+        ):
+            call()
+        assert state(net) == before, way
+
+
+def test_fit_says_that_rows_count_within_a_batch() -> None:
+    net, lengths = hearing(), FULL.copy()
+    lengths[5] = 9
+    for shuffle, batch, note in [
+        (False, 2, r"rows count within batch 2 of the epoch, from 0 on$"),
+        (
+            True,
+            6,
+            r"batch 0 of the epoch, from 0 on, which are shuffled \(shuffle=False keeps their order\)$",
+        ),
+    ]:
+        with pytest.raises(ArgumentError, match=r"length 9 of row \d is out of range") as caught:
+            net.fit((WAVES, lengths), WORDS, batch_size=batch, shuffle=shuffle, verbose=0)
+        assert re.search(note, caught.value.__notes__[-1])
+
+
+class Masked(nn.Module):
+    def __init__(self) -> None:
+        self.attention, self.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 3)
+
+    def forward(self, x: qn.Tensor, mask: qn.Tensor) -> qn.Tensor:
+        return self.head(ops.sum(self.attention(x, key_padding_mask=mask), dim=1))
+
+
+def test_masks_of_another_shape_are_named_however_the_net_runs() -> None:
+    net = Masked()
+    net.compile("sgd")
+    y = np.arange(6) % 3
+    ways = every_way(net, (WAVES, np.zeros((6, 5), bool)), y)
+    for call in ways.values():
+        call()
+    run = net.freeze()
+    with pytest.raises(ShapeError, match=r"\[graph\] input 'input1' must have shape \(N, 5\), got \(6, 4\)"):
+        run(WAVES, np.zeros((6, 4), bool))
+    for verb, rows in (("fit", 1), ("predict", 6)):
+        with pytest.raises(
+            ShapeError,
+            match=rf"\[multihead_attention\] key_padding_mask must be \({rows}, 5\), got \({rows}, 4\)",
+        ):
+            getattr(net, verb)((WAVES, np.zeros((6, 4), bool)), *([y] if verb == "fit" else []))
+    x = qn.tensor(WAVES)
+    layer = net.attention
+    for masks, error, message in [
+        ({"key_padding_mask": np.zeros((6, 5), int)}, DTypeError, r"key_padding_mask is bool .*, got int64; compare it"),
+        ({"attn_mask": np.zeros((5, 5), int)}, DTypeError, r"attn_mask is bool \(True = left out\) or .*, got int64; compare"),
+        (
+            {"attn_mask": np.zeros((6, 5, 5), bool)},
+            ShapeError,
+            r"attn_mask of three dimensions must be \(N·num_heads, Tq, Tk\) = \(12, 5, 5\), got \(6, 5, 5\); of two it is \(Tq, Tk\)",
+        ),
+        ({"attn_mask": np.zeros((4, 5), bool)}, ShapeError, r"attn_mask of shape \(4, 5\) does not broadcast to \(N, H, Tq, Tk\)"),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=message):
+            layer(x, **masks)
+
+
+def test_empty_sequences() -> None:
+    """No rows give no rows; no steps are refused where there would be nothing to return."""
+    none, hollow = WAVES[:0], WAVES[:, :0]
+    for layer in (
+        nn.LSTM(4, 3, returns="outputs"),
+        nn.GRU(4, 3, returns="outputs"),
+        nn.RNN(4, 3, returns="outputs"),
+    ):
+        assert layer(none).shape == (0, 5, 3)
+        with pytest.raises(
+            ShapeError, match=rf"\[{type(layer).__name__.lower()}\] x has no time steps \(x: \(6, 0, 4\)"
+        ):
+            layer(hollow)
+    attention = nn.MultiheadAttention(4, 2)
+    assert attention(none).shape == (0, 5, 4) and attention(hollow).shape == (6, 0, 4)
+    bias = attention.out_proj(np.zeros((6, 5, 4), np.float32)).numpy()
+    np.testing.assert_array_equal(attention(WAVES, hollow).numpy(), bias)  # nothing answers
+    np.testing.assert_array_equal(attention(WAVES, key_padding_mask=np.ones((6, 5), bool)).numpy(), bias)
+    assert nn.Embedding(5, 4)(np.zeros((6, 0), int)).shape == (6, 0, 4)
+    with pytest.raises(ShapeError, match=r"\[ctc_loss\] log_probs has no time steps"):
+        ops.ctc_loss(hollow, WORDS)
+    assert ops.ctc_loss(none, WORDS[:0], reduction="none").shape == (0,)
+    with pytest.raises(ArgumentError, match=r"\[ctc_loss\] an empty batch has no mean loss"):
+        ops.ctc_loss(none, WORDS[:0])
+    net = hearing()
+    with pytest.raises(ShapeError, match=r"\[lstm\] x has no time steps"):
+        net.fit((hollow, FULL), WORDS, verbose=0)
+    with pytest.raises(ArgumentError, match=r"\[fit\] there are no samples"):
+        net.fit((none, FULL[:0]), WORDS[:0], verbose=0)
+
+
+def test_targets_that_no_alignment_spells() -> None:
+    """An op's loss is infinite; in training that would be all that the mean tells."""
+    log_probs = ops.log_softmax(WAVES[:, :3])
+    each = ops.ctc_loss(
+        log_probs,
+        np.array([[1, 1, 2], [1, 2, 1], [1, 1, -1], [1, 2, -1], [1, -1, -1], [-1, -1, -1]]),
+        reduction="none",
+    )
+    assert np.isinf(each.numpy()).tolist() == [True, False, False, False, False, False]
+    net = hearing()
+    long = np.full((6, 6), -1)
+    long[:, 0], long[2, :6], long[4, :4] = 1, [1, 2, 3, 1, 2, 3], 2
+    before = state(net)
+    for verb in ("fit", "evaluate", "train_on_batch"):
+        with pytest.raises(
+            ArgumentError,
+            match=rf"\[{verb}\] row 2 of y has 6 labels, which take 6 steps .*; the model gives 5 \(2 of 6 rows\): drop such rows, or "
+            r"compile with nn\.CTCLoss\(zero_infinity=True\)",
+        ):
+            getattr(net, verb)((WAVES, FULL), long)
+        with pytest.raises(ArgumentError, match=r"row 4 of y has 4 labels, which take 7 steps"):
+            getattr(net, verb)((WAVES, FULL), np.where(np.arange(6)[:, None] == 2, -1, long))
+    assert state(net) == before
+    for loss in (nn.CTCLoss(zero_infinity=True), partial(losses.ctc, zero_infinity=True)):
+        net.compile("adam", loss=loss)
+        assert np.isfinite(net.fit((WAVES, FULL), long, verbose=0)["loss"]).all()
+    with pytest.raises(ArgumentError, match=r"\[ctc_loss\] label 4 at row 1 is out of range for 4 classes"):
+        net.evaluate((WAVES, FULL), np.where(np.arange(6)[:, None] == 1, 4, long[:, :2]))
+    with pytest.raises(ArgumentError, match=r"\[ctc_loss\] label 0 in row 1 is the blank"):
+        net.evaluate((WAVES, FULL), np.where(np.arange(6)[:, None] == 1, 0, long[:, :2]))

@@ -16,6 +16,7 @@ from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.ops.create import zeros
+from quernel.ops.dtypes import INTEGER
 from quernel.tensor import Tensor
 
 _LAYER = "multihead_attention"
@@ -91,6 +92,8 @@ class MultiheadAttention(Module):
         >>> nn.MultiheadAttention(8, 2)(np.ones((4, 5, 8)), is_causal=True).shape
         (4, 5, 8)
     """
+
+    takes_integers = True  # to refuse them as masks, of which they would be numbers to add
 
     def __init__(
         self,
@@ -284,6 +287,17 @@ class MultiheadAttention(Module):
         """One mask, (…, Tq, Tk), True where a key takes part; numbers if those are added."""
         samples, queries, keys = query.shape[0], query.shape[1], key.shape[1]
         if mask is not None:
+            wanted = (samples * self.num_heads, queries, keys)
+            if mask.ndim == 3 and mask.shape != wanted:
+                raise ShapeError(
+                    f"[{_LAYER}] attn_mask of three dimensions must be (N·num_heads, Tq, Tk) = {wanted}, got {mask.shape}; of two "
+                    "it is (Tq, Tk), for all samples and heads"
+                )
+            if mask.dtype in INTEGER:
+                raise DTypeError(
+                    f"[{_LAYER}] attn_mask is bool (True = left out) or numbers that are added to the scores, got {mask.dtype}; "
+                    "compare it with == or !="
+                )
             if mask.ndim == 3:
                 mask = mask.reshape(samples, self.num_heads, queries, keys)
             if mask.dtype == "bool":

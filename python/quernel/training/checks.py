@@ -84,9 +84,11 @@ def check_finite(verb: str, name: str, array: Array) -> None:
 
 def check_target(verb: str, name: str, loss: Any, target: Array, output: Any) -> None:
     """Raises if a target is not what the loss wants, given what the model makes of one sample."""
+    function = function_of(loss)
+    if function is losses.ctc:
+        _check_spelled(verb, name, loss, target, output[0] if isinstance(output, tuple) else output)
     if not isinstance(output, Tensor):
         return
-    function = function_of(loss)
     if wants_classes(loss, target, output):
         _check_labels(verb, name, loss, target, output.shape[1:-1])
         _check_range(verb, target, output.shape[-1], _ignored(loss))
@@ -96,6 +98,22 @@ def check_target(verb: str, name: str, loss: Any, target: Array, output: Any) ->
         _check_shape(loss, name, target, output)
         if function in _PROBABILITIES and not _options(loss).get("log_target"):
             _check_probabilities(verb, name, loss, target, "probabilities")
+
+
+def _check_spelled(verb: str, name: str, loss: Any, target: Array, log_probs: Any) -> None:
+    """Raises if no alignment spells a target, so that its loss and the mean would be infinite."""
+    if _options(loss).get("zero_infinity") or target.ndim != 2 or log_probs.ndim != 3:
+        return  # other shapes are named by the loss
+    there = target >= 0
+    needed = there.sum(1) + ((target[:, 1:] == target[:, :-1]) & there[:, 1:]).sum(1)
+    steps = log_probs.shape[1]
+    if needed.max(initial=0) > steps:
+        row = int((needed > steps).argmax())
+        raise ArgumentError(
+            f"[{verb}] row {row} of {name} has {there[row].sum()} labels, which take {needed[row]} steps with a blank between equal "
+            f"neighbours; the model gives {steps} ({(needed > steps).sum()} of {len(target)} rows): drop such rows, or compile "
+            "with nn.CTCLoss(zero_infinity=True), which leaves them out"
+        )
 
 
 def _check_probabilities(verb: str, name: str, loss: Any, target: Array, wanted: str) -> None:

@@ -198,7 +198,13 @@ def _epoch(run: _Run) -> Logs:
         for number, group in enumerate(_groups(batches, run.accumulation)):
             for callback in run.callbacks:
                 callback.on_batch_begin(number)
-            logs, outputs = trainer.train(group)
+            try:
+                logs, outputs = trainer.train(group)
+            except ArgumentError as error:
+                shuffled = run.shuffle and trainer.takes_batch_sizes
+                order = ", which are shuffled (shuffle=False keeps their order)" if shuffled else ""
+                error.add_note(f"[fit] rows count within batch {number} of the epoch, from 0 on{order}")
+                raise
             size = sum(map(len, group))
             trainer.discard_batch = False
             for callback in run.callbacks:
