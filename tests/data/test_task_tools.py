@@ -158,7 +158,7 @@ def test_torch_twin_of_flattened_images() -> None:
             nn.Embedding(11, 4, 0), nn.GRU(4, 5, 2, bidirectional=True, returns="last"), nn.LayerNorm(10)
         ),
         nn.Sequential(nn.Embedding(11, 4), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3)),
-        nn.Sequential(nn.Embedding(11, 4), nn.LSTM(4, 5, bias=False, returns="last"), nn.Linear(5, 3)),
+        nn.Sequential(nn.Embedding(11, 4), nn.LSTM(4, 5, dropout=0.5, returns="last"), nn.Linear(5, 3)),
     ],
     ids=[
         "LSTMLanguageModel",

@@ -35,7 +35,7 @@ Array = NDArray[Any]
 WINDOW = 128  # characters of a window to train on
 MEMORY = 1000  # characters before the test part that the net reads first
 TEST_SHARE = 0.1
-RECIPE = Recipe(optimizer="adamw", lr=8e-3, weight_decay=1e-2, batch_size=8, clip_norm=1.0)
+RECIPE = Recipe(optimizer="adamw", lr=6e-3, weight_decay=1e-2, batch_size=8, clip_norm=1.0)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _baselines(text: Text) -> dict[str, float]:
 
 
 def _net() -> models.LSTMLanguageModel:
-    return models.LSTMLanguageModel(load().size, embedding=32, hidden=256, dropout=0.2)
+    return models.LSTMLanguageModel(load().size, embedding=32, hidden=320, dropout=0.3)
 
 
 def net_bits(scores: Callable[[Array], Array], text: Text) -> float:

@@ -131,7 +131,7 @@ def _recurrent(torch: Any, layer: nn.LSTM | nn.GRU) -> Any:
     """Of what it returns, the outputs or the last ones; an initial state it has none."""
     made = getattr(torch.nn, type(layer).__name__)(
         layer.input_size, layer.hidden_size, layer.num_layers, layer.bias,
-        batch_first=True, dropout=layer.dropout, bidirectional=layer.bidirectional,
+        batch_first=True, dropout=layer.dropout if layer.num_layers > 1 else 0.0, bidirectional=layer.bidirectional,
     )  # fmt: skip
 
     class Recurrent(torch.nn.Module):  # type: ignore[misc]
