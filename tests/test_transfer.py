@@ -200,7 +200,10 @@ def test_an_optimizer_of_some_parameters_is_no_mistake() -> None:
 def test_nothing_to_train() -> None:
     net = net_of().requires_grad_(False)
     net.compile("adam")
-    with pytest.raises(StateError, match=r"\[fit\] all parameters are frozen; .*requires_grad_\(True\)"):
+    with pytest.raises(
+        StateError,
+        match=r"\[fit\] the model has no parameters to train: all are frozen, .*requires_grad_\(True\)",
+    ):
         net.fit(X, Y, verbose=0)
     net.evaluate(X, Y)
     net.requires_grad_(True)
@@ -209,7 +212,10 @@ def test_nothing_to_train() -> None:
     net = net_of()
     net.compile("adam")
     net.requires_grad_(False)
-    with pytest.raises(StateError, match=r"\[fit\] all parameters are frozen; .*requires_grad_\(True\)"):
+    with pytest.raises(
+        StateError,
+        match=r"\[fit\] the model has no parameters to train: all are frozen, .*requires_grad_\(True\)",
+    ):
         net.fit(X, Y, verbose=0)
 
 

@@ -1,7 +1,7 @@
 """Front ends for sound: waves (N, samples) to frames (N, T, bands), as layers of the model that hears them.
 
 The Fourier transform of a window is a product with a fixed matrix of cosines and sines, the window itself folded in; that of all
-windows is one strided convolution, which costs less than NumPy's FFT for windows of up to 512 samples, and has its gradient from the
+windows is one strided convolution, cheaper than NumPy's FFT up to 512 samples and dearer from 1024 on, and has its gradient from the
 convolution. The tables follow from the arguments and are no part of a saved state. Names and defaults are torchaudio's, but for the
 order of the axes.
 """

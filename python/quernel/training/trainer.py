@@ -265,15 +265,13 @@ def _check_optimizer(verb: str, trainer: Trainer) -> None:
     """Raises if the optimizer is not for what is to be trained."""
     net = trainer.net
     parameters = list(net.parameters())
-    if parameters and not any(p.requires_grad for p in parameters):
-        raise StateError(f"[{verb}] all parameters are frozen; let some be trained with requires_grad_(True)")
-    if trainer.optimizer is None:
-        reason = (
-            "all parameters were frozen when the model was compiled; compile it again"
-            if parameters
-            else "the model has no parameters to train; an int8 model is for inference"
+    if not any(p.requires_grad for p in parameters) and (parameters or trainer.optimizer is None):
+        frozen = ": all are frozen, let some be trained with requires_grad_(True)" if parameters else ""
+        raise StateError(
+            f"[{verb}] the model has no parameters to train{frozen}; an int8 model is for inference"
         )
-        raise StateError(f"[{verb}] {reason}")
+    if trainer.optimizer is None:
+        raise StateError(f"[{verb}] all parameters were frozen when the model was compiled; compile it again")
     if trainer.trains == net._structure:
         return
     known = {id(p) for p in _parameters(trainer.optimizer)}
