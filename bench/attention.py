@@ -1,4 +1,4 @@
-"""Attention of 4 heads of 32 columns and an encoder layer, forward and steps, beside torch eager."""
+"""Attention of 4 heads of 32 columns, decoding and an encoder layer, forward and steps, beside torch eager."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ GOALS = {"": Goal({1: 1.3, 2: 1.3}, floor=1.0)}
 _LONG = "nothing but arithmetic: two products of short sums are 60 % of a profile, the softmax 25 %"
 REASONS = dict.fromkeys(("attention 16x256", "attention 1x1024", "attention 4x1024"), _LONG)
 WIDTH, HEADS = 128, 4
+KINDS = ("", "causal", "bias", "dropout")  # a learned bias of the scores; dropout of a tenth of the weights
+PASTS = (64, 1024)
 SIZES = ((1, 64), (16, 64), (1, 256), (16, 256), (1, 1024), (4, 1024))
 RATE = 1e-9  # see train.py
 
@@ -24,52 +26,95 @@ Contenders = dict[str, Callable[[], object]]
 
 
 def cases(_threads: int, quick: bool) -> Iterator[Case]:
-    """Attention alone, from one projection's rows, and the layer, at each length; the shortest also causal."""
+    """Attention alone, from one projection's rows, and the layer, at each length."""
     torch = peers.find("torch")
     for n, t in SIZES[:1] if quick else SIZES:
         macs = n * t * t * WIDTH
-        for causal in (False, True):
-            both = _attention(torch, n, t, causal)
-            mask = " causal" if causal else ""
-            share = 0.5 if causal else 1.0
-            yield Case(f"attention{mask} {n}x{t}", both[0], 4.0 * macs * share)
-            yield Case(f"attention{mask} {n}x{t} step", both[1], 14.0 * macs * share)
+        for kind in KINDS:
+            both = _attention(torch, n, t, kind)
+            name, share = f"attention{' ' * bool(kind)}{kind} {n}x{t}", 0.5 if kind == "causal" else 1.0
+            yield Case(name, both[0], 4.0 * macs * share)
+            yield Case(f"{name} step", both[1], 14.0 * macs * share)
         yield Case(f"encoder layer {n}x{t}", _layer(torch, n, t))
         yield Case(f"encoder layer {n}x{t} step", _layer_step(torch, n, t))
+    for t in PASTS[:1] if quick else PASTS:
+        yield Case(f"decode 1 after {t}", _decode(torch, t))
 
 
 def _rows(n: int, t: int, columns: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal((n, t, columns), dtype=np.float32)
 
 
-def _attention(torch: Any, n: int, t: int, causal: bool) -> tuple[Contenders, Contenders]:
+def _attention(torch: Any, n: int, t: int, kind: str) -> tuple[Contenders, Contenders]:
     """Forward, and forward with backward."""
     rows, slope = _rows(n, t, 3 * WIDTH), _rows(n, t, WIDTH)
+    bias = (
+        np.random.default_rng(1).standard_normal((HEADS, t, t), dtype=np.float32) if kind == "bias" else None
+    )
     x, g = qn.tensor(rows, requires_grad=True), qn.tensor(slope)
+    mask = None if bias is None else qn.tensor(bias, requires_grad=True)
+    how = {"is_causal": kind == "causal", "dropout_p": 0.1 * (kind == "dropout")}
+
+    def attend() -> Any:
+        return ops.multi_head_attention(x, num_heads=HEADS, attn_mask=mask, **how)
 
     def step() -> object:
         x.grad = None
-        ops.multi_head_attention(x, num_heads=HEADS, is_causal=causal).backward(g)
+        if mask is not None:
+            mask.grad = None
+        attend().backward(g)
         return x.grad
 
-    infer = qn.no_grad()(lambda: ops.multi_head_attention(x, num_heads=HEADS, is_causal=causal))
-    forward: Contenders = {"quernel": infer}
+    forward: Contenders = {"quernel": qn.no_grad()(attend)}
     both: Contenders = {"quernel": step}
     if torch:
         tx, tg = torch.from_numpy(rows).requires_grad_(), torch.from_numpy(slope)
+        summand = None if bias is None else torch.from_numpy(bias).requires_grad_()
 
-        def attend() -> Any:
+        def torch_attend() -> Any:
             q, k, v = tx.view(n, t, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-            y = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=summand, **how)
             return y.transpose(1, 2).reshape(n, t, WIDTH)
 
         def torch_step() -> object:
             tx.grad = None
-            attend().backward(tg)
+            if summand is not None:
+                summand.grad = None
+            torch_attend().backward(tg)
             return tx.grad
 
-        forward["torch"], both["torch"] = torch.inference_mode()(attend), torch_step
+        forward["torch"], both["torch"] = torch.inference_mode()(torch_attend), torch_step
     return forward, both
+
+
+def _decode(torch: Any, t: int) -> Contenders:
+    """One position of causal self-attention with its projections, after t others."""
+    net, cache = nn.MultiheadAttention(WIDTH, HEADS).eval(), nn.KeyValueCache()
+    past, x = _rows(1, t, WIDTH), _rows(1, 1, WIDTH)
+    net.decode(past, cache)
+
+    def decode() -> object:
+        y = net.decode(x, cache)
+        cache.truncate(t)
+        return y
+
+    contenders: Contenders = {"quernel": decode}
+    if torch:
+        w, b, u, c = (torch.from_numpy(p.numpy().copy()) for p in net.parameters())
+        held = torch.nn.functional.linear(torch.from_numpy(past), w[WIDTH:], b[WIDTH:])
+        buffer = torch.cat([held, torch.zeros(1, 1, 2 * WIDTH)], 1)
+        tx = torch.from_numpy(x)
+
+        def torch_decode() -> object:
+            rows = torch.nn.functional.linear(tx, w, b)
+            buffer[:, t:] = rows[:, :, WIDTH:]
+            q = rows[:, :, :WIDTH].view(1, 1, HEADS, -1).transpose(1, 2)
+            k, v = buffer.view(1, t + 1, 2, HEADS, -1).permute(2, 0, 3, 1, 4)
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+            return torch.nn.functional.linear(y.transpose(1, 2).reshape(1, 1, WIDTH), u, c)
+
+        contenders["torch"] = torch.inference_mode()(torch_decode)
+    return contenders
 
 
 def _layers(torch: Any) -> tuple[nn.Module, Any]:

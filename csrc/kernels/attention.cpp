@@ -3,8 +3,8 @@
 // Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Item = (n, h, `span` blocks of queries).
 //
 // Other blocks, of 32 to 96 queries by 64 to 256 keys, were no faster beyond the noise. Keys and values are copied
-// block by block, once for all queries of an item: the rows of a packed projection lie so far apart that they share few
-// sets of L1 and L2.
+// block by block, once for all queries of an item, as far as that pays: the rows of a packed projection lie so far
+// apart that they share few sets of L1 and L2.
 //
 // A query's bits depend on its own row, the keys and their blocks alone: keys that are masked out add zeros to sums,
 // and which queries share a block changes nothing.
@@ -89,7 +89,7 @@ void drop(const AttentionArgs& a, const Block& b, const Workspace<T>& w) {
   }
 }
 
-// A block of keys, copied, with the block of queries that `w` stands at.
+// A block of keys with the block of queries that `w` stands at.
 template <class T>
 void add_block(const AttentionArgs& a, const Block& b, const HeadRows<const T>& keys, const Workspace<T>& w,
                const HeadRows<T>& y) {
@@ -156,7 +156,8 @@ void attend(const AttentionArgs& a, int64_t item, void* scratch) {
   const int64_t end = key_limit(a, b);  // of the last block, which sees most
   for (b.key = 0; b.key < end; b.key += kAttentionKeys) {
     const int64_t keys = least(kAttentionKeys, end - b.key);
-    const HeadRows<const T> copied = copy_rows(k, b.key, keys, w.keys);
+    const HeadRows<const T> copied =
+        count > 1 ? copy_rows(k, b.key, keys, w.keys) : HeadRows<const T>{k.at(b.key), k.row, k.cols};
     pack_rows(v, b.key, keys, w.values);
     for_queries([&](const Workspace<T>& block) {
       b.keys = least(keys, key_limit(a, b) - b.key);

@@ -355,6 +355,13 @@ def test_a_cache_grows_by_doubling() -> None:
     capacities = [cache.append(row).shape[1] for row in rows]
     assert sorted(set(capacities)) == [1, 2, 4, 8, 16, 32, 64, 128] and cache.rows is not None
     check_equal(cache.rows.numpy(), np.arange(70.0).repeat(2).reshape(1, 70, 2))
+    cache.truncate(3)
+    cache.append(rows[9])
+    check_equal(cache.rows.numpy()[0, :, 0], np.array([0.0, 1.0, 2.0, 9.0]))
+    with pytest.raises(
+        ArgumentError, match=r"^\[multihead_attention\] the cache holds 4 positions, got length=5"
+    ):
+        cache.truncate(5)
 
 
 X = np.zeros((2, 5, 8), np.float32)

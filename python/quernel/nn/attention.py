@@ -63,6 +63,12 @@ class KeyValueCache:
         self._rows, self._length = held, end
         return held
 
+    def truncate(self, length: int) -> None:
+        """Forgets the positions from ``length`` on, as where a search goes back to an earlier one."""
+        if not 0 <= length <= self._length:
+            raise ArgumentError(f"[{_LAYER}] the cache holds {self._length} positions, got length={length}")
+        self._length = length
+
 
 class MultiheadAttention(Module):
     """Attention of several heads between projections: Concat(head_1, …, head_h) W_out, head_i = softmax(q kᵀ / √D) v.
