@@ -65,7 +65,7 @@ PhaseAxis phase_axis(int64_t phase, int64_t in, int64_t kernel, int64_t stride, 
 // The weights (O, KH, KW, C) that a phase sees, as columns [C] with k = (kh, kw, o).
 Tensor phase_columns(const Tensor& weight, const ConvShape& s, const PhaseAxis& v, const PhaseAxis& h) {
   std::string kind = "bf16_adjoint";
-  for (int64_t part : {v.first, v.step, h.first, h.step}) kind += "/" + std::to_string(part);
+  for (int64_t part : {v.first, v.step, h.first, h.step}) kind.append("/").append(std::to_string(part));
   return derived(weight, kind.c_str(), [&] {
     const Tensor seen = slice(weight, {{0, std::max<int64_t>(v.first, 0), std::max<int64_t>(h.first, 0), 0},
                                        {1, -v.step, -h.step, 1},
