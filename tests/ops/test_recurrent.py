@@ -318,9 +318,10 @@ def before(values: Array, first: Any, lengths: Any, reverse: bool) -> Array:
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("cell", CELLS)
-def test_bits_do_not_depend_on_threads_or_batch(cell: str) -> None:
+@pytest.mark.parametrize("n", [37, 110])  # of which few walk together, and many
+def test_bits_do_not_depend_on_threads_or_batch(cell: str, n: int) -> None:
     rng = np.random.default_rng(1)
-    n, steps, inputs, hidden = 37, 9, 20, 67
+    steps, inputs, hidden = 9, 20, 67
     rows = reference.GATES[cell] * hidden
     draw = lambda *s: rng.standard_normal(s).astype("f4")
     x, w, r, b = draw(n, steps, inputs), draw(rows, inputs), draw(rows, hidden) * 0.2, draw(rows)
