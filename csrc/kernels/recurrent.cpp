@@ -3,8 +3,10 @@
 // in cache: as one matrix product of the whole sequence they went to memory and came back. A step is the product of its
 // states with the packed weight and the arithmetic of the gates on both.
 //
-// To lay out what is kept for the gradient in the order of the walk, [strip][step][row], changed nothing. A single row
-// is bound by reading the weight from L2.
+// What is kept for the gradient lies in the order of the walk, and what a step writes is fetched a step before: from
+// batch 64 on it goes to memory, and row by row took 7 % longer. Of a batch's time without it the products take four
+// fifths, at nine tenths of the FMA peak, and the functions of the gates most of the rest. A single row is bound by
+// reading the weight from L2.
 //
 // Each of the two sums of a gate is one chain of FMAs, begun at 0 and finished with its bias: no bit depends on the
 // strip or the batch.
@@ -157,20 +159,20 @@ void walk(const RecurrentArgs& a, const Strip& strip, const Scratch<T>& at) {
              {static_cast<const T*>(a.bias_hh), false, s % 2 != 0});
     for (int i = 0; i < strip.rows; ++i) {
       if (s >= strip.length[i]) continue;
-      const int64_t place = strip.place(a, i, s);
+      const int64_t place = strip.place(a, i, s), kept = strip.kept(a, i, s);
       const Row<T> row{at.gx + (s % steps * strip.rows + i) * width,
                        at.sums + i * width,
                        at.h + i * n,
                        at.c + i * n,
                        row_of<T>(a.y, place, n),
-                       row_of<T>(a.gates_t, place, width),
-                       row_of<T>(a.cell_t, place, n)};
-      // The next step writes far from where this one does.
-      const int64_t next = strip.place(a, i, least(s + 1, strip.length[i] - 1));
-      const auto fetch = [](T* at, int64_t count) {
-        for (int64_t j = 0; at && j < count; j += kPackWidth<T>) __builtin_prefetch(at + j, 1, 2);
+                       row_of<T>(a.gates_t, kept, width),
+                       row_of<T>(a.cell_t, kept, n)};
+      // What the next step writes comes into cache meanwhile.
+      const int64_t later = least(s + 1, strip.length[i] - 1), next = strip.kept(a, i, later);
+      const auto fetch = [](T* to, int64_t count) {
+        for (int64_t j = 0; to && j < count; j += kPackWidth<T>) __builtin_prefetch(to + j, 1, 2);
       };
-      fetch(row_of<T>(a.y, next, n), n);
+      fetch(row_of<T>(a.y, strip.place(a, i, later), n), n);
       fetch(row_of<T>(a.gates_t, next, width), width);
       fetch(row_of<T>(a.cell_t, next, n), n);
       step<C>(row, n);

@@ -30,6 +30,8 @@ struct Strip {
   int64_t place(const RecurrentShape& a, int i, int64_t s) const {
     return (first + i) * a.steps + (a.reverse ? length[i] - 1 - s : s);
   }
+  // Where it lies in what is kept for the gradient.
+  int64_t kept(const RecurrentShape& a, int i, int64_t s) const { return s * a.rows + first + i; }
 };
 
 // Rows of A and of the result that are multiplied together.
@@ -53,7 +55,8 @@ struct Finishing {
   bool backwards = false;  // the last panel first: what the product before has left in L1 is used
 };
 
-// c (+)= a B + bias for packed B[depth, cols]. A panel of B is read from L2 once for all rows.
+// c (+)= a B + bias for packed B[depth, cols]. A panel of B is read from L2 once for all rows. (Panels as narrow as a
+// tile, which stay in L1 however deep they are, took 2 to 4 % longer forward.)
 template <class T>
 void multiply(const Product<T>& p, const T* b, int64_t depth, int64_t cols, const Finishing<T>& how) {
   const Run run{0, 0, depth};

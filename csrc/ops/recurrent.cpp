@@ -13,17 +13,22 @@
 namespace quernel::ops {
 namespace {
 
-constexpr int64_t kStripRows = 12;  // whole register tiles at every level
+constexpr int64_t kTile = 6;     // rows of a register tile: several are whole ones at every level
+constexpr int64_t kFewRows = 8;  // two tiles of four rows
 constexpr int64_t kPartsBytes = 8 << 20;
 
 const char* op_name(Cell cell) { return cell == Cell::kLstm ? "lstm" : cell == Cell::kGru ? "gru" : "rnn"; }
 
 int64_t gate_count(Cell cell) { return cell == Cell::kLstm ? 4 : cell == Cell::kGru ? 3 : 1; }
 
-// Rows that walk together: enough to use each line of the weight often, few enough to keep all threads busy.
+// Rows that walk together: enough to use each line of the weight often, few enough to keep all threads busy. Few strips
+// are an even number of even ones.
 int64_t strip_rows(int64_t rows) {
-  const int64_t even = ceil_div(rows, kBusyItems);
-  return even <= kStripRows / 2 ? kStripRows / 2 : even <= kStripRows ? kStripRows : kRecurrentRows;
+  if (rows <= kTile) return kTile;
+  const int64_t share = ceil_div(rows, kBusyItems);
+  const int64_t most = share <= kTile ? kFewRows : share <= 2 * kTile ? 2 * kTile : kRecurrentRows;
+  const int64_t strips = ceil_div(rows, most);
+  return strips > kBusyItems ? most : ceil_div(rows, strips + strips % 2);
 }
 
 RecurrentShape shape_of(const char* op, const Tensor& x, const RecurrentWeights& w, const RecurrentSpec& spec) {
@@ -108,8 +113,8 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
   if (is_lstm) r.c_n = empty(state);
   const int64_t width = args.gates * args.hidden;
   if (save && args.gates > 1) {
-    r.gates = empty({args.rows, args.steps, width});
-    r.cell = empty(sequence);
+    r.gates = empty({args.steps, args.rows, width});
+    r.cell = empty({args.steps, args.rows, args.hidden});
   }
   const Tensor weight_ih = pack_matrix(weights.ih, 1, args.inputs, width, true);
   const Tensor weight_hh = pack_matrix(weights.hh, 1, args.hidden, width, true);

@@ -278,8 +278,8 @@ def test_backward_of_what_was_kept(data: Any, cell: str, dtype: str, reverse: bo
     kept = {"y": N(y), "h_before": before(N(y), states[0], lengths, reverse)}
     if gates is not None:
         kept |= {
-            "gates": np.where(live[..., None], N(gates), 0),
-            "product": np.where(live[..., None], N(cell_t), 0),
+            "gates": by_row(N(gates), lengths, reverse),
+            "product": by_row(N(cell_t), lengths, reverse),
         }
         kept |= {"c": kept["product"], "c_before": before(kept["product"], states[1], lengths, reverse)}
     want = grads(cell, kept, x, weights, lengths, (g_y, g_h, g_c), reverse)
@@ -296,6 +296,15 @@ def test_backward_of_what_was_kept(data: Any, cell: str, dtype: str, reverse: bo
     )[0] is None  # fmt: skip
 
 
+def by_row(kept: Array, lengths: Any, reverse: bool) -> Array:
+    """What the forward kept, step by step, as (N, T, …); 0 behind a row's length."""
+    rows = np.zeros_like(kept.swapaxes(0, 1))
+    for row, values in enumerate(rows):
+        order = reference.recurrent_steps(len(kept) if lengths is None else int(lengths[row]), reverse)
+        values[order] = kept[: len(order), row]
+    return rows
+
+
 def before(values: Array, first: Any, lengths: Any, reverse: bool) -> Array:
     """The state that each step began with."""
     shifted = np.zeros_like(values)
@@ -309,9 +318,10 @@ def before(values: Array, first: Any, lengths: Any, reverse: bool) -> Array:
 
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("cell", CELLS)
-def test_bits_do_not_depend_on_threads_or_batch(cell: str) -> None:
+@pytest.mark.parametrize("n", [37, 110])  # of which few walk together, and many
+def test_bits_do_not_depend_on_threads_or_batch(cell: str, n: int) -> None:
     rng = np.random.default_rng(1)
-    n, steps, inputs, hidden = 37, 9, 20, 67
+    steps, inputs, hidden = 9, 20, 67
     rows = reference.GATES[cell] * hidden
     draw = lambda *s: rng.standard_normal(s).astype("f4")
     x, w, r, b = draw(n, steps, inputs), draw(rows, inputs), draw(rows, hidden) * 0.2, draw(rows)

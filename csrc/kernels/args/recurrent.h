@@ -21,7 +21,7 @@ struct RecurrentShape {
 
 // y (N, T, H) from x (N, T, I). weight_ih B[I, gates · H] and weight_hh B[H, gates · H] are packed as args/matmul.h
 // says. Steps behind a row's length are 0; h_n and c_n (N, H) are the last state. `gates_t` and `cell_t` are kept for
-// the gradient, or null; `cell_t` (N, T, H) is c of an LSTM, of a GRU the product that the reset gate multiplies.
+// the gradient, or null, in steps of the walk; `cell_t` (T, N, H) is c of an LSTM, of a GRU what the reset gate scales.
 struct RecurrentArgs : RecurrentShape {
   int64_t inputs = 0;
   const void* x = nullptr;
@@ -35,7 +35,7 @@ struct RecurrentArgs : RecurrentShape {
   void* y = nullptr;
   void* h_n = nullptr;
   void* c_n = nullptr;      // LSTM
-  void* gates_t = nullptr;  // (N, T, gates · H), after their functions
+  void* gates_t = nullptr;  // (T, N, gates · H), after their functions
   void* cell_t = nullptr;
 };
 
