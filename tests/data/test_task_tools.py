@@ -206,3 +206,9 @@ def test_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch
 def test_unknown_task() -> None:
     with pytest.raises(ValueError, match="did you mean 'cluttered_digits'"):
         tasks.task("clutered_digits")
+
+
+def test_a_net_in_bfloat16_is_trained_beside_the_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tabular", "--quick", "--precision", "bf16"]) == 0
+    table = capsys.readouterr().out.rsplit("\n\n", 1)[1]
+    assert "net, quernel bf16" in table and "net, quernel " in table
