@@ -5,7 +5,7 @@
 // Scores are logarithms to base 2, log2(e) being part of the queries' factor: 2^x is made in fewer steps than e^x.
 #pragma once
 #include "kernels/attention_mask.h"
-#include "kernels/gemm_tile.h"
+#include "kernels/attention_product.h"
 #include "kernels/pack_block.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/math.h"
@@ -32,39 +32,6 @@ HeadRows<T> head_rows(U* data, const HeadPlace& place, int64_t n, int64_t h, int
 template <class T>
 int64_t padded(int64_t cols) {
   return ceil_div(cols, kPackWidth<T>) * kPackWidth<T>;
-}
-
-// c (+)= a b: a in place, with any strides, b packed, its groups of columns `group` apart, c with rows `c_row` apart.
-template <class T>
-struct Product {
-  const T* a;
-  int64_t a_row, a_step;
-  const T* b;
-  int64_t group;
-  T* c;
-  int64_t c_row;
-  int64_t rows, cols, depth;
-  bool accumulate;
-};
-
-template <class T>
-void multiply(const Product<T>& p) {
-  const Run run{0, 0, p.depth};
-  const int64_t tiles = ceil_div(p.rows, kTileRows);
-  for (int64_t tile = 0; tile < tiles; ++tile) {
-    const int64_t from = p.rows * tile / tiles, to = p.rows * (tile + 1) / tiles;
-    for (int64_t first = 0; first < p.cols; first += kPanel) {
-      const T* a[kTileRows];
-      T* c[kTileRows];
-      for (int64_t i = from; i < to; ++i) {
-        a[i - from] = p.a + i * p.a_row;
-        c[i - from] = p.c + i * p.c_row + first;
-      }
-      multiply_tile(Tile<T>{a, p.b + first / kPackWidth<T> * p.group, c, &run, 1, false, p.a_step, kPackWidth<T>,
-                            p.group, static_cast<int>(to - from), static_cast<int>(least(p.cols - first, kPanel)),
-                            p.accumulate});
-    }
-  }
 }
 
 // `count` rows from `first` on, packed as the right-hand side of a product over rows, of which a block has no more than
