@@ -29,7 +29,7 @@ from quernel.nn.attention import KeyValueCache, MultiheadAttention
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
-from quernel.nn.embedding import Embedding
+from quernel.nn.embedding import Embedding, EmbeddingBag
 from quernel.nn.linear import Flatten, Identity, Linear
 from quernel.nn.loss import (
     BCELoss,
@@ -119,6 +119,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "FocalLoss",
     "GlobalAvgPool2d",
