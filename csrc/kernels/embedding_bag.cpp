@@ -56,9 +56,8 @@ struct Terms {
 
 // y = scale · (y or 0 + sum of weight · row), in `vecs` registers of columns from `first` on, all of them whole or the
 // only one of `lanes`.
-template <class V, int vecs, bool whole, class Terms>
-void sum_columns(const Terms& terms, int64_t first, typename V::Scalar* y, int lanes = V::kWidth) {
-  using T = typename V::Scalar;
+template <class V, int vecs, bool whole, class T, class Row>
+void sum_columns(const Terms<T, Row>& terms, int64_t first, T* y, int lanes = V::kWidth) {
   const int n = whole ? V::kWidth : lanes;
   const V scale = V::set(terms.scale);
   V acc[vecs];

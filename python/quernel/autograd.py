@@ -21,7 +21,8 @@ from quernel import _core, recording
 from quernel.errors import ShapeError, StateError
 from quernel.tensor import Tensor
 
-Gradients = Sequence[Tensor | None]
+Gradients = Sequence["Tensor | RowsOfTable | None"]
+Lookups = tuple[_core.Tensor, _core.Tensor | None, _core.Tensor | None, int, int]
 Hook = Callable[[Tensor], Tensor | None]
 
 _creation = itertools.count()
@@ -95,6 +96,31 @@ class Node:
     def release(self) -> None:
         """Drops everything the node holds."""
         self.backward, self.inputs, self.saved, self.versions = None, (), (), []
+
+
+class RowsOfTable:
+    """The gradient of a table under sums of its rows, not added up yet: leaves take it row by row.
+
+    Attributes:
+        lookups: index, offsets of bags, weights, length of a bag, row without a gradient: see csrc/ops/embedding_bag.h.
+        g: (bags, features), the gradient of the sums.
+        rows: how many the table has.
+    """
+
+    __slots__ = ("g", "lookups", "rows")
+
+    def __init__(self, lookups: Lookups, g: _core.Tensor, rows: int) -> None:
+        self.lookups = lookups
+        self.g = g
+        self.rows = rows
+
+    def to_dense(self) -> Tensor:
+        """The gradient as a tensor of the table's shape."""
+        return Tensor(_core.bag_sum_grad(self.lookups, self.g, self.rows))
+
+    def accumulate(self, leaf: Tensor) -> None:
+        """Adds it to the leaf's gradient."""
+        _core.accumulate_row_grad_(leaf._t, self.lookups, self.g)
 
 
 class Part(Node):
@@ -211,6 +237,11 @@ def _step(node: Node, g: Any, pending: dict[Node, Any], waiting: dict[int, tuple
     for target, gradient in zip(node.inputs, node.backward(g, *saved), strict=True):
         if target is None or gradient is None:
             continue
+        if isinstance(gradient, RowsOfTable):
+            if not isinstance(target, Node) and not _leaf_hooks.has(target):
+                gradient.accumulate(target)
+                continue
+            gradient = gradient.to_dense()
         if isinstance(target, Node):
             other = pending.get(target)
             pending[target] = gradient if other is None else Tensor(_core.add(other._t, gradient._t))
@@ -281,6 +312,11 @@ class _LeafHooks:
         if key not in self.hooks:
             self.hooks[key] = weakref.ref(leaf, lambda _: self.hooks.pop(key, None) and None), {}
         return self.hooks[key][1]
+
+    def has(self, leaf: Tensor) -> bool:
+        """Whether a leaf has hooks now."""
+        entry = self.hooks.get(id(leaf))
+        return entry is not None and bool(entry[1])
 
     def changed(self) -> None:
         """Invalidates plans."""

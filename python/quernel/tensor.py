@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from quernel.autograd import Handle, Node
     from quernel.ops.create import TensorLike
     from quernel.ops.op import Spec
+    from quernel.ops.row_gradient import RowGradient
 
 Number = bool | int | float
 
@@ -140,10 +141,15 @@ class Tensor:
     # Gradients.
 
     @property
-    def grad(self) -> Tensor | None:
-        """What `backward` has accumulated into this leaf, or None. It is shared memory: the next backward adds to it."""
+    def grad(self) -> Tensor | RowGradient | None:
+        """What `backward` has accumulated into this leaf, or None. It is shared memory: the next backward adds to it.
+
+        Of a table whose rows were looked up with ``sparse=True`` it is a `RowGradient`.
+        """
         if self._spec is not None or not self._t.has_grad:
             return None
+        if self._t.has_row_grad:
+            return ops.RowGradient(*self._t.row_grad, self.shape)
         gradient = self._t.grad
         return None if gradient is None else Tensor(gradient)
 

@@ -104,3 +104,40 @@ def test_several_inputs_through_a_saved_graph(tmp_path: Path) -> None:
 def test_summary_before_any_call() -> None:
     text = str(language_model().summary(input_shape=(3,), show=False))
     assert "Embedding" in text and "88" in text
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_are_embeddings_that_are_reduced(mode: str, tmp_path: Path) -> None:
+    """And freeze, row by row, and are saved."""
+    qn.seed(0)
+    net = nn.Sequential(nn.EmbeddingBag(20, 6, mode, padding_idx=-1), nn.Linear(6, 2)).eval()
+    bag = net[0]
+    assert repr(bag) == f"EmbeddingBag(20, 6, padding_idx=19, mode={mode!r})"
+    x = np.random.default_rng(0).integers(0, 19, (11, 4))
+    table = bag.weight.numpy()
+    np.testing.assert_allclose(bag(x).numpy(), getattr(table[x], mode)(1), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(bag(np.append(x, x * 0 + 19, 1)).numpy(), bag(x).numpy())
+    np.testing.assert_array_equal(bag(x.reshape(-1), np.arange(11) * 4).numpy(), bag(x).numpy())
+    expected = net(x).numpy()
+    frozen = net.freeze(max_batch=4)
+    np.testing.assert_array_equal(frozen(x), expected)
+    net.save(tmp_path / "model.safetensors")
+    again = qn.load(tmp_path / "model.safetensors")
+    assert repr(again) == repr(net)
+    np.testing.assert_array_equal(again.eval()(x).numpy(), expected)
+
+
+def test_a_bag_says_what_it_is_given_wrongly() -> None:
+    closed = nn.EmbeddingBag(5, 2, "sum", include_last_offset=True, sparse=True)
+    assert repr(closed) == "EmbeddingBag(5, 2, sparse=True, mode='sum', include_last_offset=True)"
+    assert closed(np.array([1, 2, 3]), np.array([0, 3]), np.ones(3, np.float32)).shape == (1, 2)
+    with pytest.raises(ArgumentError, match=r"\[embedding_bag\] mode is 'sum', 'mean' or 'max', got 'add'"):
+        nn.EmbeddingBag(5, 2, "add")
+    with pytest.raises(ArgumentError, match=r"\[embedding_bag\] mode 'max' has dense gradients only"):
+        nn.EmbeddingBag(5, 2, "max", sparse=True)
+    with pytest.raises(ArgumentError, match=r"\[embedding_bag\] padding_idx 5 is out of range for 5 rows"):
+        nn.EmbeddingBag(5, 2, padding_idx=5)
+    with pytest.raises(
+        StateError, match=r"\[embedding_bag\] num_embeddings is None until weights are loaded"
+    ):
+        nn.EmbeddingBag(None, 2)(np.zeros((1, 2), np.int64))

@@ -128,6 +128,8 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     "getitem": [((f(4, 5), (slice(None, None, -2), None, 1)), {}), ((f(4, 5), ...), {}), ((f(4, 5), (..., slice(9, 2))), {}),
                 ((f(4, 5), (i(3, 1), i(2))), {}), ((f(4, 5, 6), (0, slice(2), i(2))), {}), ((f(4, 5), (slice(2), None, i(3))), {})],
     "embedding": [((i(2, 3), f(4, 5)), {}), ((i(), f(4, 5), 1), {})],
+    "embedding_bag": [((i(2, 3), f(4, 5)), {}), ((i(6), f(4, 5), i(1) * 0, "sum"), {"per_sample_weights": f(6)}),
+                      ((i(2, 3), f(4, 5)), {"mode": "max"})],
     "index_select": [((f(2, 3, 4), 1, i(5)), {})],
     "index_add": [((f(2, 3, 4), -1, i(3), f(2, 3, 3)), {"alpha": 2.0})],
     "gather": [((f(3, 4), 1, i(3, 9)), {}), ((f(3, 4), 0, i(5, 2)), {}), ((f(), 0, i() * 0), {})],

@@ -11,6 +11,7 @@ from tests.reference.conv import *
 from tests.reference.ctc import *
 from tests.reference.elementwise import *
 from tests.reference.embedding import *
+from tests.reference.embedding_bag import *
 from tests.reference.loss import *
 from tests.reference.matmul import *
 from tests.reference.norm import *

@@ -70,6 +70,8 @@ def _keeps_rows(graph: Graph, node: Node, reads: list[Value]) -> bool:
     match node.op:
         case "scaled_dot_product_attention":
             return rank == 4 and not node.weights
+        case "embedding_bag":
+            return node.args["offsets"] is None
         case "multi_head_attention":
             return not node.weights
         case "batch_norm":

@@ -48,7 +48,11 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "MultiheadAttention": ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "precision"),
     "TransformerEncoderLayer": ("activation", "norm_first"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
-    "Embedding": ("num_embeddings", "embedding_dim", "padding_idx"),
+    "Embedding": ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
+    "EmbeddingBag": (
+        *("num_embeddings", "embedding_dim", "mode"),
+        *("sparse", "include_last_offset", "padding_idx"),
+    ),
     **{f"MaxPool{d}d": ("kernel_size", "stride", "padding", "dilation", "ceil_mode") for d in (1, 2)},
     **{
         f"AvgPool{d}d": ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad") for d in (1, 2)

@@ -30,7 +30,7 @@ from quernel.nn.cepstrum import MFCC, AmplitudeToDB, LogMelSpectrogram
 from quernel.nn.container import ModuleDict, ModuleList, Residual, Sequential
 from quernel.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
 from quernel.nn.dropout import Dropout
-from quernel.nn.embedding import Embedding
+from quernel.nn.embedding import Embedding, EmbeddingBag
 from quernel.nn.linear import Flatten, Identity, Linear
 from quernel.nn.loss import (
     BCELoss,
@@ -126,6 +126,7 @@ __all__ = [
     "DecoderCache",
     "Dropout",
     "Embedding",
+    "EmbeddingBag",
     "Flatten",
     "FocalLoss",
     "GlobalAvgPool2d",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from quernel.errors import StateError
 from quernel.ops.create import tensor, zeros
 from quernel.runtime import default_device
 from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from quernel.ops.row_gradient import RowGradient
 
 
 class Parameter(Tensor):
@@ -70,7 +73,7 @@ class Parameter(Tensor):
         return self._t.shape
 
     @property
-    def grad(self) -> Tensor | None:
+    def grad(self) -> Tensor | RowGradient | None:
         """What `backward` has accumulated, or None."""
         return None if self.is_unsized else super().grad
 

@@ -68,6 +68,7 @@ from quernel.ops.embedding import (
     scatter_add,
     take_along_dim,
 )
+from quernel.ops.embedding_bag import embedding_bag
 from quernel.ops.group_norm import group_norm, instance_norm
 from quernel.ops.indexing import assign_, getitem, masked_fill, masked_select, nonzero
 from quernel.ops.layer_norm import layer_norm, rms_norm
@@ -149,6 +150,7 @@ from quernel.ops.reduce import (
     var,
 )
 from quernel.ops.reduce_order import argmax, argmin, argsort, sort, topk
+from quernel.ops.row_gradient import RowGradient
 from quernel.ops.softmax import cross_entropy, focal_loss, log_softmax, nll_loss, softmax
 from quernel.ops.sparse import qsparse_linear, sparse_linear, spmm
 from quernel.ops.unary import (
@@ -192,6 +194,7 @@ __all__ = [  # noqa: RUF022 - by file
     "add", "clip", "clone", "div", "floor_divide", "maximum", "minimum", "mul", "pow", "prelu", "remainder", "sub",
     "where",
     "embedding", "gather", "index_add", "index_select", "one_hot", "scatter_add", "take_along_dim",
+    "embedding_bag",
     "assign_", "getitem", "masked_fill", "masked_select", "nonzero",
     "broadcast_to", "concat", "flatten", "permute", "reshape", "squeeze", "stack", "transpose", "unsqueeze",
     "binary_cross_entropy", "binary_cross_entropy_with_logits", "huber_loss", "kl_div", "l1_loss", "mse_loss",
@@ -212,6 +215,7 @@ __all__ = [  # noqa: RUF022 - by file
     "gru", "lstm", "rnn",
     "all", "any", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var",
     "argmax", "argmin", "argsort", "sort", "topk",
+    "RowGradient",
     "cross_entropy", "focal_loss", "log_softmax", "nll_loss", "softmax",
     "qsparse_linear", "sparse_linear", "spmm",
     "abs", "ceil", "cos", "erf", "exp", "expm1", "floor", "gelu", "log", "log1p", "neg", "reciprocal", "relu", "round",

@@ -12,7 +12,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from quernel import _core
-from quernel.autograd import Gradients, attach, needs_grad, put_on_tape
+from quernel.autograd import Gradients, RowsOfTable, attach, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.dtypes import INTEGER
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 
 
-def _index_spec(name: str, index: Any) -> Spec:
+def index_spec(name: str, index: Any) -> Spec:
+    """The shape of an index, or DTypeError."""
     spec = spec_of(index)
     if spec.dtype not in INTEGER:
         raise DTypeError(f"[{name}] indices are whole numbers, got {spec.dtype}; cast with .astype('int64')")
@@ -39,7 +40,7 @@ def _index_spec(name: str, index: Any) -> Spec:
 def index_operand(name: str, index: TensorLike) -> Tensor:
     """Whole numbers as int64, which is what kernels read."""
     i = as_tensor(index)
-    _index_spec(name, i)
+    index_spec(name, i)
     return i if i._t.dtype == "int64" else Tensor(_core.cast(i._t, "int64"))
 
 
@@ -55,32 +56,37 @@ def _replaced(shape: Shape, dim: int, *sizes: int) -> Shape:
 # Whole rows.
 
 
-def _padding_row(rows: int, padding_idx: int | None) -> int:
+def padding_row(name: str, rows: int, padding_idx: int | None) -> int:
+    """The row that gets no gradient, or -1."""
     if padding_idx is None:
         return -1
     if not -rows <= padding_idx < rows:
-        raise ArgumentError(f"[embedding] padding_idx {padding_idx} is out of range for {rows} rows")
+        raise ArgumentError(f"[{name}] padding_idx {padding_idx} is out of range for {rows} rows")
     return padding_idx % rows
 
 
-def _embedding_rule(indices: Any, weight: Any, padding_idx: int | None = None) -> Spec:
-    index, table = _index_spec("embedding", indices), spec_of(weight)
+def _embedding_rule(indices: Any, weight: Any, padding_idx: int | None = None, sparse: bool = False) -> Spec:  # noqa: ARG001
+    index, table = index_spec("embedding", indices), spec_of(weight)
     if len(table.shape) != 2:
         raise ShapeError(
             f"[embedding] weight must have shape (num_embeddings, embedding_dim), got {table.shape}"
         )
-    _padding_row(table.shape[0], padding_idx)
+    padding_row("embedding", table.shape[0], padding_idx)
     return Spec((*index.shape, table.shape[1]), table.dtype)
 
 
 @op(shape=_embedding_rule)
-def embedding(indices: TensorLike, weight: TensorLike, padding_idx: int | None = None) -> Tensor:
+def embedding(
+    indices: TensorLike, weight: TensorLike, padding_idx: int | None = None, sparse: bool = False
+) -> Tensor:
     """Returns the rows ``weight[indices]``.
 
     Args:
         indices: (...), whole numbers from 0 to num_embeddings - 1.
         weight: (num_embeddings, embedding_dim).
         padding_idx: A row that gets no gradient: ``-n`` counts from the end.
+        sparse: The gradient of `weight`, if that is a leaf, is a `RowGradient`: a step then costs what the lookups cost, not what
+            the table does.
 
     Returns:
         (..., embedding_dim).
@@ -97,10 +103,13 @@ def embedding(indices: TensorLike, weight: TensorLike, padding_idx: int | None =
     i, w = index_operand("embedding", indices), as_tensor(weight)
     shape = _embedding_rule(i, w, padding_idx).shape
     rows, features = w._t.shape
-    skip = _padding_row(rows, padding_idx)
+    skip = padding_row("embedding", rows, padding_idx)
     y = _core.take_rows("embedding", 0, False, w._t.reshape((1, rows, features)), i._t).reshape(shape)
 
     def backward(g: Tensor, i: Tensor) -> Gradients:
+        if sparse:
+            each = g._t.reshape((math.prod(shape[:-1]), features))
+            return (RowsOfTable((i._t, None, None, 1, skip), each, rows),)
         source = g._t.reshape((1, math.prod(shape[:-1]), features))
         total = _core.add_rows("embedding", 0, False, None, i._t, source, rows, skip)
         return (Tensor(total.reshape((rows, features))),)
@@ -109,7 +118,7 @@ def embedding(indices: TensorLike, weight: TensorLike, padding_idx: int | None =
 
 
 def _index_select_rule(x: Any, dim: int, index: Any) -> Spec:
-    spec, chosen = spec_of(x), _index_spec("index_select", index)
+    spec, chosen = spec_of(x), index_spec("index_select", index)
     at = normalize_axis("index_select", dim, len(spec.shape))
     if not spec.shape or len(chosen.shape) != 1:
         raise ShapeError(
@@ -146,7 +155,7 @@ def index_select(x: TensorLike, dim: int, index: TensorLike) -> Tensor:
 
 
 def _index_add_rule(x: Any, dim: int, index: Any, source: Any, alpha: float = 1) -> Spec:  # noqa: ARG001
-    spec, chosen, added = spec_of(x), _index_spec("index_add", index), spec_of(source)
+    spec, chosen, added = spec_of(x), index_spec("index_add", index), spec_of(source)
     at = normalize_axis("index_add", dim, len(spec.shape))
     if not spec.shape or len(chosen.shape) != 1:
         raise ShapeError(
@@ -252,7 +261,7 @@ def _check_inside(name: str, what: str, index: Shape, other: Shape, dim: int | N
 
 
 def _gather_rule(x: Any, dim: int, index: Any) -> Spec:
-    spec, chosen = spec_of(x), _index_spec("gather", index)
+    spec, chosen = spec_of(x), index_spec("gather", index)
     at = normalize_axis("gather", dim, max(len(spec.shape), 1))
     _check_inside("gather", "x", chosen.shape, spec.shape, at)
     return Spec(chosen.shape, spec.dtype)
@@ -284,7 +293,7 @@ def gather(x: TensorLike, dim: int, index: TensorLike) -> Tensor:
 
 
 def _scatter_add_rule(x: Any, dim: int, index: Any, src: Any) -> Spec:
-    spec, chosen, added = spec_of(x), _index_spec("scatter_add", index), spec_of(src)
+    spec, chosen, added = spec_of(x), index_spec("scatter_add", index), spec_of(src)
     at = normalize_axis("scatter_add", dim, max(len(spec.shape), 1))
     _check_inside("scatter_add", "x", chosen.shape, spec.shape, at)
     _check_inside("scatter_add", "src", chosen.shape, added.shape, None)
@@ -351,7 +360,7 @@ def _take_shapes(x: Shape, index: Shape, dim: int | None) -> tuple[int, Shape, S
 
 def _take_along_dim_rule(x: Any, indices: Any, dim: int | None = None) -> Spec:
     spec = spec_of(x)
-    return Spec(_take_shapes(spec.shape, _index_spec("take_along_dim", indices).shape, dim)[2], spec.dtype)
+    return Spec(_take_shapes(spec.shape, index_spec("take_along_dim", indices).shape, dim)[2], spec.dtype)
 
 
 @op(shape=_take_along_dim_rule)
@@ -381,7 +390,7 @@ def take_along_dim(x: TensorLike, indices: TensorLike, dim: int | None = None) -
 
 
 def _one_hot_rule(x: Any, num_classes: int = -1) -> Spec:
-    spec = _index_spec("one_hot", x)
+    spec = index_spec("one_hot", x)
     if type(num_classes) is not int or num_classes < 0:
         if num_classes == -1 and isinstance(x, Tensor) and x.is_traced:
             raise ArgumentError("[one_hot] in a traced graph the number of classes must be given")

@@ -75,6 +75,16 @@ UPDATES: dict[str, Update] = {
     "lion": _core.lion_,
 }
 
+# The same for tables of which row i of ``grad`` updates row rows[i], or none where that is -1: (param, grad, states, hyper,
+# step, rows).
+RowUpdate = Callable[[Native, Native, Sequence[Native], Native, Native, Native], None]
+ROW_UPDATES: dict[str, RowUpdate] = {
+    "sgd": _core.sgd_rows_,
+    "adam": _core.adam_rows_,
+    "adamw": _core.adam_rows_,
+    "sparse_adam": _core.adam_rows_,
+}
+
 
 def moving_average(average: Native, param: Native, hyper: Native, step: Native) -> None:
     """average += (1 - decay)·(param - average).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quernel.optim import lr_scheduler
-from quernel.optim.algorithms import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop
+from quernel.optim.algorithms import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Lion, NAdam, RMSprop, SparseAdam
 from quernel.optim.clip import clip_grad_norm_, clip_grad_value_
 from quernel.optim.ema import EMA
 from quernel.optim.optimizer import Optimizer
@@ -19,6 +19,7 @@ __all__ = [
     "NAdam",
     "Optimizer",
     "RMSprop",
+    "SparseAdam",
     "clip_grad_norm_",
     "clip_grad_value_",
     "lr_scheduler",

@@ -5,16 +5,23 @@ p is a parameter, g its gradient, t the number of its updates so far, this one c
 g = grad + weight_decay·p + l1·sign(p), that is, the gradient of loss + weight_decay/2·|p|² + l1·|p|; AdamW and Lion
 decouple the first: they scale p by 1 - lr·weight_decay instead (Loshchilov and Hutter 2019).
 
+A table whose gradient comes by rows (`ops.embedding` and `ops.embedding_bag` with ``sparse=True``) is updated lazily by
+Adam, AdamW, SparseAdam and SGD without momentum: rows that have a gradient as above, penalties included, all others and
+what is kept for them not at all. A step then costs what those rows cost; t counts the table's updates.
+
 Gradient descent on the whole training set is SGD whose batch is the whole set: ``fit(..., batch_size=None)``.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from quernel.errors import ArgumentError
 from quernel.optim.group import Check, ParamGroup, at_least_zero, below_one, flag, two_below_one
 from quernel.optim.optimizer import Hyper, Optimizer, Params
+
+if TYPE_CHECKING:
+    from quernel.tensor import Tensor
 
 
 class SGD(Optimizer):
@@ -82,6 +89,9 @@ class SGD(Optimizer):
 
     def _state_names(self, group: ParamGroup) -> tuple[str, ...]:
         return self._states if group.peek("momentum") else ()
+
+    def _blocks_rows(self, group: ParamGroup) -> bool:
+        return bool(group.peek("momentum"))
 
 
 class Lion(Optimizer):
@@ -297,6 +307,54 @@ class AdamW(Adam):
         super().__init__(params, lr, betas, eps, weight_decay, l1)
 
 
+class SparseAdam(Adam):
+    """Adam for tables whose gradient comes by rows: rows without one are left alone, and so is what is kept for them.
+
+    m and v of those rows as Adam's, t the number of steps of the table, and as in PyTorch
+    p = p - lr·sqrt(1 - beta2^t) / (1 - beta1^t) · m / (sqrt(v) + eps).
+
+    Adam does the same, up to what eps is added to, and takes dense gradients besides: a net that has both needs one
+    optimizer.
+
+    Args:
+        params: parameters, or groups of them, that are looked up with ``sparse=True``.
+        lr: learning rate.
+        betas: decay of the two averages.
+        eps: added to the denominator.
+
+    Raises:
+        ArgumentError: at a step, a dense gradient.
+
+    Example:
+        >>> table = nn.Embedding(1000, 2, sparse=True)
+        >>> opt = optim.SparseAdam(table.parameters(), lr=0.5)
+        >>> before = table.weight.numpy().copy()
+        >>> table(np.array([7, 3, 7])).sum().backward()
+        >>> opt.step()
+        >>> np.flatnonzero((table.weight.numpy() != before).any(1)).tolist()
+        [3, 7]
+    """
+
+    _name = "sparse_adam"
+    _constants = (2.0,)
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(params, lr, betas, eps)
+
+    def _check_kind(self, group: ParamGroup, p: Tensor) -> None:  # noqa: ARG002
+        if not p._t.has_row_grad:
+            raise ArgumentError(
+                f"[{self._name}] a parameter of shape {p.shape} has a dense gradient; look it up with sparse=True, or use "
+                "Adam, which takes both"
+            )
+
+
 class NAdam(Optimizer):
     """Adam with Nesterov's momentum (Dozat 2016).
 
@@ -349,5 +407,5 @@ class NAdam(Optimizer):
 
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    kind._name: kind for kind in (SGD, Lion, Adagrad, RMSprop, Adam, AdamW, NAdam)
+    kind._name: kind for kind in (SGD, Lion, Adagrad, RMSprop, Adam, AdamW, SparseAdam, NAdam)
 }

@@ -52,8 +52,18 @@ class Arena:
             grad.rehome(self.grads, begin)
         _arenas[self.params.storage_id] = self
 
+    def holds(self, param: Native) -> bool:
+        """Whether a parameter and its gradient lie here now. One by rows does not."""
+        grad = param.grad
+        return (
+            param.identity in self.places
+            and param.storage_id == self.params.storage_id
+            and grad is not None
+            and grad.storage_id == self.grads.storage_id
+        )
+
 
 def find(param: Native) -> Arena | None:
-    """The arena in which a parameter lies, if any."""
+    """The arena in which a parameter and its gradient lie, if any."""
     arena = _arenas.get(param.storage_id)
-    return arena if arena is not None and param.identity in arena.places else None
+    return arena if arena is not None and arena.holds(param) else None

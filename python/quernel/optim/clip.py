@@ -103,6 +103,9 @@ def _gradients(name: str, parameters: Iterable[Tensor] | Tensor) -> list[Tensor]
         if not isinstance(p, Tensor):
             raise ArgumentError(f"[{name}] parameters are tensors, got {type(p).__name__}")
         g = p.grad
+        if isinstance(g, ops.RowGradient):  # what pads it is zero
+            alone.append(g.padded)
+            continue
         if g is None or not g.size:
             continue
         arena = find(p._t)

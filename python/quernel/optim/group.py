@@ -10,6 +10,7 @@ from quernel import recording
 from quernel.errors import ArgumentError
 from quernel.ops import optim as native
 from quernel.optim.segment import Segment
+from quernel.optim.table import Table
 
 if TYPE_CHECKING:
     from quernel.tensor import Tensor
@@ -69,7 +70,7 @@ class ParamGroup(MutableMapping[str, Any]):
     ) -> None:
         self.params = params
         self.unplaced = list(params)  # those that have never had a gradient
-        self.segments: list[Segment] = []
+        self.segments: list[Segment | Table] = []
         self._owner = owner
         self._checks = checks
         self._constants = constants

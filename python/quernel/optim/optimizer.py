@@ -3,6 +3,7 @@
 Parameters that receive their first gradient in the same step move into one arena (optim/arena.py), so that an update
 is one kernel call per run of neighbours. What never had a gradient (frozen layers, layers that have not seen an input)
 is left where it is. A parameter without a gradient is skipped, as if it were not there: it keeps its own step count.
+A table whose gradient comes by rows stays where it is too (optim/table.py): an update touches those rows alone.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from quernel.ops import optim as native
 from quernel.optim.arena import Arena, find
 from quernel.optim.group import Check, ParamGroup, at_least_zero, refuse_module
 from quernel.optim.segment import Run, Saved, Segment
+from quernel.optim.table import Table
 from quernel.tensor import Tensor
 
 T = TypeVar("T")
@@ -167,12 +169,31 @@ class Optimizer:
 
     def _update(self, group: ParamGroup, run: Run) -> None:
         needed = self._state_names(group)
+        hyper = group.hyper(run.param.device)
+        if run.grad is None:
+            rows, values = run.params[0].row_grad
+            native.ROW_UPDATES[self._name](
+                run.param, values, [run.state[name] for name in needed], hyper, run.step, rows
+            )
+            return
         states = [run.state[name] if name in needed else None for name in self._states]
-        native.UPDATES[self._name](run.param, run.grad, states, group.hyper(run.param.device), run.step)
+        native.UPDATES[self._name](run.param, run.grad, states, hyper, run.step)
 
     def _state_names(self, group: ParamGroup) -> tuple[str, ...]:  # noqa: ARG002
         """What an update of this group needs besides parameters and gradients."""
         return self._states
+
+    def _check_kind(self, group: ParamGroup, p: Tensor) -> None:
+        """Raises ArgumentError if the gradient comes by rows and there is no such update."""
+        if p._t.has_row_grad and (self._name not in native.ROW_UPDATES or self._blocks_rows(group)):
+            raise ArgumentError(
+                f"[{self._name}] a parameter of shape {p.shape} has a gradient by rows (a lookup with sparse=True), which "
+                "Adam, AdamW, SparseAdam and SGD without momentum take; use one of them, or sparse=False"
+            )
+
+    def _blocks_rows(self, group: ParamGroup) -> bool:  # noqa: ARG002
+        """Whether this group's hyper-parameters allow updates of whole parameters only."""
+        return False
 
     @property
     def _layout(self) -> tuple[tuple[str, ...], ...]:
@@ -203,12 +224,15 @@ class Optimizer:
         self._version += 1
         recording.host_write(f"the layout of {type(self).__name__}")
 
-    def _ready(self, segment: Segment) -> list[Run]:
+    def _ready(self, segment: Segment | Table) -> list[Run]:
         """The runs to update. Where only some of a run have gradients, it is split for good."""
         runs: list[Run] = []
         for run in segment.runs:
             has_grad = [param.has_grad for param in run.params]
-            runs.extend(segment.split(run, has_grad) if any(has_grad) and not all(has_grad) else [run])
+            if isinstance(segment, Segment) and any(has_grad) and not all(has_grad):
+                runs.extend(segment.split(run, has_grad))
+            else:
+                runs.append(run)
         if len(runs) != len(segment.runs):
             self._remember_layout()
             segment.runs = runs
@@ -226,11 +250,16 @@ class Optimizer:
         new = [p for p in group.unplaced if _is_sized(p) and p._t.has_grad]
         if not new:
             return
+        for p in new:
+            self._check_kind(group, p)
         self._remember_layout()
         group.unplaced = [p for p in group.unplaced if not any(p is q for q in new)]
         by_arena: dict[Arena, list[Tensor]] = {}
         homeless: dict[tuple[str, str], list[Tensor]] = {}
         for p in new:
+            if p._t.has_row_grad:
+                self._add(group, Table(p, names))
+                continue
             arena = find(p._t)
             if arena is None:
                 homeless.setdefault((p.dtype, p.device), []).append(p)
@@ -238,12 +267,16 @@ class Optimizer:
                 by_arena.setdefault(arena, []).append(p)
         by_arena |= {Arena([p._t for p in alike]): alike for alike in homeless.values()}
         for arena, members in by_arena.items():
-            segment = Segment(arena, members, names)
-            segment.restore({id(p): self._saved.pop(id(p)) for p in members if id(p) in self._saved})
-            group.segments.append(segment)
+            self._add(group, Segment(arena, members, names))
         self._layout_changed()
 
-    def _release(self, group: ParamGroup, segment: Segment) -> None:
+    def _add(self, group: ParamGroup, segment: Segment | Table) -> None:
+        """Adds a segment, with the state that its parameters had elsewhere."""
+        members = segment.tensors
+        segment.restore({id(p): self._saved.pop(id(p)) for p in members if id(p) in self._saved})
+        group.segments.append(segment)
+
+    def _release(self, group: ParamGroup, segment: Segment | Table) -> None:
         """Saves a segment's state; its parameters find another place at their next gradient."""
         self._remember_layout()
         self._saved |= segment.export()

@@ -25,13 +25,14 @@ class Run:
 
     Attributes:
         params: the parameters.
-        param, grad, state: flat views of everything from the first to the last of them; the state by name.
+        param, grad, state: flat views of everything from the first to the last of them; the state by name. `grad` is None
+            for a table whose gradient comes by rows.
         step: the number of updates so far (int64, one element).
     """
 
     params: tuple[Native, ...]
     param: Native
-    grad: Native
+    grad: Native | None
     state: dict[str, Native]
     step: Native
 
@@ -83,10 +84,9 @@ class Segment:
         return [self._run([t for _, t in part], run.steps) for _, part in parts]
 
     def has_moved(self) -> bool:
-        """Whether some parameter has other memory than when this was made."""
-        home = self.arena.params.storage_id
+        """Whether some parameter or its gradient has other memory than when this was made."""
         pairs = zip(self.tensors, self._natives, strict=True)
-        return any(p._t is not t or t.storage_id != home for p, t in pairs)
+        return any(p._t is not t or not self.arena.holds(t) for p, t in pairs)
 
     def _views(self, t: Native) -> dict[str, Native]:
         begin = self.arena.places[t.identity].begin - self.begin
