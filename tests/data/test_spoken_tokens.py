@@ -11,6 +11,7 @@ import quernel as qn
 from quernel.data.tasks import speech, transcription
 from quernel.data.tasks import spoken_tokens as task
 from quernel.data.tasks.common import stream
+from quernel.data.tasks.task import QUERNEL
 from quernel.models import AcousticModel
 from quernel.text import ctc_collapse
 
@@ -142,7 +143,7 @@ def test_the_net_learns_and_is_sure_of_the_blank_behind_the_end() -> None:
     net = task.TASK.net()
     labels = np.where(np.arange(6) < part.words[:, None], part.y, -1)
     before = qn.losses.ctc(net(part.x, part.frames), labels).item()
-    transcription.train(net, data, 25, 0)
+    transcription.train(net, data, 25, 0, QUERNEL)
     log_probs = net(part.x, part.frames).numpy()
     assert qn.losses.ctc(log_probs, labels).item() < 0.15 * before
     for row, frames in zip(log_probs, part.frames, strict=True):
