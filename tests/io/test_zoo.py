@@ -113,6 +113,12 @@ def test_containers_and_transformers_come_back() -> None:
         again = model_from_bytes(model_bytes(net), "here")
         assert type(again) is type(net) and repr(again) == repr(net)
         np.testing.assert_array_equal(again.predict(x), net.predict(x))
+    decoder = nn.TransformerDecoder(
+        nn.TransformerDecoderLayer(8, 2, 16, 0.1, norm_first=True), 2, nn.LayerNorm(8)
+    )
+    again = model_from_bytes(model_bytes(decoder), "here")
+    assert type(again) is nn.TransformerDecoder and repr(again) == repr(decoder)
+    np.testing.assert_array_equal(again.predict((x[:, :3], x)), decoder.predict((x[:, :3], x)))
     table = nn.ModuleDict({"b": nn.ModuleList([nn.ReLU(), nn.Linear(2, 2)]), "a": nn.Tanh()})
     assert repr(model_from_bytes(model_bytes(table), "here")) == repr(table)
 

@@ -47,6 +47,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Dropout": ("p",),
     "MultiheadAttention": ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "precision"),
     "TransformerEncoderLayer": ("activation", "norm_first"),
+    "TransformerDecoderLayer": ("activation", "norm_first"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
     "EmbeddingBag": (
@@ -95,18 +96,27 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "Softmax": ("dim",),
 }
 
+
+def _stack_of(kind: Callable[..., Module]) -> Callable[..., Module]:
+    return lambda children: kind(nn.Identity(), len(children["layers"]), children.get("norm"))
+
+
+def _layer_of(kind: Callable[..., Module]) -> Callable[..., Module]:
+    return lambda children, **arguments: kind(
+        children["self_attn"].embed_dim, children["self_attn"].num_heads, 1, **arguments
+    )
+
+
 # Modules that are made of those inside, and of arguments if they have any.
 _CONTAINERS: dict[str, Callable[..., Module]] = {
     "Sequential": nn.Sequential,
     "Residual": lambda children: nn.Residual(**children),
     "ModuleList": lambda children: nn.ModuleList(children.values()),
     "ModuleDict": nn.ModuleDict,
-    "TransformerEncoder": lambda children: nn.TransformerEncoder(
-        nn.Identity(), len(children["layers"]), children.get("norm")
-    ),
-    "TransformerEncoderLayer": lambda children, **arguments: nn.TransformerEncoderLayer(
-        children["self_attn"].embed_dim, children["self_attn"].num_heads, 1, **arguments
-    ),
+    "TransformerEncoder": _stack_of(nn.TransformerEncoder),
+    "TransformerEncoderLayer": _layer_of(nn.TransformerEncoderLayer),
+    "TransformerDecoder": _stack_of(nn.TransformerDecoder),
+    "TransformerDecoderLayer": _layer_of(nn.TransformerDecoderLayer),
 }
 _SIZES = (
     "in_features",
