@@ -100,8 +100,8 @@ def main() -> int:
         for tool in ("memcheck", "racecheck"):
             wrapper = [sanitizer, "--tool", tool, "--error-exitcode", "1", "--target-processes", "all"]
             status |= test(library, emulated, [*SANITIZED, "-x"], wrapper)
-    if not (emulated or args.pytest):
-        status |= bench(library)
+    if not (status or emulated or args.pytest):
+        status = bench(library)
     return status
 
 

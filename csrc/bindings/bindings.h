@@ -17,6 +17,7 @@ using Unlocked = py::call_guard<py::gil_scoped_release>;
 
 using Optional = std::optional<Tensor>;  // an operand that Python may leave None
 inline Tensor or_none(const Optional& t) { return t.value_or(Tensor()); }
+inline Optional optional(const Tensor& t) { return t.defined() ? Optional(t) : std::nullopt; }
 
 // The device of that name, or where tensors are made by default.
 inline Device or_default(const std::optional<std::string>& device) {

@@ -2,11 +2,7 @@
 #include "ops/attention.h"
 
 namespace quernel {
-namespace {
-
-Optional optional(const Tensor& t) { return t.defined() ? Optional(t) : std::nullopt; }
-
-}  // namespace
+namespace {}  // namespace
 
 void register_attention(py::module_& m) {
   m.def(

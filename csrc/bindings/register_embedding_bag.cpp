@@ -14,8 +14,6 @@ ops::Lookups lookups_of(const char* op, const Described& described) {
   return {op, index, or_none(offsets), or_none(weights), length, skip};
 }
 
-Optional some(const Tensor& t) { return t.defined() ? Optional(t) : std::nullopt; }
-
 constexpr const char* kBag = "embedding_bag";
 
 }  // namespace
@@ -29,7 +27,7 @@ void register_embedding_bag(py::module_& m) {
       "embedding_bag",
       [](const Described& lookups, const Tensor& x, const std::string& mode, int64_t bags) {
         const auto r = ops::embedding_bag(lookups_of(kBag, lookups), x, ops::bag_mode_from_name(mode), bags);
-        return std::tuple(r.y, some(r.inverse), some(r.chosen));
+        return std::tuple(r.y, optional(r.inverse), optional(r.chosen));
       },
       py::arg("lookups"), py::arg("x"), py::arg("mode"), py::arg("bags"), Unlocked());
   m.def(

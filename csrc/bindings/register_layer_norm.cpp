@@ -2,11 +2,7 @@
 #include "ops/layer_norm.h"
 
 namespace quernel {
-namespace {
-
-Optional optional(const Tensor& t) { return t.defined() ? Optional(t) : std::nullopt; }
-
-}  // namespace
+namespace {}  // namespace
 
 void register_layer_norm(py::module_& m) {
   m.def(

@@ -2,11 +2,7 @@
 #include "ops/recurrent.h"
 
 namespace quernel {
-namespace {
-
-Optional some(const Tensor& t) { return t.defined() ? Optional(t) : std::nullopt; }
-
-}  // namespace
+namespace {}  // namespace
 
 void register_recurrent(py::module_& m) {
   m.def(
@@ -17,7 +13,7 @@ void register_recurrent(py::module_& m) {
         const auto r =
             ops::recurrent(x, {weight_ih, weight_hh, or_none(bias_ih), or_none(bias_hh)}, {or_none(h0), or_none(c0)},
                            or_none(lengths), {ops::cell_from_name(cell), reverse}, save);
-        return std::tuple(r.y, r.h_n, some(r.c_n), some(r.gates), some(r.cell));
+        return std::tuple(r.y, r.h_n, optional(r.c_n), optional(r.gates), optional(r.cell));
       },
       py::arg("x"), py::arg("weight_ih"), py::arg("weight_hh"), py::arg("bias_ih"), py::arg("bias_hh"), py::arg("h0"),
       py::arg("c0"), py::arg("lengths"), py::arg("cell"), py::arg("reverse"), py::arg("save"), Unlocked());
@@ -29,8 +25,8 @@ void register_recurrent(py::module_& m) {
         const auto d = ops::recurrent_grad(
             {y, {}, {}, or_none(gates), or_none(cell_t)}, x, {weight_ih, weight_hh, {}, {}}, {or_none(h0), or_none(c0)},
             or_none(lengths), {or_none(g_y), or_none(g_h), or_none(g_c)}, {ops::cell_from_name(cell), reverse}, want_x);
-        return std::tuple(some(d.x), d.weights.ih, d.weights.hh, d.weights.bias_ih, d.weights.bias_hh, d.initial.h,
-                          some(d.initial.c));
+        return std::tuple(optional(d.x), d.weights.ih, d.weights.hh, d.weights.bias_ih, d.weights.bias_hh, d.initial.h,
+                          optional(d.initial.c));
       },
       py::arg("x"), py::arg("weight_ih"), py::arg("weight_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"),
       py::arg("y"), py::arg("gates"), py::arg("cell_t"), py::arg("g_y"), py::arg("g_h"), py::arg("g_c"),

@@ -50,8 +50,11 @@ void add_queries(const AttentionGradArgs& a, Block b, Span keys, const GradWorks
     b.keys = least(kAttentionKeys, limit - b.key);
     slope_block(a, b, head, w);
     for (int64_t j = 0; j < b.keys; ++j) {
-      for (int64_t i = j * kScoreRow; i < j * kScoreRow + b.queries; i += V::kWidth)
-        (V::load(w.mask + i) + V::load(w.slopes + i)).store(w.mask + i);
+      T* sums = w.mask + j * kScoreRow;
+      const T* slopes = w.slopes + j * kScoreRow;
+      // Lanes behind the last query may hold anything, for a key may be infinite.
+      for_lanes<V>(b.queries,
+                   [&](int64_t i, int lanes) { (V::load(sums + i) + get<V>(slopes + i, lanes)).store(sums + i); });
     }
   }
 }

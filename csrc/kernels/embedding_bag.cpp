@@ -50,19 +50,18 @@ template <class T, class Row>
 struct Terms {
   Row row;
   int64_t count;
-  bool weighted, onto;  // plain sums have no weights; onto what y holds, or zero
+  bool weighted, onto;  // plain sums have no weights; added to what y holds, or written
   T scale;              // of the sum, 1 for none
 };
 
-// y = scale · (y or 0 + sum of weight · row), in `vecs` registers of columns from `first` on, all of them whole or the
-// only one of `lanes`.
+// y = scale · sum of weight · row, upon y or not, in `vecs` registers of columns from `first` on, all of them whole or
+// the only one of `lanes`.
 template <class V, int vecs, bool whole, class T, class Row>
 void sum_columns(const Terms<T, Row>& terms, int64_t first, T* y, int lanes = V::kWidth) {
   const int n = whole ? V::kWidth : lanes;
   const V scale = V::set(terms.scale);
   V acc[vecs];
   for (int v = 0; v < vecs; ++v) acc[v] = V::zero();
-  for (int v = 0; terms.onto && v < vecs; ++v) acc[v] = get<V>(y + first + v * V::kWidth, n);
   for (int64_t i = 0; i < terms.count; ++i) {
     T weight = 1;
     const T* row = terms.row(i, &weight);
@@ -75,7 +74,11 @@ void sum_columns(const Terms<T, Row>& terms, int64_t first, T* y, int lanes = V:
       for (int v = 0; v < vecs; ++v) acc[v] = acc[v] + get<V>(row + v * V::kWidth, n);
     }
   }
-  for (int v = 0; v < vecs; ++v) put(acc[v] * scale, y + first + v * V::kWidth, n);
+  for (int v = 0; v < vecs; ++v) {
+    T* to = y + first + v * V::kWidth;
+    const V sum = acc[v] * scale;
+    put(terms.onto ? get<V>(to, n) + sum : sum, to, n);
+  }
 }
 
 template <class T, class Row>

@@ -12,7 +12,6 @@
 // kernel.
 #include "kernels/gemm_zeros.h"
 
-#include <cmath>
 #include <type_traits>
 
 #include "kernels/epilogue.h"
@@ -114,7 +113,7 @@ bool multiply(const GemmArgs& g, const Nonzeros& row, const RowPart<T>& part) {
   }
   const int64_t cols = part.last - part.first;
   for (int64_t i = 0; !certain && i < cols; ++i) {
-    if (sums[i] == 0 && std::signbit(sums[i])) return false;
+    if (sums[i] == 0 && __builtin_signbit(sums[i])) return false;
   }
   T* c = part.c + part.first;
   __builtin_memcpy(c, sums, static_cast<size_t>(cols) * sizeof(T));

@@ -15,11 +15,15 @@ namespace {
 constexpr double kNsPerByte = 1.0 / 16;
 constexpr double kNsPerGrouped = 8;
 
-void check_lookups(const Lookups& l, int64_t rows, DType dtype) {
-  check_index({l.op, "rows", 0, false}, l.index, rows);
+void check_operands(const Lookups& l, DType dtype) {
   if (l.weights.defined()) check_like(l.op, "per_sample_weights", l.weights, l.index.shape(), dtype);
   check<DTypeError>(!l.offsets.defined() || (l.offsets.dtype() == DType::kInt64 && l.offsets.rank() == 1), l.op,
                     "offsets must be one dimension of int64");
+}
+
+void check_lookups(const Lookups& l, int64_t rows, DType dtype) {
+  check_index({l.op, "rows", 0, false}, l.index, rows);
+  check_operands(l, dtype);
 }
 
 void check_bags(const Lookups& l, int64_t bags) {
@@ -115,6 +119,7 @@ Groups group_rows(const Lookups& l, const Tensor& rows, int64_t kept, int64_t mo
 
 void sum_rows(const Lookups& l, const Groups& groups, const Tensor& g, const Tensor& y, bool onto) {
   check_floating(l.op, "the gradient", g.dtype());
+  check_operands(l, g.dtype());
   check_bags(l, g.dim(0));
   check_like(l.op, "a gradient by rows", y, Shape{groups.most, g.dim(1)}, g.dtype());
   sum_groups(l, groups, g, onto ? update(&SumRowsArgs::y, y) : write(&SumRowsArgs::y, y), {});
@@ -122,7 +127,7 @@ void sum_rows(const Lookups& l, const Groups& groups, const Tensor& g, const Ten
 
 Tensor bag_sum_grad(const Lookups& l, const Tensor& g, int64_t rows) {
   check_floating(l.op, "the gradient", g.dtype());
-  check_lookups(l, rows, g.dtype());
+  check_operands(l, g.dtype());
   check_bags(l, g.dim(0));
   const Tensor y = full(Shape{rows, g.dim(1)}, 0, g.dtype(), g.device());
   if (l.index.size() == 0) return y;

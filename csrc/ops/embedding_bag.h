@@ -1,5 +1,5 @@
 // Sums, means and maxima of rows of a table, and the gradient of a table by rows. Every function refuses a bad index
-// and bad offsets before anything is written.
+// before anything is written; offsets are for check_offsets to look at, once and first.
 #pragma once
 #include <string>
 

@@ -13,23 +13,23 @@ namespace {
 
 constexpr const char* kOp = "backward";
 
-// Plans and optimizers that know this memory must look again.
-void leave(const std::shared_ptr<Tensor>& memory) {
-  if (!memory) return;
-  memory->storage()->note_departure();
-  bump_config_epoch();
+// What the leaf has now comes back if the step is undone.
+Tensor::GradSlot& slot_to_change(const Tensor& param) {
+  if (Transaction* transaction = Transaction::current()) transaction->before_grad_change(param);
+  return param.grad_slot();
 }
 
 // The kind of a gradient may change between steps, not within one.
 void check_kind(const Tensor& param, bool by_rows, bool has_grad) {
-  Tensor::GradSlot& slot = param.grad_slot();
+  const Tensor::GradSlot& slot = param.grad_slot();
   if (!slot.grad || (slot.rows != nullptr) == by_rows) return;
   check<StateError>(
       !has_grad, kOp, "a parameter of shape ", param.shape(),
       " gets a gradient by rows (from a lookup with sparse=True) and a dense one; use sparse=False in all "
       "of its lookups");
-  leave(slot.grad);
-  slot = {};
+  leave_grad_memory(slot.grad);
+  leave_grad_memory(slot.rows);
+  slot_to_change(param) = {};
 }
 
 Tensor first_rows(const Tensor& t, int64_t rows) {
@@ -38,20 +38,16 @@ Tensor first_rows(const Tensor& t, int64_t rows) {
 
 // Memory for `most` rows that begins with the rows in use.
 void reserve_rows(const Tensor& param, int64_t most) {
-  Tensor::GradSlot& slot = param.grad_slot();
-  if (slot.rows && slot.rows->size() >= most) return;
+  if (param.grad_slot().rows && param.grad_slot().rows->size() >= most) return;
+  Tensor::GradSlot& slot = slot_to_change(param);
   const Tensor rows = Tensor::empty(DType::kInt64, Shape{most}, param.device());
   const Tensor grad = Tensor::empty(param.dtype(), Shape{most, param.dim(1)}, param.device());
   if (slot.held > 0) {
     copy_into(rows.flat_view(0, slot.held), slot.rows->flat_view(0, slot.held));
     copy_into(first_rows(grad, slot.held), first_rows(*slot.grad, slot.held));
-    if (Transaction* transaction = Transaction::current()) {  // which else would take them for new
-      transaction->save(rows);
-      transaction->save(grad);
-    }
   }
-  leave(slot.rows);
-  leave(slot.grad);
+  leave_grad_memory(slot.rows);
+  leave_grad_memory(slot.grad);
   slot.rows = std::make_shared<Tensor>(rows);
   slot.grad = std::make_shared<Tensor>(grad);
 }

@@ -175,7 +175,7 @@ Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed,
   }
   g.b_row = width;
   g.group = width * g.k;
-  g.skip_zeros = kept && may_skip_zeros(g, b);
+  g.skip_zeros = kept && rows == 1 && may_skip_zeros(g, b);
   return pack_matrix(b, count, g.k, g.n, transposed);
 }
 

@@ -16,36 +16,32 @@ struct Elementwise {
   std::vector<uint32_t> spread;  // fields of operands that are broadcast
 };
 
+// What kernels/broadcast.h reads in place; in doubt not, since it would look at the first elements of other operands.
 bool is_contiguous(const StridedShape& shape, const int64_t* strides) {
   int64_t expected = 1;
   for (int d = shape.rank - 1; d >= 0; --d) {
-    if (shape.dims[d] != 1 && strides[d] != expected) return false;
+    if (strides[d] != expected) return false;
     expected *= shape.dims[d];
   }
   return true;
 }
 
-template <class Args>
-const Args& args_of(const Step& step) {
-  return *reinterpret_cast<const Args*>(step.args.data());
-}
-
 std::optional<Elementwise> elementwise(const Step& step) {
-  if (step.is(&KernelTable::unary)) return Elementwise{args_of<UnaryArgs>(step).size, {}};
-  if (step.is(&KernelTable::clip)) return Elementwise{args_of<ClipArgs>(step).size, {}};
-  if (step.is(&KernelTable::cast)) return Elementwise{args_of<CastArgs>(step).size, {}};
-  if (step.is(&KernelTable::dropout_grad)) return Elementwise{args_of<DropoutGradArgs>(step).size, {}};
+  if (step.is(&KernelTable::unary)) return Elementwise{step.as<UnaryArgs>().size, {}};
+  if (step.is(&KernelTable::clip)) return Elementwise{step.as<ClipArgs>().size, {}};
+  if (step.is(&KernelTable::cast)) return Elementwise{step.as<CastArgs>().size, {}};
+  if (step.is(&KernelTable::dropout_grad)) return Elementwise{step.as<DropoutGradArgs>().size, {}};
   if (step.is(&KernelTable::dropout))
-    return Elementwise{args_of<DropoutArgs>(step).size, {field_offset(&DropoutArgs::state)}};
+    return Elementwise{step.as<DropoutArgs>().size, {field_offset(&DropoutArgs::state)}};
   if (step.is(&KernelTable::binary)) {
-    const auto& args = args_of<BinaryArgs>(step);
+    const auto& args = step.as<BinaryArgs>();
     Elementwise found{args.shape.size, {}};
     if (!is_contiguous(args.shape, args.a_strides)) found.spread.push_back(field_offset(&BinaryArgs::a));
     if (!is_contiguous(args.shape, args.b_strides)) found.spread.push_back(field_offset(&BinaryArgs::b));
     return found;
   }
   if (step.is(&KernelTable::where)) {
-    const auto& args = args_of<WhereArgs>(step);
+    const auto& args = step.as<WhereArgs>();
     Elementwise found{args.shape.size, {}};
     if (!is_contiguous(args.shape, args.c_strides)) found.spread.push_back(field_offset(&WhereArgs::condition));
     if (!is_contiguous(args.shape, args.a_strides)) found.spread.push_back(field_offset(&WhereArgs::a));

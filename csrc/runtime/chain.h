@@ -1,7 +1,8 @@
 // Elementwise steps that follow each other go through memory together: a block of elements through the first of them,
 // the same block through the second, and so on. What only they use lives in tiles of the thread's own memory, which
 // stay in its cache, and one fork serves them all. Bits stay as they are: every block is computed by the same kernels
-// from the same values.
+// from the same values. A profile
+// counts a chain to the layer of its first step.
 #pragma once
 #include <vector>
 

@@ -53,6 +53,10 @@ struct Step {
   Args& as() {
     return *reinterpret_cast<Args*>(args.data());
   }
+  template <class Args>
+  const Args& as() const {
+    return *reinterpret_cast<const Args*>(args.data());
+  }
   // The use of a pointer field, or null where it is absent.
   const Use* use(uint32_t field) const {
     for (const Use& u : uses) {

@@ -4,10 +4,17 @@
 #include <utility>
 
 #include "core/allocator.h"
+#include "runtime/dispatch.h"
 
 namespace quernel {
 namespace {
 thread_local Transaction* open_transaction = nullptr;
+}
+
+void leave_grad_memory(const std::shared_ptr<Tensor>& memory) {
+  if (!memory) return;
+  memory->storage()->note_departure();
+  bump_config_epoch();
 }
 
 void Transaction::open() {
@@ -22,16 +29,13 @@ void Transaction::close() {
   open_transaction = nullptr;
   outermost_ = false;
   saved_.clear();
-  flags_.clear();
+  slots_.clear();
 }
 
 Transaction* Transaction::current() { return open_transaction; }
 
 void Transaction::before_write(const Tensor& tensor) {
-  if (tensor.storage()->id() < first_storage_) save(tensor);
-}
-
-void Transaction::save(const Tensor& tensor) {
+  if (tensor.storage()->id() >= first_storage_) return;
   // Copies may overlap (a parameter and the flat segment that holds it): restoring in reverse order of saving ends
   // with the oldest bytes everywhere, so only an exact repeat is skipped.
   for (const Saved& s : saved_) {
@@ -43,10 +47,10 @@ void Transaction::save(const Tensor& tensor) {
 }
 
 void Transaction::before_grad_change(const Tensor& param) {
-  for (const SavedFlag& s : flags_) {
-    if (s.tensor.same_as(param)) return;
+  for (const SavedSlot& s : slots_) {
+    if (s.param.same_as(param)) return;
   }
-  flags_.push_back({param, param.grad_slot().held});
+  slots_.push_back({param, param.grad_slot()});
 }
 
 void Transaction::rollback() {
@@ -54,9 +58,13 @@ void Transaction::rollback() {
     allocator(s->tensor.device()).upload(s->tensor.data(), s->bytes.data(), s->bytes.size());
     s->tensor.bump_version();
   }
-  for (const SavedFlag& s : flags_) s.tensor.grad_slot().held = s.held;
+  for (const SavedSlot& s : slots_) {
+    const Tensor::GradSlot made = std::exchange(s.param.grad_slot(), s.slot);
+    if (made.grad != s.slot.grad) leave_grad_memory(made.grad);
+    if (made.rows != s.slot.rows) leave_grad_memory(made.rows);
+  }
   saved_.clear();
-  flags_.clear();
+  slots_.clear();
 }
 
 }  // namespace quernel

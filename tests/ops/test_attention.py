@@ -411,3 +411,19 @@ def test_errors(call: Any, error: Any, message: str) -> None:
 def test_errors_of_heads(call: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=rf"^\[multi_head_attention\].*{message}"):
         call()
+
+
+def test_a_mask_shared_by_queries_sums_those_that_exist() -> None:
+    """A masked key that is infinite makes no gradient, however many queries there are."""
+    rng = np.random.default_rng(0)
+    for queries in (5, 64):
+        q, v = (qn.tensor(rng.standard_normal((1, 1, n, 8), dtype=np.float32)) for n in (queries, 6))
+        key = rng.standard_normal((1, 1, 6, 8), dtype=np.float32)
+        key[:, :, 3] = -np.inf
+        bias = np.zeros((1, 1, 1, 6), np.float32)
+        bias[..., 3] = -np.inf
+        mask = qn.tensor(bias, requires_grad=True)
+        q = ops.abs(q)  # so that their products with the infinite key are -inf, not NaN
+        ops.scaled_dot_product_attention(q, qn.tensor(key), v, mask).sum().backward()
+        assert np.isfinite(mask.grad.numpy()).all()
+        assert mask.grad.numpy()[..., 3] == 0

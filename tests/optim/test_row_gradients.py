@@ -261,6 +261,51 @@ def test_a_step_that_fails_leaves_the_rows_as_they_were() -> None:
     assert w.grad.indices.tolist() == [5, 6] and (w.grad.values.numpy() == 1).all()
 
 
+def test_a_step_that_fails_undoes_rows_added_in_place_before_the_memory_grew() -> None:
+    w = table()
+    ops.embedding(np.arange(10), w, sparse=True).sum().backward()
+    w.grad = None
+    ops.embedding([5, 6], w, sparse=True).sum().backward()
+
+    @qn.jit
+    def step(i: Any, j: Any) -> None:
+        ops.embedding(i, w, sparse=True).sum().backward()
+        ops.embedding(j, w, sparse=True).sum().backward()
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        step(np.array([5]), np.arange(20))
+    assert isinstance(w.grad, ops.RowGradient)
+    assert w.grad.indices.tolist() == [5, 6] and (w.grad.values.numpy() == 1).all()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_that_fails_brings_back_a_gradient_of_the_other_kind(sparse: bool) -> None:
+    w = table()
+    (ops.embedding([5, 6], w, sparse=not sparse) * 3).sum().backward()
+    before = w.grad.to_dense().numpy().copy() if sparse is False else w.grad.numpy().copy()
+
+    @qn.jit
+    def step(i: Any) -> None:
+        w.grad = None
+        ops.embedding(i, w, sparse=sparse).sum().backward()
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        step(np.array([1, 5]))
+    assert isinstance(w.grad, ops.RowGradient) is not sparse
+    check_equal((w.grad if sparse else w.grad.to_dense()).numpy(), before)
+
+
+def test_rows_that_accumulate_have_the_bits_of_a_dense_gradient() -> None:
+    g = qn.tensor(np.random.default_rng(0).standard_normal((5, 20), dtype=np.float32))
+    dense, rows = table("float32"), table("float32")
+    for _ in range(3):
+        for w, sparse in ((dense, False), (rows, True)):
+            (ops.embedding([1, 1, 1, 2, 2], w, sparse=sparse) * g).sum().backward()
+    check_equal(rows.grad.to_dense().numpy(), dense.grad.numpy())
+
+
 @pytest.mark.parametrize("kind", ["Lion", "Adagrad", "RMSprop", "NAdam", "momentum"])
 def test_optimizers_of_whole_parameters_refuse_rows(kind: str) -> None:
     w = table()

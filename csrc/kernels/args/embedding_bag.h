@@ -35,8 +35,8 @@ struct EmbeddingBagArgs {
 struct GroupRowsArgs {
   const void* index = nullptr;
   void* rows = nullptr;  // (capacity): the row behind each number, then -1
-  void* start =
-      nullptr;  // (most + 2): where in `order` the lookups of each number begin; last, how many numbers are old
+  // (most + 2): where in `order` the lookups of each number begin; last, how many numbers are old
+  void* start = nullptr;
   void* order = nullptr;                                       // (n)
   int64_t n = 0, kept = 0, most = 0, capacity = 0, skip = -1;  // most: numbers that there can be
 };
