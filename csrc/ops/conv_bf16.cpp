@@ -26,6 +26,7 @@ double macs_of(const ConvShape& s) {
 void launch_forward(const char* op, Bf16ConvArgs args, const Tensor& x, const Tensor& columns,
                     const EpilogueSpec& epilogue, const Tensor& y, const Tensor& pre) {
   const ConvShape& s = args.s;
+  const Tensor no_taps;  // of which nothing was written
   args.activation = epilogue.activation;
   const int64_t strips = ceil_div(s.n * s.oh * s.ow, kBf16Strip), depth = s.kh * s.kw * s.c;
   const int64_t strip_bytes = kBf16Strip * (depth + kBf16Block) * static_cast<int64_t>(sizeof(uint16_t));
@@ -34,7 +35,7 @@ void launch_forward(const char* op, Bf16ConvArgs args, const Tensor& x, const Te
   const double ns = bf16_mac_ns(macs_of(s)) + 2 * static_cast<double>(s.n * s.oh * s.ow);
   launch(op, &KernelTable::conv2d_bf16, args,
          {items, ns / static_cast<double>(std::max<int64_t>(items, 1)), 2 * macs_of(s)},
-         {read(&Bf16ConvArgs::x, x), read(&Bf16ConvArgs::w, columns),
+         {read(&Bf16ConvArgs::x, x), read(&Bf16ConvArgs::w, columns.size() > 0 ? columns : no_taps),
           read<Bf16ConvArgs>(&Bf16ConvArgs::bias, epilogue.bias),
           read<Bf16ConvArgs>(&Bf16ConvArgs::residual, epilogue.residual), update<Bf16ConvArgs>(&Bf16ConvArgs::pre, pre),
           update(&Bf16ConvArgs::y, y)});

@@ -252,23 +252,26 @@ def test_gradients_are_products_in_bfloat16(rank: int, transposed: bool) -> None
 def test_a_recorded_step_equals_the_eager_one() -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((3, 8, 9, 6)).astype("f4")
-    w, v = (
+    first, w, u, v = (
         qn.tensor(rng.standard_normal(shape).astype("f4"), requires_grad=True)
-        for shape in ((7, 3, 3, 6), (7, 2, 2, 4))
+        for shape in ((6, 1, 1, 6), (7, 3, 3, 6), (7, 1, 1, 6), (7, 2, 2, 4))
     )
 
     def step(x: Any) -> Any:
-        w.grad = v.grad = None
-        y = ops.conv2d(x, w, stride=2, padding=1, activation="gelu", precision="bf16")
+        first.grad = w.grad = u.grad = v.grad = None
+        x = ops.conv2d(x, first, precision="bf16")
+        shortcut = ops.conv2d(x, u, stride=2, precision="bf16")  # most of whose phases have no taps
+        y = ops.conv2d(x, w, stride=2, padding=1, activation="gelu", residual=shortcut, precision="bf16")
         z = ops.conv_transpose2d(y, v, stride=2, precision="bf16")
         (z * z).sum().backward()
-        return z, w.grad, v.grad
+        return z, first.grad, w.grad, u.grad, v.grad
 
     want = [t.numpy() for t in step(qn.tensor(x))]
     recorded = qn.jit(step)
     for _ in range(3):
         for a, b in zip(recorded(qn.tensor(x)), want, strict=True):
             check_equal(a.numpy(), b)
+    assert len(recorded.plans()) == 1
 
 
 def test_errors_say_what_to_do() -> None:
