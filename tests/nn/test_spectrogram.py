@@ -345,6 +345,10 @@ def test_refusals(caplog: pytest.LogCaptureFixture) -> None:
             lambda: nn.MelSpectrogram(8000, f_max=5000),
             r"\[mel_spectrogram\] 0 <= f_min < f_max <= sample_rate / 2 = 4000, got f_min=0 and f_max=5000",
         ),
+        (
+            lambda: nn.MelSpectrogram(8000, 64, f_min=10, f_max=90, n_mels=2),
+            r"no bin of n_fft=64 lies between f_min=10 and f_max=90; take a larger n_fft",
+        ),
         (lambda: nn.MelSpectrogram(norm="area"), r"norm is one of None, 'slaney', got 'area'"),
         (lambda: nn.LogMelSpectrogram(eps=0), r"\[log_mel_spectrogram\] eps is positive, .* got 0"),
         (lambda: nn.LogMelSpectrogram(normalize="var"), "normalize is one of None, 'mean', 'mean_var', got"),

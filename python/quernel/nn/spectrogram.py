@@ -2,8 +2,8 @@
 
 The Fourier transform of a window is a product with a fixed matrix of cosines and sines, the window itself folded in; that of all
 windows is one strided convolution, cheaper than NumPy's FFT up to 512 samples and dearer from 1024 on, and has its gradient from the
-convolution. The tables follow from the arguments and are no part of a saved state. Names and defaults are torchaudio's, but for the
-order of the axes.
+convolution. The tables follow from the arguments and are no part of a saved state. Names and most defaults are torchaudio's; the
+order of the axes is not.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Spectrogram(Module):
         hop_length: samples from one frame to the next; None: half of `win_length`.
         power: 2 for powers, 1 for magnitudes.
         center: whether waves are padded by half of `n_fft` on both sides, so that frame i has its middle at i · hop_length.
+            A wave that was filled up with zeros ends in those, not in its mirror image.
         pad_mode: how, see `qn.ops.pad`.
 
     Shapes:
@@ -224,7 +225,12 @@ class MelSpectrogram(Spectrogram):
         self.norm = one_of(self._layer, "norm", norm, (None, "slaney"))
         self.mel_scale = one_of(self._layer, "mel_scale", mel_scale, _SCALES)
         filters = self._filters()
-        if not (sounding := filters.any(1)).all():
+        if not (sounding := filters.any(1)).any():
+            raise ArgumentError(
+                f"[{self._layer}] no bin of n_fft={self.n_fft} lies between f_min={self.f_min:g} and f_max={self.f_max:g}; take "
+                "a larger n_fft"
+            )
+        if not sounding.all():
             _log.warning(
                 "[%s] %d of %d triangles lie between two of the bins of n_fft=%d and will always be 0; take fewer, or a larger "
                 "n_fft", self._layer, self.n_mels - sounding.sum(), self.n_mels, self.n_fft,
