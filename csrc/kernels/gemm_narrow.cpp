@@ -7,8 +7,8 @@
 // next rows meanwhile helped four columns, but cost single ones up to a tenth.) Of an A that is stored by columns the
 // same partial sums are made for many rows side by side, in L1: a row of partial sums += an element of B times a column
 // of A, for a few columns that lie P apart, so that sums come and go less often. (One lane's products after the
-// other's, of longer columns, were up to a third slower at depths to 256, a tenth to a quarter faster at 1024.) Every
-// way adds in the same order.
+// other's, of longer columns, were up to a third slower at depths to 256, a tenth to a quarter faster at 1024. Half the
+// rows at once were a sixth to a third slower where A leaves L2 by far.) Every way adds in the same order.
 #include "kernels/gemm_narrow.h"
 
 #include "kernels/epilogue.h"
@@ -20,7 +20,7 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int64_t kBlockBytes = 4096;   // of a row of A
-constexpr int64_t kColumnBytes = 1024;  // of a column of A: rows whose partial sums are in L1
+constexpr int64_t kColumnBytes = 2048;  // of a column of A, for one of B: rows whose partial sums are in L1
 constexpr int64_t kFlat = 240;          // outputs that are finished at once, whole rows of up to four
 
 template <class T>
@@ -28,7 +28,7 @@ constexpr int64_t kBlock = kBlockBytes / static_cast<int64_t>(sizeof(T));
 template <class T>
 constexpr int64_t kCopyStep = kBlock<T> + kPackWidth<T>;  // of columns of B in scratch: not all in one set of L1
 template <class T, int kCols>
-constexpr int64_t kHeight = kColumnBytes / (kCols > 2 ? 2 : 1) / static_cast<int64_t>(sizeof(T));
+constexpr int64_t kHeight = kColumnBytes / (kCols > 2 ? 4 : kCols) / static_cast<int64_t>(sizeof(T));
 
 // Registers of partial sums for an output: a single column needs two to keep the FMA busy.
 template <int kCols>

@@ -131,9 +131,10 @@ bool all_finite(const Tensor& t) {
   return std::all_of(p, p + t.size(), [](T x) { return std::isfinite(x); });
 }
 
-// Whether zeros in a row of A may be left out: never where B, a constant, has elements of which 0 times makes NaN.
+// Whether a single row of A may leave out its zeros: B, a constant, has no elements of which 0 times makes NaN. It is
+// found whatever the rows: plans of all batch sizes share what is kept.
 bool may_skip_zeros(const GemmArgs& g, const Tensor& b) {
-  if (g.m != 1 || g.n * g.k != b.size() || g.n < kSkipColumns || g.k < kSkipDepth || g.k > kSkipMostDepth ||
+  if (b.size() != g.n * g.k || g.n < kSkipColumns || g.k < kSkipDepth || g.k > kSkipMostDepth ||
       b.device() != Device::kCpu)
     return false;
   const Tensor finite = derived(b, "finite", [&] {
@@ -141,7 +142,7 @@ bool may_skip_zeros(const GemmArgs& g, const Tensor& b) {
     *reinterpret_cast<bool*>(flag.data()) = b.dtype() == DType::kFloat32 ? all_finite<float>(b) : all_finite<double>(b);
     return flag;
   });
-  return *reinterpret_cast<const bool*>(finite.data());
+  return g.m == 1 && *reinterpret_cast<const bool*>(finite.data());
 }
 
 // Chooses how items read B, of which there are `count` matrices, stored (n, k) if `transposed`; `rows` rows of A meet
