@@ -35,7 +35,10 @@ void Transaction::close() {
 Transaction* Transaction::current() { return open_transaction; }
 
 void Transaction::before_write(const Tensor& tensor) {
-  if (tensor.storage()->id() >= first_storage_) return;
+  if (tensor.storage()->id() < first_storage_) save(tensor);
+}
+
+void Transaction::save(const Tensor& tensor) {
   // Copies may overlap (a parameter and the flat segment that holds it): restoring in reverse order of saving ends
   // with the oldest bytes everywhere, so only an exact repeat is skipped.
   for (const Saved& s : saved_) {

@@ -22,6 +22,7 @@ class Transaction {
   static Transaction* current();
 
   void before_write(const Tensor& tensor);       // skips what was allocated since the transaction opened
+  void save(const Tensor& tensor);               // the same without that exception
   void before_grad_change(const Tensor& param);  // remembers its gradient's memory, and what that held
   void rollback();
   void open();   // nests by doing nothing; may be opened again once closed
