@@ -215,10 +215,16 @@ def test_decoder_equals_torchs() -> None:
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("norm_first", [False, True])
 @pytest.mark.parametrize("pieces", [(1,) * 10, (7, 3), (70, 1, 1, 64)])
-def test_a_decoded_sequence_has_the_bits_of_the_whole(norm_first: bool, pieces: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("precision", [None, "bf16"])
+def test_a_decoded_sequence_has_the_bits_of_the_whole(
+    norm_first: bool, pieces: tuple[int, ...], precision: str | None
+) -> None:
     qn.seed(0)
     layer = nn.TransformerDecoderLayer(24, 3, 40, norm_first=norm_first)
     net, cache = nn.TransformerDecoder(layer, 2, nn.LayerNorm(24)).eval(), nn.DecoderCache()
+    for module in net.modules():
+        if isinstance(module, nn.MultiheadAttention | nn.Linear):
+            module.precision = precision
     rng = np.random.default_rng(0)
     x, memory = (rng.standard_normal((2, t, 24)).astype("f4") for t in (sum(pieces), 11))
     padding = np.arange(11) >= np.array([[11], [6]])
@@ -232,6 +238,39 @@ def test_a_decoded_sequence_has_the_bits_of_the_whole(norm_first: bool, pieces: 
         ShapeError, match=r"^\[multihead_attention\] the cache holds \(2, 11\) rows of another memory"
     ):
         net.decode(x[:, :1], memory[:, :5], cache)
+    with pytest.raises(ArgumentError, match=r"cache is of 2 layers, the decoder has 3; begin a new one$"):
+        nn.TransformerDecoder(layer, 3).decode(x[:, :1], memory, cache)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_an_encoder_layer_decodes_the_bits_of_the_whole(norm_first: bool, activation: str) -> None:
+    qn.seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, activation=activation, norm_first=norm_first).eval()
+    x, cache = np.random.default_rng(0).standard_normal((2, 6, 8)).astype("f4"), nn.KeyValueCache()
+    y = np.concatenate([layer.decode(x[:, t : t + 1], cache).numpy() for t in range(6)], 1)
+    check_equal(y, layer(x, is_causal=True).numpy())
+
+
+def test_a_jitted_decode_goes_on_in_its_cache() -> None:
+    qn.seed(0)
+    net, cache = nn.MultiheadAttention(8, 2).eval(), nn.KeyValueCache()
+    step = qn.jit(lambda x: net.decode(x, cache))
+    x = np.random.default_rng(0).standard_normal((1, 8, 8)).astype("f4")
+    y = np.concatenate([step(qn.tensor(x[:, t : t + 1])).numpy() for t in range(8)], 1)
+    check_equal(y, net(x, is_causal=True).numpy())
+    assert len(cache) == 8
+
+
+def test_causal_weights_are_part_of_a_plan() -> None:
+    qn.seed(0)
+    net = nn.MultiheadAttention(8, 2).eval()
+    f = qn.jit(lambda x: net(x, need_weights=True, is_causal=True))
+    x = qn.tensor(np.random.default_rng(0).standard_normal((2, 5, 8)).astype("f4"))
+    for _ in range(3):
+        for found, want in zip(f(x), net(x, need_weights=True, is_causal=True), strict=True):
+            check_equal(found.numpy(), want.numpy())
+    assert len(f.plans()) == 1
 
 
 def test_a_trained_decoder_is_saved_and_loaded(tmp_path: Path) -> None:

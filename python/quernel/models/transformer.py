@@ -131,7 +131,8 @@ class TransformerLanguageModel(LanguageModel):
         steps = _positions("transformer_language_model", x, self.max_len, len(caches[0]))
         y = self.embed(x) + self.positions(steps)
         for block, cache in zip(self.blocks, caches, strict=True):
-            y = _decoded(block, y, cache)
+            assert isinstance(block, nn.TransformerEncoderLayer)
+            y = block.decode(y, cache)
         return self.head(self.norm(y)), caches
 
     def _check_length(self, prompt: int, length: int) -> None:
@@ -157,13 +158,6 @@ def _blocks(d_model: int, heads: int, layers: int, dropout: float) -> nn.ModuleL
         nn.TransformerEncoderLayer(d_model, heads, 4 * d_model, dropout, "gelu", norm_first=True)
         for _ in range(positive("transformer", "layers", layers))
     )
-
-
-def _decoded(block: Any, x: Tensor, cache: nn.KeyValueCache) -> Tensor:
-    """What a block makes of the next positions, in evaluation."""
-    y = x + block.self_attn.decode(block.norm1(x), cache)
-    z: Tensor = y + block.linear2(ops.gelu(block.linear1(block.norm2(y))))
-    return z
 
 
 def _positions(owner: str, x: Tensor, max_len: int, past: int = 0) -> Tensor:

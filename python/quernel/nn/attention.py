@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
-import numpy as np
-
-from quernel import ops
+from quernel import ops, recording
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.nn import init
@@ -15,7 +13,7 @@ from quernel.nn.checks import in_unit_interval, positive
 from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
-from quernel.ops.create import zeros
+from quernel.ops.create import arange, zeros
 from quernel.ops.dtypes import INTEGER
 from quernel.tensor import Tensor
 
@@ -61,6 +59,7 @@ class KeyValueCache:
                 held = grown
             held[:, self._length : end] = rows
         self._rows, self._length = held, end
+        recording.host_write("a KeyValueCache")
         return held
 
     def truncate(self, length: int) -> None:
@@ -68,6 +67,7 @@ class KeyValueCache:
         if not 0 <= length <= self._length:
             raise ArgumentError(f"[{_LAYER}] the cache holds {self._length} positions, got length={length}")
         self._length = length
+        recording.host_write("a KeyValueCache")
 
 
 class MultiheadAttention(Module):
@@ -220,10 +220,11 @@ class MultiheadAttention(Module):
         """
         x, memory, size = self._as_input(x), self._as_input(memory), self.embed_dim
         weight, bias = self._joint_weight("decode_memory"), self.in_proj_bias
+        project = partial(ops.linear, precision=self.precision)
         self._check("x", x, size)
         self._check("memory", memory, size)
         if not len(cache):
-            cache.append(ops.linear(memory, weight[size:], None if bias is None else bias[size:]))
+            cache.append(project(memory, weight[size:], None if bias is None else bias[size:]))
         held = cache.rows
         if held is None or held.shape[:2] != memory.shape[:2]:
             raise ShapeError(
@@ -233,7 +234,7 @@ class MultiheadAttention(Module):
         mask = self._mask(
             x, memory, None if key_padding_mask is None else self._as_input(key_padding_mask), None
         )
-        q = ops.linear(x, weight[:size], None if bias is None else bias[:size])
+        q = project(x, weight[:size], None if bias is None else bias[:size])
         y: Tensor = self.out_proj(ops.multi_head_attention(q, held, None, self.num_heads, mask))
         return y
 
@@ -284,8 +285,8 @@ class MultiheadAttention(Module):
         if mask is not None:
             scores = ops.where(mask, scores, -math.inf) if mask.dtype == "bool" else scores + mask
         if is_causal:
-            earlier = np.tril(np.ones(scores.shape[2:], bool))
-            scores = ops.where(earlier, scores, -math.inf)
+            queries, keys = (arange(n, device=scores.device) for n in scores.shape[2:])
+            scores = ops.where(ops.le(keys, ops.unsqueeze(queries, 1)), scores, -math.inf)
         without = ops.eq(ops.max(scores, -1, keepdim=True), -math.inf)
         return ops.where(without, 0.0, ops.softmax(ops.where(without, 0.0, scores), -1))
 

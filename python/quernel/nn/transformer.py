@@ -119,7 +119,24 @@ class TransformerEncoderLayer(_TransformerLayer):
             )
             return y
 
-        y = self._residual(src, attend, self.norm1, self.dropout1)
+        return self._branches(src, attend)
+
+    @no_grad()
+    def decode(self, src: Tensor, cache: KeyValueCache) -> Tensor:
+        """The next positions of a sequence, src (N, t, C), after those that the cache has seen.
+
+        In evaluation a sequence fed in pieces of any length gives the bits of ``forward(sequence, is_causal=True)``. Nothing
+        gets a gradient.
+
+        Example:
+            >>> layer, cache = nn.TransformerEncoderLayer(8, 2, 16).eval(), nn.KeyValueCache()
+            >>> [layer.decode(np.ones((1, t, 8)), cache).shape for t in (3, 1)], len(cache)
+            ([(1, 3, 8), (1, 1, 8)], 4)
+        """
+        return self._branches(self._as_input(src), lambda x: self.self_attn.decode(x, cache))
+
+    def _branches(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        y = self._residual(x, attend, self.norm1, self.dropout1)
         return self._residual(y, self._feed_forward, self.norm2, self.dropout2)
 
 
@@ -333,4 +350,8 @@ class DecoderCache:
         """For each layer the keys and values of the sequence and those of the memory."""
         if not self._layers:
             self._layers = [(KeyValueCache(), KeyValueCache()) for _ in range(count)]
+        if len(self._layers) != count:
+            raise ArgumentError(
+                f"[transformer_decoder] the cache is of {len(self._layers)} layers, the decoder has {count}; begin a new one"
+            )
         return self._layers
