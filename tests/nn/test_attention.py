@@ -212,56 +212,6 @@ def test_decoder_equals_torchs() -> None:
     compare(mine, other, [rng.standard_normal((2, 5, 8)), rng.standard_normal((2, 3, 8))], {}, False)
 
 
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("pieces", [(1,) * 10, (7, 3), (70, 1, 1, 64)])
-@pytest.mark.parametrize("precision", [None, "bf16"])
-def test_a_decoded_sequence_has_the_bits_of_the_whole(
-    norm_first: bool, pieces: tuple[int, ...], precision: str | None
-) -> None:
-    qn.seed(0)
-    layer = nn.TransformerDecoderLayer(24, 3, 40, norm_first=norm_first)
-    net, cache = nn.TransformerDecoder(layer, 2, nn.LayerNorm(24)).eval(), nn.DecoderCache()
-    for module in net.modules():
-        if isinstance(module, nn.MultiheadAttention | nn.Linear):
-            module.precision = precision
-    rng = np.random.default_rng(0)
-    x, memory = (rng.standard_normal((2, t, 24)).astype("f4") for t in (sum(pieces), 11))
-    padding = np.arange(11) >= np.array([[11], [6]])
-    whole = net(x, memory, memory_key_padding_mask=padding, tgt_is_causal=True).numpy()
-    parts = np.split(x, np.cumsum(pieces)[:-1], 1)
-    check_equal(
-        np.concatenate([net.decode(part, memory, cache, padding).numpy() for part in parts], 1), whole
-    )
-    assert len(cache) == sum(pieces)
-    with pytest.raises(
-        ShapeError, match=r"^\[multihead_attention\] the cache holds \(2, 11\) rows of another memory"
-    ):
-        net.decode(x[:, :1], memory[:, :5], cache)
-    with pytest.raises(ArgumentError, match=r"cache is of 2 layers, the decoder has 3; begin a new one$"):
-        nn.TransformerDecoder(layer, 3).decode(x[:, :1], memory, cache)
-
-
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_an_encoder_layer_decodes_the_bits_of_the_whole(norm_first: bool, activation: str) -> None:
-    qn.seed(0)
-    layer = nn.TransformerEncoderLayer(8, 2, 16, activation=activation, norm_first=norm_first).eval()
-    x, cache = np.random.default_rng(0).standard_normal((2, 6, 8)).astype("f4"), nn.KeyValueCache()
-    y = np.concatenate([layer.decode(x[:, t : t + 1], cache).numpy() for t in range(6)], 1)
-    check_equal(y, layer(x, is_causal=True).numpy())
-
-
-def test_a_jitted_decode_goes_on_in_its_cache() -> None:
-    qn.seed(0)
-    net, cache = nn.MultiheadAttention(8, 2).eval(), nn.KeyValueCache()
-    step = qn.jit(lambda x: net.decode(x, cache))
-    x = np.random.default_rng(0).standard_normal((1, 8, 8)).astype("f4")
-    y = np.concatenate([step(qn.tensor(x[:, t : t + 1])).numpy() for t in range(8)], 1)
-    check_equal(y, net(x, is_causal=True).numpy())
-    assert len(cache) == 8
-
-
 def test_causal_weights_are_part_of_a_plan() -> None:
     qn.seed(0)
     net = nn.MultiheadAttention(8, 2).eval()
@@ -355,24 +305,6 @@ def test_traced_saved_and_frozen(tmp_path: Path) -> None:
     check_equal(again(z).numpy(), layer(z).numpy())
 
 
-@pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("pieces", [(1,) * 10, (7, 3), (70, 1, 1, 64)])
-def test_a_sequence_decoded_in_pieces_has_the_bits_of_the_whole(pieces: tuple[int, ...]) -> None:
-    qn.seed(0)
-    net, cache = nn.MultiheadAttention(24, 3), nn.KeyValueCache()
-    x = np.random.default_rng(0).standard_normal((2, sum(pieces), 24)).astype("f4")
-    parts = np.split(x, np.cumsum(pieces)[:-1], 1)
-    y = np.concatenate([net.decode(part, cache).numpy() for part in parts], 1)
-    check_equal(y, net(x, is_causal=True).numpy())
-    assert len(cache) == sum(pieces) and cache.rows is not None and cache.rows.shape == (2, sum(pieces), 48)
-    with pytest.raises(ShapeError, match=r"^\[multihead_attention\] the cache holds 2 sequences, got 1"):
-        net.decode(x[:1], cache)
-    with pytest.raises(
-        ArgumentError, match=r"^\[multihead_attention\] decode needs kdim and vdim of embed_dim=24"
-    ):
-        nn.MultiheadAttention(24, 3, kdim=5).decode(x, nn.KeyValueCache())
-
-
 def test_positional_encodings() -> None:
     table = nn.PositionalEncoding(6)(np.zeros((1, 9, 6), "f4")).numpy()[0]
     t, i = np.arange(9)[:, None], np.arange(3)
@@ -386,21 +318,6 @@ def test_positional_encodings() -> None:
     check_equal(y.numpy()[0], learned.weight.numpy()[:4])
     assert learned.weight.grad is not None
     check_equal(learned.weight.grad.numpy(), np.repeat([[2.0], [0.0]], [4, 5], 0).repeat(6, 1).astype("f4"))
-
-
-def test_a_cache_grows_by_doubling() -> None:
-    cache = nn.KeyValueCache()
-    rows = [qn.tensor(np.full((1, 1, 2), float(i))) for i in range(70)]
-    capacities = [cache.append(row).shape[1] for row in rows]
-    assert sorted(set(capacities)) == [1, 2, 4, 8, 16, 32, 64, 128] and cache.rows is not None
-    check_equal(cache.rows.numpy(), np.arange(70.0).repeat(2).reshape(1, 70, 2))
-    cache.truncate(3)
-    cache.append(rows[9])
-    check_equal(cache.rows.numpy()[0, :, 0], np.array([0.0, 1.0, 2.0, 9.0]))
-    with pytest.raises(
-        ArgumentError, match=r"^\[multihead_attention\] the cache holds 4 positions, got length=5"
-    ):
-        cache.truncate(5)
 
 
 X = np.zeros((2, 5, 8), np.float32)
