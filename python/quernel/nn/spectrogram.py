@@ -241,7 +241,7 @@ class MelSpectrogram(Spectrogram):
 
     def _filters(self) -> Array:
         """(n_mels, n_fft // 2 + 1), what each bin counts in each triangle."""
-        low, high = (_mels(f, self.mel_scale) for f in (self.f_min, self.f_max))
+        low, high = (_to_mel(f, self.mel_scale) for f in (self.f_min, self.f_max))
         edges = _hertz(np.linspace(low, high, self.n_mels + 2), self.mel_scale)[:, None]
         f = np.arange(self.n_fft // 2 + 1) * (self.sample_rate / self.n_fft)
         widths = np.diff(edges, axis=0)
@@ -267,7 +267,7 @@ class MelSpectrogram(Spectrogram):
         return ", ".join(parts)
 
 
-def _mels(f: float, scale: str) -> float:
+def _to_mel(f: float, scale: str) -> float:
     if scale == "htk":
         return 2595 * math.log10(1 + f / 700)
     if f < _LINEAR_UP_TO:
