@@ -277,6 +277,24 @@ def test_frozen_saved_and_replayed(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(x).numpy(), want)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_float64_has_tables_of_its_own(name: str) -> None:
+    """Against the plain transform in float64; and back in float32 there are the bits of before."""
+    layer, x = copy.deepcopy(LAYERS[name]), np.random.default_rng(4).standard_normal((2, 300))
+    want = layer(x).numpy()
+    layer.to("float64")
+    tables = {key: layer._exact(key).numpy() for key in layer._buffers}
+    for key, table in tables.items():
+        assert table.dtype == np.float64 and (table != table.astype(np.float32)).any()
+        np.testing.assert_array_equal(getattr(layer, key).numpy(), table)
+    spectrum, bound = amplitudes(x, 64, layer.win_length, 20, layer.center, "reflect")
+    power = spectrum[..., layer._bins()] ** layer.power
+    error = layer.power * (spectrum[..., layer._bins()] + bound) ** (layer.power - 1) * bound * 2.0**-29
+    found = layer._spectrum(qn.tensor(x)).numpy()
+    assert (np.abs(found - power) <= 2 * error + 2.0**-50 * power + 1e-12).all()
+    np.testing.assert_array_equal(layer.to("float32")(x).numpy(), want)
+
+
 def test_whole_numbers_and_other_precisions_are_waves_too() -> None:
     x = np.random.default_rng(0).integers(-3000, 3000, (2, 300))
     want = LAYERS["mel"](x.astype(np.float32)).numpy()

@@ -197,10 +197,15 @@ class MFCC(_Normalized):
         self.top_db = top_db
         self.normalize = one_of(self._layer, "normalize", normalize, _NORMALIZE)
         self.to_db = AmplitudeToDB("power", top_db)
+        self._add_table("dct")
+
+    def _exact(self, name: str) -> Tensor:
+        if name != "dct":
+            return super()._exact(name)
         angles = np.pi / self.n_mels * np.outer(np.arange(self.n_mfcc), np.arange(self.n_mels) + 0.5)
         table = np.cos(angles) * math.sqrt(2 / self.n_mels)
         table[0] *= math.sqrt(0.5)
-        self.register_buffer("dct", tensor(table.astype(np.float32)), persistent=False)
+        return tensor(table)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Applies the layer."""
