@@ -139,8 +139,11 @@ class Spectrogram(Module):
         """
         added = 2 * (self.n_fft // 2) if self.center else 0
         if isinstance(lengths, Tensor):
-            return ops.maximum(ops.floor_divide(ops.add(lengths, added - self.n_fft), self.hop_length) + 1, 0)
-        count = np.maximum((np.asarray(lengths) + (added - self.n_fft)) // self.hop_length + 1, 0)
+            wide = ops.cast(lengths, "int64")  # sums and differences of bytes may not fit a byte
+            return ops.maximum(ops.floor_divide(wide + (added - self.n_fft), self.hop_length) + 1, 0)
+        count = np.maximum(
+            (np.asarray(lengths).astype(np.int64) + (added - self.n_fft)) // self.hop_length + 1, 0
+        )
         return count if count.ndim else int(count)
 
     def forward(self, x: Tensor) -> Tensor:
