@@ -214,6 +214,42 @@ def test_lengths_out_of_range_are_named_however_the_net_runs(length: int) -> Non
         assert state(net) == before, way
 
 
+@pytest.mark.parametrize(("center", "least"), [(True, 1), (False, 64)])
+@pytest.mark.parametrize("normalize", [None, "mean"])
+def test_lengths_of_waves_are_named_in_samples_however_the_net_runs(
+    center: bool, least: int, normalize: Any
+) -> None:
+    qn.seed(0)
+    front = nn.LogMelSpectrogram(
+        8000, 64, hop_length=20, n_mels=4, f_max=2000, center=center, normalize=normalize
+    )
+    net = models.AcousticModel(3, 4, hidden=6, layers=1, front=front)
+    net.compile("adam", loss="ctc")
+    waves = np.random.default_rng(3).standard_normal((6, 200)).astype(np.float32)
+    good = np.full(6, 200)
+    want, frozen, jitted = net.predict((waves, good)), net.freeze(), qn.jit(net)
+    np.testing.assert_array_equal(net.predict((waves, good.astype(np.uint8))), want)
+    np.testing.assert_array_equal(frozen(waves, good), want)
+    with qn.no_grad():
+        for _ in range(3):
+            jitted(waves, good)
+    for length in (300, 201, least - 1, -5):
+        bad = np.where(np.arange(6) == 3, length, good)
+        for call in (
+            lambda bad=bad: net(waves, bad),
+            lambda bad=bad: net.predict((waves, bad)),
+            lambda bad=bad: net.fit((waves, bad), WORDS, verbose=0, shuffle=False),
+            lambda bad=bad: jitted(waves, bad),
+        ):
+            with pytest.raises(
+                ArgumentError,
+                match=rf"^\[acoustic_model\] length {length} of row 3 is out of range, expected {least} to 200, the number of samples",
+            ):
+                call()
+        with pytest.raises(ArgumentError, match=r"position \(3,\) is out of range"):
+            frozen(waves, bad)
+
+
 @pytest.mark.parametrize("token", [5, -1])
 def test_tokens_out_of_range_are_named_however_the_net_runs(token: int) -> None:
     net = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(None, 2))

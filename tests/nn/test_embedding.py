@@ -127,6 +127,18 @@ def test_bags_are_embeddings_that_are_reduced(mode: str, tmp_path: Path) -> None
     np.testing.assert_array_equal(again.eval()(x).numpy(), expected)
 
 
+@pytest.mark.parametrize("dtype", ["int64", "uint8", "float32", "float64"])
+@pytest.mark.parametrize("of_the_table", ["float32", "float64"])
+def test_factors_of_a_bag_are_numbers_of_any_type(dtype: str, of_the_table: str) -> None:
+    bag = nn.EmbeddingBag(9, 3, "sum").to(of_the_table)
+    x, factors = np.array([[1, 8], [0, 1]]), np.array([[2, 3], [1, 0]])
+    want = (bag.weight.numpy()[x] * factors[..., None]).sum(1)
+    for given in (factors.astype(dtype), qn.tensor(factors.astype(dtype))):
+        found = bag(x, None, given)
+        assert found.dtype == of_the_table
+        np.testing.assert_allclose(found.numpy(), want, rtol=1e-6, atol=1e-6)
+
+
 def test_a_bag_says_what_it_is_given_wrongly() -> None:
     closed = nn.EmbeddingBag(5, 2, "sum", include_last_offset=True, sparse=True)
     assert repr(closed) == "EmbeddingBag(5, 2, sparse=True, mode='sum', include_last_offset=True)"

@@ -277,6 +277,62 @@ def test_frozen_saved_and_replayed(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(x).numpy(), want)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_float64_has_tables_of_its_own(name: str) -> None:
+    """Against the plain transform in float64; and back in float32 there are the bits of before."""
+    layer, x = copy.deepcopy(LAYERS[name]), np.random.default_rng(4).standard_normal((2, 300))
+    want = layer(x).numpy()
+    layer.to("float64")
+    tables = {key: layer._exact(key).numpy() for key in layer._buffers}
+    for key, table in tables.items():
+        assert table.dtype == np.float64 and (table != table.astype(np.float32)).any()
+        np.testing.assert_array_equal(getattr(layer, key).numpy(), table)
+    spectrum, bound = amplitudes(x, 64, layer.win_length, 20, layer.center, "reflect")
+    power = spectrum[..., layer._bins()] ** layer.power
+    error = layer.power * (spectrum[..., layer._bins()] + bound) ** (layer.power - 1) * bound * 2.0**-29
+    found = layer._spectrum(qn.tensor(x)).numpy()
+    assert (np.abs(found - power) <= 2 * error + 2.0**-50 * power + 1e-12).all()
+    np.testing.assert_array_equal(layer.to("float32")(x).numpy(), want)
+
+
+@pytest.mark.parametrize("normalize", [None, "mean"])
+def test_lengths_are_checked_however_the_layer_runs(normalize: Any) -> None:
+    for layer in (
+        nn.LogMelSpectrogram(8000, 64, hop_length=20, n_mels=8, normalize=normalize),
+        nn.MFCC(8000, 5, 64, hop_length=20, n_mels=8, normalize=normalize),
+    ):
+        x, good = noise(3, 99), np.array([99, 40, 0])
+        want, jitted = layer(x, good).numpy(), qn.jit(layer)
+        for _ in range(3):
+            np.testing.assert_array_equal(jitted(x, good).numpy(), want)
+        np.testing.assert_array_equal(layer(x, good.astype(np.uint8)).numpy(), want)
+        frozen = layer.freeze()
+        np.testing.assert_array_equal(frozen(x, good), want)
+        for length in (-5, 100, 9999):
+            bad = np.array([99, length, 3])
+            message = rf"^\[{layer._layer}\] length {length} of row 1 is out of range, expected 0 to 99, the number of samples"
+            for run in (layer, jitted):
+                with pytest.raises(ArgumentError, match=message):
+                    run(x, bad)
+            if normalize:  # else a frozen graph has no use for them
+                with pytest.raises(ArgumentError, match=r"position \(1,\) is out of range"):
+                    frozen(x, bad)
+        with pytest.raises(
+            ShapeError, match=r"lengths is \(2,\), expected one per row, \(3,\) \(x: \(3, 99\)\)"
+        ):
+            layer(x, good[:2])
+        with pytest.raises(DTypeError, match=rf"\[{layer._layer}\] lengths are whole numbers, got float64"):
+            layer(x, good * 1.0)
+
+
+def test_frames_of_bytes() -> None:
+    for layer in LAYERS.values():
+        samples = np.array([255, 64, 3, 0])
+        want = layer.frames(samples).tolist()
+        assert layer.frames(samples.astype(np.uint8)).tolist() == want
+        assert layer.frames(qn.tensor(samples.astype(np.uint8))).tolist() == want
+
+
 def test_whole_numbers_and_other_precisions_are_waves_too() -> None:
     x = np.random.default_rng(0).integers(-3000, 3000, (2, 300))
     want = LAYERS["mel"](x.astype(np.float32)).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from quernel import nn, ops
+from quernel.nn.cepstrum import checked_samples
 from quernel.ops.create import arange
 from quernel.tensor import Tensor
 
@@ -61,6 +62,9 @@ class AcousticModel(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logarithms of probabilities for each frame."""
         if self.front is not None:
+            if lengths is not None:
+                least = 1 if self.front.center else self.front.n_fft  # samples of which there is a frame
+                lengths = checked_samples("acoustic_model", x, lengths, least)
             x = self.front(x, lengths)
             lengths = None if lengths is None else self.front.frames(lengths)
         log_probs = ops.log_softmax(self.head(self.lstm(x, lengths=lengths)))

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from quernel import ops
-from quernel.errors import ArgumentError
+from quernel.errors import ArgumentError, OutOfRangeError
 from quernel.nn.checks import one_of, positive
 from quernel.nn.module import Module
 from quernel.nn.spectrogram import MelScale, MelSpectrogram
-from quernel.ops.create import arange, tensor
-from quernel.ops.shapes import check_lengths
+from quernel.ops.create import arange, tensor, zeros
+from quernel.ops.shapes import check_lengths, check_rank
 from quernel.tensor import Tensor
 
 Normalize = Literal["mean", "mean_var"] | None
@@ -63,7 +63,8 @@ class _Normalized(MelSpectrogram):
 
     normalize: Normalize
 
-    def _over_wave(self, y: Tensor, lengths: Tensor | None) -> Tensor:
+    def _over_wave(self, y: Tensor, x: Tensor, lengths: Tensor | None) -> Tensor:
+        lengths = None if lengths is None else checked_samples(self._layer, x, lengths)
         if self.normalize is None:
             return y
         inside = None if lengths is None else self._inside(y, lengths)
@@ -73,9 +74,28 @@ class _Normalized(MelSpectrogram):
 
     def _inside(self, y: Tensor, lengths: Tensor) -> Tensor:
         """(N, T, 1), 1 up to a wave's last frame, 0 behind it."""
-        check_lengths(self._layer, "lengths", lengths, y.shape[0], "the samples of each wave")
         step = ops.reshape(arange(y.shape[1], device=y.device), (1, -1, 1))
         return ops.cast(ops.lt(step, ops.reshape(self.frames(lengths), (-1, 1, 1))), y.dtype)
+
+
+def checked_samples(layer: str, x: Tensor, lengths: Tensor, least: int = 0) -> Tensor:
+    """The lengths of waves (N, samples) as int64, once it is certain that each is one from `least` to samples.
+
+    They look up zeros, which are added to them: the lookup raises for what is out of range in plans and frozen graphs too,
+    though under its own name.
+    """
+    check_rank(layer, "x", x.shape, 2, "(N, samples)")
+    check_lengths(layer, "lengths", lengths, x.shape[0], f"x: {x.shape}")
+    lengths, samples = ops.cast(lengths, "int64"), x.shape[1]
+    index = ops.where(ops.lt(lengths, least), -1, lengths)
+    try:
+        return lengths + ops.index_select(zeros((samples + 1,), "uint8", device=x.device), 0, index)
+    except OutOfRangeError:
+        values = lengths.numpy()
+        row = np.flatnonzero((values < least) | (values > samples))[0]
+        raise ArgumentError(
+            f"[{layer}] length {values[row]} of row {row} is out of range, expected {least} to {samples}, the number of samples"
+        ) from None
 
 
 def _mean(y: Tensor, inside: Tensor | None) -> Tensor:
@@ -96,7 +116,8 @@ class LogMelSpectrogram(_Normalized):
             "mean_var" also divides by the deviation. Frames behind the end of a wave then are 0.
 
     Shapes:
-        x (N, samples), lengths (N,) whole numbers of samples, None for all -> (N, T, n_mels); T is ``frames(samples)``.
+        x (N, samples), lengths (N,) whole numbers of samples, None for all -> (N, T, n_mels); T is ``frames(samples)``. Only `normalize`
+        makes use of lengths, but they are checked without it too: each is one from 0 to samples.
 
     Example:
         >>> layer = nn.LogMelSpectrogram(8000, 256, hop_length=80, n_mels=32, normalize="mean")
@@ -137,7 +158,7 @@ class LogMelSpectrogram(_Normalized):
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Applies the layer."""
-        return self._over_wave(ops.log(self._mels(x) + self.eps), lengths)
+        return self._over_wave(ops.log(self._mels(x) + self.eps), x, lengths)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, eps={self.eps:g}" + _told(self.normalize)
@@ -150,14 +171,17 @@ class MFCC(_Normalized):
 
     Args:
         sample_rate, n_fft, win_length, hop_length, f_min, f_max, n_mels, power, center, pad_mode, norm, mel_scale: as in
-            `MelSpectrogram`.
+            `MelSpectrogram`. `n_mels` is 80 unless told otherwise, torchaudio's is 128; `norm` is that of the triangles, torchaudio's
+            is that of the DCT, here always "ortho".
         n_mfcc: coefficients that are kept, the first ones.
         log_mels: whether they are those of ``log(mel + 1e-6)``; else of `AmplitudeToDB`.
-        top_db: of that.
+        top_db: decibels further than this below a wave's loudest are raised to there, None: none are; see `AmplitudeToDB`. Not used
+            with ``log_mels=True``.
         normalize: as in `LogMelSpectrogram`.
 
     Shapes:
-        x (N, samples), lengths (N,) whole numbers of samples, None for all -> (N, T, n_mfcc); T is ``frames(samples)``.
+        x (N, samples), lengths (N,) whole numbers of samples, None for all -> (N, T, n_mfcc); T is ``frames(samples)``. Only `normalize`
+        makes use of lengths, but they are checked without it too: each is one from 0 to samples.
 
     Example:
         >>> nn.MFCC(16000, 13, n_fft=512, hop_length=160, n_mels=40)(np.zeros((1, 16000), np.float32)).shape
@@ -197,16 +221,21 @@ class MFCC(_Normalized):
         self.top_db = top_db
         self.normalize = one_of(self._layer, "normalize", normalize, _NORMALIZE)
         self.to_db = AmplitudeToDB("power", top_db)
+        self._add_table("dct")
+
+    def _exact(self, name: str) -> Tensor:
+        if name != "dct":
+            return super()._exact(name)
         angles = np.pi / self.n_mels * np.outer(np.arange(self.n_mfcc), np.arange(self.n_mels) + 0.5)
         table = np.cos(angles) * math.sqrt(2 / self.n_mels)
         table[0] *= math.sqrt(0.5)
-        self.register_buffer("dct", tensor(table.astype(np.float32)), persistent=False)
+        return tensor(table)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Applies the layer."""
         mels = self._mels(x)
         loud = ops.log(mels + _MFCC_EPS) if self.log_mels else self.to_db(mels)
-        return self._over_wave(ops.linear(loud, self.dct), lengths)
+        return self._over_wave(ops.linear(loud, self.dct), x, lengths)
 
     def extra_repr(self) -> str:
         parts = f"n_mfcc={self.n_mfcc}" + (", log_mels=True" if self.log_mels else "")

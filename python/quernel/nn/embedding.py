@@ -156,8 +156,10 @@ class EmbeddingBag(_Table):
         Args:
             x: (N, L), or (n,) with offsets.
             offsets: (N,) where each bag begins.
-            per_sample_weights: factors of the vectors of a sum, of the shape of x.
+            per_sample_weights: factors of the vectors of a sum, of the shape of x; numbers of any type.
         """
+        if per_sample_weights is not None:
+            per_sample_weights = ops.cast(per_sample_weights, self.weight.dtype)
         return ops.embedding_bag(
             x,
             self.weight,

@@ -202,6 +202,11 @@ class Module(Verbs, Hookable):
             self.__dict__["_unsaved"].add(name)
         setattr(self, name, value)
 
+    def _exact(self, name: str) -> Tensor:
+        """What `to` makes a floating buffer of another dtype of: tables that follow from arguments are worked out anew in float64."""
+        buffer: Tensor = getattr(self, name)
+        return buffer.detach()
+
     def register_parameter(self, name: str, value: Parameter | None) -> None:
         """Same as assigning to the attribute `name`."""
         setattr(self, name, value)

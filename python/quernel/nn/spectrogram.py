@@ -72,7 +72,7 @@ class Spectrogram(Module):
         pad_mode: str = "reflect",
     ) -> None:
         self._set_up(n_fft, win_length, hop_length, power, center, pad_mode)
-        self._make_kernel(np.arange(self.n_fft // 2 + 1))
+        self._add_table("kernel")
 
     def _set_up(
         self,
@@ -97,14 +97,24 @@ class Spectrogram(Module):
         self.center = bool(center)
         self.pad_mode = one_of(self._layer, "pad_mode", pad_mode, _PAD_MODES)
 
-    def _make_kernel(self, bins: Array) -> None:
+    def _add_table(self, name: str) -> None:
+        self.register_buffer(name, self._exact(name).astype(self._float), persistent=False)
+
+    def _exact(self, name: str) -> Tensor:
+        return tensor(self._waves(self._bins())) if name == "kernel" else super()._exact(name)
+
+    def _bins(self) -> Array:
+        """The bins that are worked out."""
+        return np.arange(self.n_fft // 2 + 1)
+
+    def _waves(self, bins: Array) -> Array:
         """Windowed cosines, then sines, of these bins; only where the window is: what lies around it is 0."""
         t = np.arange(self.win_length)
         window = 0.5 - 0.5 * np.cos(2 * np.pi * t / self.win_length)
         # Whole turns are taken out of the angle while it is a whole number, so that it is exact.
         angle = 2 * np.pi / self.n_fft * (np.outer(bins, t + self._skipped) % self.n_fft)
-        table = np.concatenate([np.cos(angle), np.sin(angle)]) * window
-        self.register_buffer("kernel", tensor(table[:, :, None].astype(np.float32)), persistent=False)
+        table: Array = np.concatenate([np.cos(angle), np.sin(angle)]) * window
+        return table[:, :, None]
 
     @property
     def _skipped(self) -> int:
@@ -129,8 +139,11 @@ class Spectrogram(Module):
         """
         added = 2 * (self.n_fft // 2) if self.center else 0
         if isinstance(lengths, Tensor):
-            return ops.maximum(ops.floor_divide(ops.add(lengths, added - self.n_fft), self.hop_length) + 1, 0)
-        count = np.maximum((np.asarray(lengths) + (added - self.n_fft)) // self.hop_length + 1, 0)
+            wide = ops.cast(lengths, "int64")  # sums and differences of bytes may not fit a byte
+            return ops.maximum(ops.floor_divide(wide + (added - self.n_fft), self.hop_length) + 1, 0)
+        count = np.maximum(
+            (np.asarray(lengths).astype(np.int64) + (added - self.n_fft)) // self.hop_length + 1, 0
+        )
         return count if count.ndim else int(count)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -235,13 +248,19 @@ class MelSpectrogram(Spectrogram):
                 "[%s] %d of %d triangles lie between two of the bins of n_fft=%d and will always be 0; take fewer, or a larger "
                 "n_fft", self._layer, self.n_mels - sounding.sum(), self.n_mels, self.n_fft,
             )  # fmt: skip
-        heard = np.flatnonzero(filters.any(0))  # bins outside all triangles are not worked out
-        self._make_kernel(heard)
-        self.register_buffer("mel", tensor(filters[:, heard].astype(np.float32)), persistent=False)
+        self._add_table("kernel")
+        self._add_table("mel")
+
+    def _exact(self, name: str) -> Tensor:
+        return tensor(self._filters()[:, self._bins()]) if name == "mel" else super()._exact(name)
+
+    def _bins(self) -> Array:
+        """Those inside a triangle."""
+        return np.flatnonzero(self._filters().any(0))
 
     def _filters(self) -> Array:
         """(n_mels, n_fft // 2 + 1), what each bin counts in each triangle."""
-        low, high = (_mels(f, self.mel_scale) for f in (self.f_min, self.f_max))
+        low, high = (_to_mel(f, self.mel_scale) for f in (self.f_min, self.f_max))
         edges = _hertz(np.linspace(low, high, self.n_mels + 2), self.mel_scale)[:, None]
         f = np.arange(self.n_fft // 2 + 1) * (self.sample_rate / self.n_fft)
         widths = np.diff(edges, axis=0)
@@ -267,7 +286,7 @@ class MelSpectrogram(Spectrogram):
         return ", ".join(parts)
 
 
-def _mels(f: float, scale: str) -> float:
+def _to_mel(f: float, scale: str) -> float:
     if scale == "htk":
         return 2595 * math.log10(1 + f / 700)
     if f < _LINEAR_UP_TO:

@@ -112,6 +112,7 @@ def move(module: Module, args: tuple[str, ...], device: str | None, dtype: str |
             if buffer is None:
                 continue
             kept = dtype if buffer.dtype in ("float32", "float64") else None
-            moved = buffer.detach().astype(kept or buffer.dtype).to(place or buffer.device)
+            source = buffer.detach() if kept in (None, buffer.dtype) else owner._exact(name)
+            moved = source.astype(kept or buffer.dtype).to(place or buffer.device)
             setattr(owner, name, moved)
     native.moved()
