@@ -168,6 +168,48 @@ def test_any_model_carries_a_vocabulary(tmp_path: Path) -> None:
     assert qn.load(tmp_path / "net.safetensors").vocabulary is None
 
 
+def test_modules_inside_keep_their_vocabularies(tmp_path: Path) -> None:
+    net, file = nn.Sequential(made("lstm")), tmp_path / "net.safetensors"
+    net.save(file)
+    again = qn.load(file)
+    assert again.vocabulary is None and again[0].vocabulary == net[0].vocabulary
+    assert again[0].generate("the", 5, seed=0) == net[0].generate("the", 5, seed=0)
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        self.inner = made("lstm")
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y: qn.Tensor = self.inner(x)
+        return y
+
+
+def test_vocabularies_that_no_file_holds_are_refused(tmp_path: Path) -> None:
+    class Own(text.CharVocabulary):
+        pass
+
+    net, file = made("lstm"), tmp_path / "net.safetensors"
+    for wrong in (Own("abc"), ["a"]):
+        net.vocabulary = wrong
+        for model, name in ((net, "vocabulary"), (nn.Sequential(net), "0.vocabulary")):
+            with pytest.raises(
+                ArgumentError,
+                match=rf"\[save\] {name} is a {type(wrong).__name__}, which no file holds; it is one of CharVocabulary, Word",
+            ):
+                model.save(file)
+    graph = Wrapped()
+    graph(np.zeros((1, 3), np.int64))
+    with pytest.raises(
+        ArgumentError, match=r"no module to hold inner.vocabulary: set net.vocabulary = net.inner"
+    ):
+        graph.save(file)
+    assert not file.exists()
+    graph.vocabulary = graph.inner.vocabulary
+    graph.save(file)
+    assert qn.load(file).vocabulary == graph.inner.vocabulary
+
+
 def test_a_transformer_has_as_many_positions_as_it_has() -> None:
     net = made("transformer")
     assert len(net.generate("the cat", 57, seed=0)) == 57

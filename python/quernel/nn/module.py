@@ -61,6 +61,7 @@ class Module(Verbs, Hookable):
     _session: dict[str, Any]  # what compile and predict have made; no part of the model
     takes_integers: bool = False
     vocabulary: Vocabulary | None = None
+    _has_precision: bool = False  # whether `compile` sets the attribute `precision`
     _float: str = "float32"  # dtype of buffers made later
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004

@@ -216,10 +216,10 @@ class Vocabulary:
         """
         arguments = dict(data)
         name = arguments.pop("type", None)
-        if name not in _KINDS:
-            raise ArgumentError(f"[vocabulary] unknown type {name!r}{suggestion(str(name), _KINDS)}")
+        if name not in KINDS:
+            raise ArgumentError(f"[vocabulary] unknown type {name!r}{suggestion(str(name), KINDS)}")
         try:
-            return _KINDS[name](arguments.pop("tokens"), **arguments)
+            return KINDS[name](arguments.pop("tokens"), **arguments)
         except (KeyError, TypeError) as error:
             raise ArgumentError(f"[vocabulary] the description is incomplete ({error})") from None
 
@@ -295,4 +295,5 @@ class WordVocabulary(Vocabulary):
         return {"lower": self.lower}
 
 
-_KINDS: dict[str, type[Vocabulary]] = {"CharVocabulary": CharVocabulary, "WordVocabulary": WordVocabulary}
+# What `Vocabulary.from_dict` makes.
+KINDS: dict[str, type[Vocabulary]] = {"CharVocabulary": CharVocabulary, "WordVocabulary": WordVocabulary}
