@@ -14,7 +14,7 @@ import pytest
 import quernel as qn
 from quernel import models, nn, text
 from quernel.errors import ArgumentError, ShapeError, StateError
-from quernel.models.language import LanguageModel
+from quernel.models import LanguageModel
 from quernel.text import Sampler
 
 SONG = "the cat sat on the mat, and the rat sat on the cat."
@@ -236,9 +236,11 @@ def test_prompts_are_refused() -> None:
         ([-1], {}, "the prompt has -1 to -1"),
         ([[0]], {}, r"prompt is a text or whole numbers \(T,\), got int64 \(1, 1\)"),
         ([0.5], {}, r"got float64 \(1,\)"),
-        ("the", {"length": -1}, "length is at least 0, got -1"),
-        ("the", {"temperature": -1.0}, "temperature is 0 or more"),
-        ("the", {"top_k": 0}, "top_k is at least 1"),
+        ("the", {"length": -1}, "length is an integer, at least 0, got -1"),
+        ("the", {"length": 2.5}, "length is an integer, at least 0, got 2.5"),
+        ("the", {"length": "9"}, "length is an integer, at least 0, got '9'"),
+        ("the", {"temperature": -1.0}, "temperature is a number, 0 or more"),
+        ("the", {"top_k": 0}, "top_k is an integer, at least 1"),
     ]
     for prompt, options, message in refused:
         for method in (net.generate, net.stream):
@@ -247,6 +249,8 @@ def test_prompts_are_refused() -> None:
     net.vocabulary = text.CharVocabulary("ab")
     with pytest.raises(ArgumentError, match=f"the model has {net.tokens} tokens, its vocabulary 4"):
         net.generate("a")
+    with pytest.raises(ArgumentError, match=f"the model has {net.tokens} tokens, its vocabulary 4"):
+        net.generate([2])
     net.vocabulary = None
     with pytest.raises(StateError, match="the prompt is text and the model has no vocabulary: set"):
         net.generate("a")

@@ -29,7 +29,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], np.ndarray]] = {
 
 
 def test_every_class_of_the_zoo_is_here() -> None:
-    assert set(CASES) == {name for name in models.__all__ if isinstance(getattr(models, name), type)}
+    classes = {name for name in models.__all__ if isinstance(getattr(models, name), type)}
+    assert set(CASES) == classes - {"LanguageModel"}  # which is their base
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -56,7 +56,9 @@ def compile(
     for layer in layers:
         if layer.precision != products:
             layer.precision = products
-    net._session["trainer"] = Trainer(net, chosen, recipe, clipping, run_eagerly)
+    net._session["trainer"] = Trainer(
+        net, chosen, recipe, clipping, run_eagerly, trains_all=isinstance(optimizer, str)
+    )
 
 
 def _limit(name: str, value: Any) -> float | None:
