@@ -6,10 +6,10 @@ from typing import Any
 
 from quernel import nn, ops
 from quernel.errors import ArgumentError, ShapeError
-from quernel.models.classifier import pooled, within
+from quernel.models.classifier import pooled
 from quernel.models.language import LanguageModel
 from quernel.nn.checks import positive
-from quernel.ops.create import arange
+from quernel.ops.create import arange, full
 from quernel.ops.shapes import check_lengths
 from quernel.tensor import Tensor
 
@@ -28,10 +28,10 @@ class TransformerClassifier(nn.Module):
 
     Shapes:
         x (N, T) whole numbers, lengths (N,) from 1 to T -> scores (N, classes). What lies behind a row's length has no part.
-        A length out of range counts as the nearest in it.
 
     Raises:
         ShapeError: T is above max_len.
+        ArgumentError: a length is out of range.
 
     Example:
         >>> from quernel import models
@@ -65,8 +65,7 @@ class TransformerClassifier(nn.Module):
         padding = None
         if lengths is not None:
             check_lengths("transformer_classifier", "lengths", lengths, x.shape[0], f"x: {x.shape}")
-            lengths = ops.clip(lengths, 1, x.shape[1])
-            padding = ops.logical_not(within(lengths, x))
+            padding = _padding(x, lengths)
         for block in self.blocks:
             y = block(y, src_key_padding_mask=padding)
         z: Tensor = self.head(pooled(self.norm(y), lengths, "mean"))
@@ -149,6 +148,17 @@ def _tables(owner: str, tokens: int, d_model: int, max_len: int) -> tuple[nn.Emb
         nn.init.normal_(table.weight, 0.0, 0.02)
         made.append(table)
     return made[0], made[1]
+
+
+def _padding(x: Tensor, lengths: Tensor) -> Tensor:
+    """(N, T), whether a step of x (N, T) lies behind the end of its row.
+
+    A recurrent layer tells, which makes a 1 at each step and is 0 behind the end: it looks at the values of lengths wherever
+    it runs, in plans and frozen nets too, where comparisons would take any.
+    """
+    ones = ops.unsqueeze(ops.cast(ops.eq(x, x), "float32"), 2)
+    inside, _ = ops.rnn(ones, full((1, 1), 1.0), full((1, 1), 0.0), nonlinearity="relu", lengths=lengths)
+    return ops.eq(inside[:, :, 0], 0.0)
 
 
 def _blocks(d_model: int, heads: int, layers: int, dropout: float) -> nn.ModuleList:
