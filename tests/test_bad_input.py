@@ -283,6 +283,33 @@ def test_fit_says_that_rows_count_within_a_batch() -> None:
         assert re.search(note, caught.value.__notes__[-1])
 
 
+class Picky(nn.Module):
+    def __init__(self, message: str) -> None:
+        self.linear, self.message = nn.Linear(2, 2), message
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        if self.training:
+            raise ArgumentError(self.message)
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("message", "has_note"),
+    [
+        ("[a] length 9 of row 0 is out of range", True),
+        ("[a] index 9 at position (3, 1) is out of range", True),
+        ("[a] unknown padding 'row'", False),
+        ("[a] a rate is positive, got -1", False),
+    ],
+)
+def test_fit_says_so_of_rows_alone(message: str, has_note: bool) -> None:
+    net = Picky(message)
+    net.compile("sgd", "mse")
+    with pytest.raises(ArgumentError) as caught:
+        net.fit(np.zeros((4, 2), np.float32), np.zeros((4, 2), np.float32), verbose=0)
+    assert any("rows count within" in note for note in getattr(caught.value, "__notes__", [])) is has_note
+
+
 class Masked(nn.Module):
     def __init__(self) -> None:
         self.attention, self.head = nn.MultiheadAttention(4, 2), nn.Linear(4, 3)

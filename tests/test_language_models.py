@@ -14,7 +14,7 @@ import pytest
 import quernel as qn
 from quernel import models, nn, text
 from quernel.errors import ArgumentError, ShapeError, StateError
-from quernel.models.language import LanguageModel
+from quernel.models import LanguageModel
 from quernel.text import Sampler
 
 SONG = "the cat sat on the mat, and the rat sat on the cat."
@@ -168,6 +168,48 @@ def test_any_model_carries_a_vocabulary(tmp_path: Path) -> None:
     assert qn.load(tmp_path / "net.safetensors").vocabulary is None
 
 
+def test_modules_inside_keep_their_vocabularies(tmp_path: Path) -> None:
+    net, file = nn.Sequential(made("lstm")), tmp_path / "net.safetensors"
+    net.save(file)
+    again = qn.load(file)
+    assert again.vocabulary is None and again[0].vocabulary == net[0].vocabulary
+    assert again[0].generate("the", 5, seed=0) == net[0].generate("the", 5, seed=0)
+
+
+class Wrapped(nn.Module):
+    def __init__(self) -> None:
+        self.inner = made("lstm")
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y: qn.Tensor = self.inner(x)
+        return y
+
+
+def test_vocabularies_that_no_file_holds_are_refused(tmp_path: Path) -> None:
+    class Own(text.CharVocabulary):
+        pass
+
+    net, file = made("lstm"), tmp_path / "net.safetensors"
+    for wrong in (Own("abc"), ["a"]):
+        net.vocabulary = wrong
+        for model, name in ((net, "vocabulary"), (nn.Sequential(net), "0.vocabulary")):
+            with pytest.raises(
+                ArgumentError,
+                match=rf"\[save\] {name} is a {type(wrong).__name__}, which no file holds; it is one of CharVocabulary, Word",
+            ):
+                model.save(file)
+    graph = Wrapped()
+    graph(np.zeros((1, 3), np.int64))
+    with pytest.raises(
+        ArgumentError, match=r"no module to hold inner.vocabulary: set net.vocabulary = net.inner"
+    ):
+        graph.save(file)
+    assert not file.exists()
+    graph.vocabulary = graph.inner.vocabulary
+    graph.save(file)
+    assert qn.load(file).vocabulary == graph.inner.vocabulary
+
+
 def test_a_transformer_has_as_many_positions_as_it_has() -> None:
     net = made("transformer")
     assert len(net.generate("the cat", 57, seed=0)) == 57
@@ -194,9 +236,11 @@ def test_prompts_are_refused() -> None:
         ([-1], {}, "the prompt has -1 to -1"),
         ([[0]], {}, r"prompt is a text or whole numbers \(T,\), got int64 \(1, 1\)"),
         ([0.5], {}, r"got float64 \(1,\)"),
-        ("the", {"length": -1}, "length is at least 0, got -1"),
-        ("the", {"temperature": -1.0}, "temperature is 0 or more"),
-        ("the", {"top_k": 0}, "top_k is at least 1"),
+        ("the", {"length": -1}, "length is an integer, at least 0, got -1"),
+        ("the", {"length": 2.5}, "length is an integer, at least 0, got 2.5"),
+        ("the", {"length": "9"}, "length is an integer, at least 0, got '9'"),
+        ("the", {"temperature": -1.0}, "temperature is a number, 0 or more"),
+        ("the", {"top_k": 0}, "top_k is an integer, at least 1"),
     ]
     for prompt, options, message in refused:
         for method in (net.generate, net.stream):
@@ -205,6 +249,8 @@ def test_prompts_are_refused() -> None:
     net.vocabulary = text.CharVocabulary("ab")
     with pytest.raises(ArgumentError, match=f"the model has {net.tokens} tokens, its vocabulary 4"):
         net.generate("a")
+    with pytest.raises(ArgumentError, match=f"the model has {net.tokens} tokens, its vocabulary 4"):
+        net.generate([2])
     net.vocabulary = None
     with pytest.raises(StateError, match="the prompt is text and the model has no vocabulary: set"):
         net.generate("a")

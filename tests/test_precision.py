@@ -122,6 +122,25 @@ def test_layers_show_their_precision() -> None:
     assert repr(net).count("precision='bf16'") == 5
 
 
+class Own(nn.Module):
+    """A module whose attribute of that name means something else."""
+
+    def __init__(self) -> None:
+        self.precision = 3
+        self.inner = nn.Linear(4, 2)
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y: qn.Tensor = self.inner(x)
+        return y
+
+
+def test_modules_of_ones_own_keep_their_attributes() -> None:
+    net = Own()
+    for precision, expected in (("fp32", None), ("bf16", "bf16"), ("fp32", None)):
+        net.compile(precision=precision)
+        assert net.precision == 3 and net.inner.precision == expected
+
+
 def test_a_loaded_net_has_the_layers_with_their_precision(tmp_path: Any) -> None:
     net, _ = trained("bf16", 1, convolutions)
     net.save(tmp_path / "net.safetensors")

@@ -137,6 +137,13 @@ def test_characters_come_back(seen: str, other: str, special: bool) -> None:
         assert again == vocabulary and type(again) is text.CharVocabulary and hash(again) == hash(vocabulary)
 
 
+@given(st.text(), st.booleans())
+def test_words_come_back(seen: str, lower: bool) -> None:
+    vocabulary = text.WordVocabulary.build(seen, lower=lower, unknown=None)
+    assert list(map(vocabulary.tokens.__getitem__, vocabulary.encode(seen))) == vocabulary.split(seen)
+    assert text.Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary
+
+
 def test_frequent_tokens_come_first_and_stay() -> None:
     texts = ["b a b c", "a b d"]
     build = text.WordVocabulary.build
@@ -194,6 +201,15 @@ def test_vocabularies_refuse() -> None:
         (bare.decode, ([[0, 1]],), {}, r"expects whole numbers \(T,\), got int64 \(1, 2\)"),
         (bare.decode, ([0.5],), {}, "got float64"),
         (text.CharVocabulary, (["a", "bc"],), {}, "are single characters, got 'bc'"),
+        (
+            text.WordVocabulary,
+            (["Hello"],),
+            {},
+            "no text has the token 'Hello'; pass lower=False, or write 'hello'",
+        ),
+        (text.WordVocabulary, (["New York"],), {}, r"single words or signs .*lower=False.*, got 'New York'"),
+        (text.WordVocabulary, (["New York"],), {"lower": False}, "single words or signs .*, got 'New York'"),
+        (text.WordVocabulary, (["!?"],), {}, "got '!\\?'"),
         (text.CharVocabulary, ("aba",), {}, "the token 'a' is there twice"),
         (text.WordVocabulary, (["<pad>"],), {}, "the token '<pad>' is there twice"),
         (text.WordVocabulary, (["a", ""],), {}, "at least one character, got ''"),
@@ -251,10 +267,13 @@ def test_seeds_repeat() -> None:
 
 def test_samplers_refuse() -> None:
     for named, message in (
-        ({"temperature": -0.1}, r"\[generate\] temperature is 0 or more, and finite, got -0.1"),
+        ({"temperature": -0.1}, r"\[sampler\] temperature is a number, 0 or more and finite, got -0.1"),
         ({"temperature": math.nan}, "got nan"),
         ({"temperature": math.inf}, "got inf"),
-        ({"top_k": 0}, r"top_k is at least 1 \(None: all tokens\), got 0"),
+        ({"temperature": "1"}, r"\[sampler\] temperature is a number, .*, got '1'"),
+        ({"temperature": None}, "got None"),
+        ({"top_k": 0}, r"\[sampler\] top_k is an integer, at least 1 \(None: all tokens\), got 0"),
+        ({"top_k": 2.5}, r"\[sampler\] top_k is an integer, at least 1 \(None: all tokens\), got 2.5"),
         ({"seed": -1}, "a seed lies in"),
         ({"seed": 0.5}, "a seed is a whole number"),
     ):
@@ -262,5 +281,5 @@ def test_samplers_refuse() -> None:
             text.Sampler(**named)
     sample = text.Sampler()
     for scores in ([], [[1.0]], [1.0, math.nan], [-math.inf, -math.inf], [0.0, math.inf]):
-        with pytest.raises(ArgumentError, match="scores are numbers"):
+        with pytest.raises(ArgumentError, match=r"\[sampler\] scores are numbers"):
             sample(scores)

@@ -189,6 +189,22 @@ def test_a_head_that_is_replaced_needs_a_new_optimizer() -> None:
     assert {"5.weight", "5.bias", "0.weight"} <= changed(net, before)
 
 
+@pytest.mark.parametrize("verb", ["fit", "train_on_batch"])
+def test_a_layer_that_is_appended_needs_a_new_optimizer(verb: str) -> None:
+    net = net_of(5)
+    net.compile("adam")
+    net.append(nn.Linear(5, 3))
+    before = state(net)
+    with pytest.raises(
+        StateError, match=rf"\[{verb}\] 6\.weight, 6\.bias would not be trained: .*net\.compile again"
+    ):
+        getattr(net, verb)(X, Y)
+    assert not changed(net, before)
+    net.compile(optim.SGD(net[-1].parameters(), lr=0.1))
+    getattr(net, verb)(X, Y)
+    assert {"6.weight", "6.bias"} <= changed(net, before)
+
+
 def test_an_optimizer_of_some_parameters_is_no_mistake() -> None:
     net = net_of()
     net.compile(optim.SGD(net[-1].parameters(), lr=0.1))

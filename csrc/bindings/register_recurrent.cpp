@@ -1,8 +1,8 @@
 #include "bindings/bindings.h"
 #include "ops/recurrent.h"
+#include "runtime/profile.h"
 
 namespace quernel {
-namespace {}  // namespace
 
 void register_recurrent(py::module_& m) {
   m.def(
@@ -31,6 +31,12 @@ void register_recurrent(py::module_& m) {
       py::arg("x"), py::arg("weight_ih"), py::arg("weight_hh"), py::arg("h0"), py::arg("c0"), py::arg("lengths"),
       py::arg("y"), py::arg("gates"), py::arg("cell_t"), py::arg("g_y"), py::arg("g_h"), py::arg("g_c"),
       py::arg("cell"), py::arg("reverse"), py::arg("want_x"), Unlocked());
+  m.def(
+      "check_lengths",
+      [](const std::string& op, const Tensor& lengths, int64_t steps) {
+        ops::check_lengths(interned(op), lengths, steps);  // a plan keeps the name
+      },
+      py::arg("op"), py::arg("lengths"), py::arg("steps"), Unlocked());
 }
 
 }  // namespace quernel

@@ -183,3 +183,22 @@ X, W, R = np.zeros((3, 5, 2), "f4"), np.zeros((16, 2), "f4"), np.zeros((16, 4), 
 def test_errors(call: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_sequence_mask_is_the_comparison_and_looks_at_lengths() -> None:
+    lengths = np.array([3, 1, 5], np.int32)
+    check_equal(ops.sequence_mask(lengths, 5).numpy(), np.arange(5) < lengths[:, None])
+    jitted = qn.jit(lambda n: ops.sequence_mask(n, 5))
+    for _ in range(3):
+        check_equal(jitted(qn.tensor(lengths)).numpy(), np.arange(5) < lengths[:, None])
+    for wrong, row in (([1, 6, 2], 1), ([0, 1, 2], 0)):
+        for call in (lambda n: ops.sequence_mask(n, 5), jitted):
+            with pytest.raises(
+                ArgumentError,
+                match=rf"^\[sequence_mask\] length {wrong[row]} of row {row} is out of range, expected 1 to 5, the number of",
+            ):
+                call(qn.tensor(np.array(wrong, np.int32)))
+    with pytest.raises(ArgumentError, match=r"^\[sequence_mask\] steps is a whole number, got 2\.5"):
+        ops.sequence_mask(lengths, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(DTypeError, match=r"^\[sequence_mask\] lengths are whole numbers, got float32"):
+        ops.sequence_mask(np.ones(3, np.float32), 5)

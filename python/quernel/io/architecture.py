@@ -9,6 +9,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from quernel import models, nn
 from quernel.errors import ArgumentError
 from quernel.nn.module import Module
@@ -48,6 +50,7 @@ _ARGUMENTS: dict[str, tuple[str, ...]] = {
     "MultiheadAttention": ("embed_dim", "num_heads", "dropout", "bias", "kdim", "vdim", "precision"),
     "TransformerEncoderLayer": ("activation", "norm_first"),
     "TransformerDecoderLayer": ("activation", "norm_first"),
+    "PositionalEncoding": ("d_model", "dropout", "max_len"),
     "LearnedPositionalEncoding": ("d_model", "max_len"),
     "Embedding": ("num_embeddings", "embedding_dim", "padding_idx", "sparse"),
     "EmbeddingBag": (
@@ -130,7 +133,8 @@ _PRESENCE = {
     "affine": "weight",
     "elementwise_affine": "weight",
 }  # arguments that say whether a parameter exists
-_LATER = ("precision",)  # arguments that older files lack; None stands for their absence
+# Arguments that older files lack, and what layers did before there were any.
+_LATER = {"precision": None, "sparse": False, "dropout": 0.0}
 _NOT_INFERRED = ("SparseLinear",)  # whose parameters do not tell
 
 
@@ -205,6 +209,8 @@ def _argument(module: Module, key: str) -> Any:
     value = getattr(module, _PRESENCE.get(key, key))
     if isinstance(value, Module):
         return None  # it stands among the children
+    if isinstance(value, np.generic):
+        return value.item()
     return value if key not in _PRESENCE or isinstance(value, bool) else value is not None
 
 
@@ -219,7 +225,7 @@ def _build(data: Any, path: str, made: dict[str, Module]) -> Module:
     arguments = _arguments(name)
     if arguments is None and name not in _CONTAINERS:
         raise ArgumentError(f"[load] unknown layer '{name}'; the file may come from a newer version")
-    given = dict.fromkeys(_LATER) | data.get("args", {})
+    given = _LATER | data.get("args", {})
     args = {key: _read(given[key]) for key in arguments or ()}
     if name in _CONTAINERS:
         module = _CONTAINERS[name](children, **args)

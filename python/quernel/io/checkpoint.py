@@ -2,7 +2,7 @@
 
 A model made of the library's layers is saved as those layers; one with classes of the user's own as its traced graph,
 which loads as a model that runs and trains without the class. Quantized models are graphs too. A model's vocabulary goes
-along. Nothing is pickled.
+along, and those of modules inside. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from quernel.ops.create import tensor
 from quernel.optim import Optimizer
 from quernel.quant.model import QuantizedModel
 from quernel.tensor import Tensor
-from quernel.text.vocabulary import Vocabulary
+from quernel.text.vocabulary import KINDS, Vocabulary
 
 Array = npt.NDArray[Any]
 _GRAPHS: dict[str, type[GraphModule]] = {"GraphModule": GraphModule, "QuantizedModel": QuantizedModel}
@@ -49,6 +49,7 @@ def save(
         optimizer: Saved too, with the position of the random stream, for :func:`~quernel.io.load_optimizer`.
 
     Raises:
+        ArgumentError: a vocabulary is of a class of your own, or of a module inside a model with such classes.
         UnsupportedError: the model's forward cannot be traced.
     """
     write_atomic(path, model_bytes(net, input_shape, optimizer))
@@ -94,13 +95,30 @@ def model_bytes(net: Module, input_shape: Any = None, optimizer: Optimizer | Non
     record["eval"] = [
         name for name, m in net.named_modules() if not m.training and (layers is not None or not name)
     ]
-    if isinstance(net.vocabulary, Vocabulary):
-        record["vocabulary"] = net.vocabulary.to_dict()
+    record["vocabularies"] = _vocabularies(net, layers is None)
     arrays = {k: v.numpy() for k, v in weights.items() if k not in record.get("tied", {})}
     if optimizer is not None:
         state, record["optimizer"] = resume.pack(optimizer)
         arrays |= state
     return write(arrays, record)
+
+
+def _vocabularies(net: Module, is_graph: bool) -> dict[str, Any]:
+    """The vocabularies of the model and of the modules inside by their names, as JSON values."""
+    found = {name: m.vocabulary for name, m in net.named_modules() if m.vocabulary is not None}
+    for name, vocabulary in found.items():
+        owner = f"{name}.vocabulary" if name else "vocabulary"
+        if type(vocabulary) not in KINDS.values():
+            raise ArgumentError(
+                f"[save] {owner} is a {type(vocabulary).__name__}, which no file holds; it is one of "
+                f"{', '.join(KINDS)}, or None"
+            )
+        if is_graph and vocabulary != net.vocabulary:
+            raise ArgumentError(
+                f"[save] the model is saved as its graph, which has no module to hold {owner}: set "
+                f"net.vocabulary = net.{owner}, or net.{owner} = None"
+            )
+    return {name: v.to_dict() for name, v in found.items() if not (is_graph and name)}
 
 
 def model_from_bytes(blob: bytes, source: str) -> Module:
@@ -138,8 +156,8 @@ def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
     modules = dict(net.named_modules())
     for name in record["eval"]:
         modules[name].training = False
-    if "vocabulary" in record:
-        net.vocabulary = Vocabulary.from_dict(record["vocabulary"])
+    for name, vocabulary in record.get("vocabularies", {}).items():
+        modules[name].vocabulary = Vocabulary.from_dict(vocabulary)
     if record["inputs"]:
         net.__dict__["_first_inputs"] = [
             ((0, *map(int, shape)), str(dtype)) for shape, dtype in record["inputs"]
@@ -148,17 +166,11 @@ def _rebuild(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
 
 
 def _rebuild_layers(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> Module:
-    net = architecture.build(record["root"])
-    for name, first in record["tied"].items():
-        owner, _, key = name.rpartition(".")
-        setattr(net.get_submodule(owner), key, net.get_parameter(first))
-    if record["dtype"] not in (None, "float32"):
-        net.to(dtype=record["dtype"])
-    state = {**arrays, **{name: arrays[first] for name, first in record["tied"].items() if first in arrays}}
     stream = random.default_generator()
     seed, base = stream.seed, stream.base
     try:
-        missing, unexpected = net.load_state_dict(state, strict=False)
+        net = architecture.build(record["root"])
+        missing, unexpected = _fill(net, arrays, record)
     finally:
         stream.set(seed, base)  # layers drew initial values, which were overwritten at once
     parameters = dict(net.named_parameters(remove_duplicate=False))
@@ -166,6 +178,17 @@ def _rebuild_layers(arrays: Mapping[str, Array], record: Mapping[str, Any]) -> M
     if missing or unexpected:
         raise ArgumentError(f"tensors missing: {missing or 'none'}, unexpected: {unexpected or 'none'}")
     return net
+
+
+def _fill(net: Module, arrays: Mapping[str, Array], record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Writes the state of a module that was just built; returns what is missing and what does not belong to it."""
+    for name, first in record["tied"].items():
+        owner, _, key = name.rpartition(".")
+        setattr(net.get_submodule(owner), key, net.get_parameter(first))
+    if record["dtype"] not in (None, "float32"):
+        net.to(dtype=record["dtype"])
+    state = {**arrays, **{name: arrays[first] for name, first in record["tied"].items() if first in arrays}}
+    return net.load_state_dict(state, strict=False)
 
 
 def _needed(net: Module, input_shape: Any) -> Sequence[Input]:

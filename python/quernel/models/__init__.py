@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quernel.models.acoustic import AcousticModel
     from quernel.models.classifier import LSTMClassifier
-    from quernel.models.language import LSTMLanguageModel
+    from quernel.models.language import LanguageModel, LSTMLanguageModel
     from quernel.models.lenet import lenet5
     from quernel.models.mobilenet import mobilenet_v2, mobilenet_v2_small
     from quernel.models.perceptron import mlp
@@ -25,6 +25,7 @@ _HOMES = {
     "AcousticModel": "acoustic",
     "LSTMClassifier": "classifier",
     "LSTMLanguageModel": "language",
+    "LanguageModel": "language",
     "TransformerClassifier": "transformer",
     "TransformerLanguageModel": "transformer",
     "lenet5": "lenet",
@@ -41,6 +42,7 @@ __all__ = [
     "AcousticModel",
     "LSTMClassifier",
     "LSTMLanguageModel",
+    "LanguageModel",
     "TransformerClassifier",
     "TransformerLanguageModel",
     "lenet5",

@@ -6,7 +6,6 @@ import numpy as np
 
 from quernel import nn, ops
 from quernel.nn.cepstrum import checked_samples
-from quernel.ops.create import arange
 from quernel.tensor import Tensor
 
 
@@ -70,5 +69,5 @@ class AcousticModel(nn.Module):
         log_probs = ops.log_softmax(self.head(self.lstm(x, lengths=lengths)))
         if lengths is None:
             return log_probs
-        sounds = ops.lt(arange(x.shape[1], device=x.device), ops.unsqueeze(lengths, 1))
+        sounds = ops.sequence_mask(lengths, x.shape[1])
         return ops.where(ops.unsqueeze(sounds, -1), log_probs, self.silence)

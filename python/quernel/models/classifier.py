@@ -5,7 +5,6 @@ from __future__ import annotations
 from quernel import nn, ops
 from quernel.errors import ArgumentError
 from quernel.nn.checks import positive
-from quernel.ops.create import arange
 from quernel.tensor import Tensor
 
 _POOLINGS = ("max", "mean", "last")
@@ -15,15 +14,10 @@ def pooled(x: Tensor, lengths: Tensor | None, kind: str) -> Tensor:
     """The largest or the mean of vectors (N, T, C) over time, as far as the rows go (lengths (N,); None: all)."""
     if lengths is None:
         return ops.max(x, 1) if kind == "max" else ops.mean(x, 1)
-    inside = ops.unsqueeze(within(lengths, x), -1)
+    inside = ops.unsqueeze(ops.sequence_mask(lengths, x.shape[1]), -1)
     if kind == "max":
         return ops.max(ops.where(inside, x, float("-inf")), 1)
     return ops.sum(ops.where(inside, x, 0.0), 1) / ops.unsqueeze(ops.cast(lengths, x.dtype), 1)
-
-
-def within(lengths: Tensor, x: Tensor) -> Tensor:
-    """(N, T), whether a step of x (N, T, …) lies before the end of its row."""
-    return ops.lt(arange(x.shape[1], device=x.device), ops.unsqueeze(lengths, 1))
 
 
 class LSTMClassifier(nn.Module):

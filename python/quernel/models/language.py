@@ -21,7 +21,8 @@ class LanguageModel(nn.Module):
     """Base of the models that score, for each token of a sequence, which one follows.
 
     A subclass defines `step`. Its ``net.vocabulary``, if it is given one, turns prompts into tokens and tokens into text, and
-    is saved with it.
+    is saved with it. In a file a subclass of one's own becomes its graph, which comes back with `forward` alone, without
+    `generate`.
 
     Shapes:
         x (N, T) whole numbers -> scores (N, T, tokens); those at t are of token t + 1 and depend on tokens 0 to t alone.
@@ -57,7 +58,7 @@ class LanguageModel(nn.Module):
             temperature, top_k, seed: see `text.Sampler`.
 
         Raises:
-            ArgumentError: an argument is out of range, or the prompt empty.
+            ArgumentError: an argument is out of range, the prompt empty, or the vocabulary not of the model's size.
             StateError: the prompt is text, and the model has no vocabulary.
         """
         codes = list(self._codes(prompt, length, Sampler(temperature, top_k, seed)))
@@ -92,7 +93,9 @@ class LanguageModel(nn.Module):
 
     def _codes(self, prompt: str | Sequence[int], length: int, sample: Sampler) -> Iterator[int]:
         """Checks the arguments at once, and draws later."""
-        given = self._vocabulary().encode(prompt) if isinstance(prompt, str) else np.asarray(prompt)
+        if self.vocabulary is not None or isinstance(prompt, str):
+            vocabulary = self._vocabulary()
+        given = vocabulary.encode(prompt) if isinstance(prompt, str) else np.asarray(prompt)
         if given.size == 0:
             raise ArgumentError("[generate] the prompt is empty; it has at least one token")
         if given.ndim != 1 or given.dtype.kind not in "iu":
@@ -103,8 +106,8 @@ class LanguageModel(nn.Module):
             raise ArgumentError(
                 f"[generate] tokens are 0 to {self.tokens - 1}, the prompt has {given.min()} to {given.max()}"
             )
-        if length < 0:
-            raise ArgumentError(f"[generate] length is at least 0, got {length}")
+        if not hasattr(length, "__index__") or length < 0:
+            raise ArgumentError(f"[generate] length is an integer, at least 0, got {length!r}")
         self._check_length(len(given), length)
         return self._drawn(given, length, sample)
 

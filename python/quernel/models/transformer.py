@@ -6,7 +6,7 @@ from typing import Any
 
 from quernel import nn, ops
 from quernel.errors import ArgumentError, ShapeError
-from quernel.models.classifier import pooled, within
+from quernel.models.classifier import pooled
 from quernel.models.language import LanguageModel
 from quernel.nn.checks import positive
 from quernel.ops.create import arange
@@ -28,10 +28,10 @@ class TransformerClassifier(nn.Module):
 
     Shapes:
         x (N, T) whole numbers, lengths (N,) from 1 to T -> scores (N, classes). What lies behind a row's length has no part.
-        A length out of range counts as the nearest in it.
 
     Raises:
         ShapeError: T is above max_len.
+        ArgumentError: a length is out of range.
 
     Example:
         >>> from quernel import models
@@ -65,8 +65,7 @@ class TransformerClassifier(nn.Module):
         padding = None
         if lengths is not None:
             check_lengths("transformer_classifier", "lengths", lengths, x.shape[0], f"x: {x.shape}")
-            lengths = ops.clip(lengths, 1, x.shape[1])
-            padding = ops.logical_not(within(lengths, x))
+            padding = ops.logical_not(ops.sequence_mask(lengths, x.shape[1]))
         for block in self.blocks:
             y = block(y, src_key_padding_mask=padding)
         z: Tensor = self.head(pooled(self.norm(y), lengths, "mean"))

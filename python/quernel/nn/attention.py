@@ -99,6 +99,7 @@ class MultiheadAttention(Module):
         (4, 5, 8)
     """
 
+    _has_precision = True
     takes_integers = True  # to refuse them as masks, of which they would be numbers to add
 
     def __init__(

@@ -24,6 +24,7 @@ _MODES = ("zeros", "reflect", "replicate", "circular")
 class _Convolution(SizedByInput):
     """What all convolutions have in common: sizes, parameters, and their text."""
 
+    _has_precision = True
     _size_name = "in_channels"
     _op: ClassVar[str]
     _rank: ClassVar[int]

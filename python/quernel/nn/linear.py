@@ -34,6 +34,7 @@ class Linear(SizedByInput):
         (2, 3)
     """
 
+    _has_precision = True
     _size_name = "in_features"
 
     def __init__(

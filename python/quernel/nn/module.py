@@ -61,6 +61,7 @@ class Module(Verbs, Hookable):
     _session: dict[str, Any]  # what compile and predict have made; no part of the model
     takes_integers: bool = False
     vocabulary: Vocabulary | None = None
+    _has_precision: bool = False  # whether `compile` sets the attribute `precision`
     _float: str = "float32"  # dtype of buffers made later
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: ARG004
@@ -204,8 +205,7 @@ class Module(Verbs, Hookable):
 
     def _exact(self, name: str) -> Tensor:
         """What `to` makes a floating buffer of another dtype of: tables that follow from arguments are worked out anew in float64."""
-        buffer: Tensor = getattr(self, name)
-        return buffer.detach()
+        return getattr(self, name).detach()  # type: ignore[no-any-return]
 
     def register_parameter(self, name: str, value: Parameter | None) -> None:
         """Same as assigning to the attribute `name`."""

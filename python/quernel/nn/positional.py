@@ -54,7 +54,7 @@ class PositionalEncoding(_AddsPositions):
     def __init__(self, d_model: int, dropout: float = 0.0, max_len: int = 5000) -> None:
         self.d_model = positive("positional_encoding", "d_model", d_model)
         self.max_len = positive("positional_encoding", "max_len", max_len)
-        self.p = in_unit_interval("positional_encoding", "dropout", dropout)
+        self.dropout = in_unit_interval("positional_encoding", "dropout", dropout)
         rates = np.exp(np.arange(0, self.d_model, 2) * (-math.log(10000.0) / self.d_model))
         angles = np.arange(self.max_len)[:, None] * rates
         table = np.empty((self.max_len, self.d_model), np.float32)
@@ -64,7 +64,7 @@ class PositionalEncoding(_AddsPositions):
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer."""
-        return ops.dropout(self._add(x, self.pe), self.p, self.training)
+        return ops.dropout(self._add(x, self.pe), self.dropout, self.training)
 
 
 class LearnedPositionalEncoding(_AddsPositions):

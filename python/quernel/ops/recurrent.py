@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_all_on_tape
 from quernel.errors import ArgumentError, ShapeError
-from quernel.ops.create import as_tensor
+from quernel.ops.compare import lt
+from quernel.ops.create import arange, as_tensor
+from quernel.ops.layout import unsqueeze
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import cast, native
 from quernel.ops.shapes import check_floating, check_lengths, check_rank, check_same_dtype, spec_of
@@ -281,3 +283,37 @@ def rnn(
     _check_nonlinearity(nonlinearity)
     y, h_n = _run(f"rnn_{nonlinearity}", reverse, (*operands, None), lengths)
     return y, h_n
+
+
+def _sequence_mask_rule(lengths: Any, steps: int) -> Spec:
+    if type(steps) is not int or steps < 0:
+        raise ArgumentError(f"[sequence_mask] steps is a whole number, got {steps!r}")
+    have = spec_of(lengths)
+    check_rank("sequence_mask", "lengths", have.shape, 1, "(N,)")
+    check_lengths("sequence_mask", "lengths", lengths, have.shape[0], f"lengths: {have.shape}")
+    return Spec((have.shape[0], steps), "bool")
+
+
+@op(shape=_sequence_mask_rule)
+def sequence_mask(lengths: TensorLike, steps: int) -> Tensor:
+    """Returns whether a time step lies before the end of its row: ``y[n, t] = t < lengths[n]``.
+
+    Args:
+        lengths: (N,), whole numbers from 1 to steps.
+        steps: T.
+
+    Returns:
+        (N, T), bool.
+
+    Raises:
+        ArgumentError: A length is below 1 or above T.
+
+    Example:
+        >>> qn.ops.sequence_mask([2, 3], 3)
+        tensor([[ True,  True, False],
+                [ True,  True,  True]], dtype=bool)
+    """
+    _sequence_mask_rule(as_tensor(lengths), steps)
+    ends = cast(as_tensor(lengths), "int64")
+    _core.check_lengths("sequence_mask", ends._t, steps)
+    return lt(arange(steps, device=ends.device), unsqueeze(ends, 1))

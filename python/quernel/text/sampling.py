@@ -24,7 +24,7 @@ class Sampler:
         seed: starts a random stream of the sampler's own; None draws from the one that `qn.seed` starts.
 
     Raises:
-        ArgumentError: the temperature is negative or not finite, `top_k` below 1, or the seed no whole number.
+        ArgumentError: the temperature is negative or not finite, `top_k` no whole number from 1 on, or the seed no whole number.
 
     Example:
         >>> sample = qn.text.Sampler(temperature=0)
@@ -36,10 +36,15 @@ class Sampler:
     """
 
     def __init__(self, temperature: float = 1.0, top_k: int | None = None, seed: int | None = None) -> None:
-        if not (0 <= temperature < np.inf):
-            raise ArgumentError(f"[generate] temperature is 0 or more, and finite, got {temperature!r}")
-        if top_k is not None and operator.index(top_k) < 1:
-            raise ArgumentError(f"[generate] top_k is at least 1 (None: all tokens), got {top_k}")
+        given: object = temperature
+        if not isinstance(given, int | float | np.integer | np.floating) or not (0 <= given < np.inf):
+            raise ArgumentError(
+                f"[sampler] temperature is a number, 0 or more and finite, got {temperature!r}"
+            )
+        if top_k is not None and (not hasattr(top_k, "__index__") or operator.index(top_k) < 1):
+            raise ArgumentError(
+                f"[sampler] top_k is an integer, at least 1 (None: all tokens), got {top_k!r}"
+            )
         self.temperature = float(temperature)
         self.top_k = top_k
         self._stream = random.default_generator() if seed is None else random.generator(seed)
@@ -53,7 +58,7 @@ class Sampler:
         given = np.asarray(scores, np.float64)
         if given.ndim != 1 or not given.size or not np.isfinite(given.max()):
             raise ArgumentError(
-                f"[generate] scores are numbers (tokens,), one of them finite and none NaN or inf, got {given.shape}"
+                f"[sampler] scores are numbers (tokens,), one of them finite and none NaN or inf, got {given.shape}"
             )
         if self.temperature == 0:
             return int(given.argmax())

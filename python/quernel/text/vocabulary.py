@@ -49,12 +49,12 @@ class Vocabulary:
         wrong = [token for token in given if not isinstance(token, str) or not token]
         if wrong:
             raise ArgumentError(f"[vocabulary] tokens are texts of at least one character, got {wrong[0]!r}")
-        for token in self.tokens[len(special) :]:
-            self._check_token(token)
         self._numbers = {token: i for i, token in enumerate(self.tokens)}
         if len(self._numbers) < len(self.tokens):
             twice = next(token for token, n in Counter(self.tokens).items() if n > 1)
             raise ArgumentError(f"[vocabulary] the token {twice!r} is there twice")
+        for token in self.tokens[len(special) :]:
+            self._check_token(token)
 
     @abstractmethod
     def split(self, text: str) -> Sequence[str]:
@@ -216,10 +216,10 @@ class Vocabulary:
         """
         arguments = dict(data)
         name = arguments.pop("type", None)
-        if name not in _KINDS:
-            raise ArgumentError(f"[vocabulary] unknown type {name!r}{suggestion(str(name), _KINDS)}")
+        if name not in KINDS:
+            raise ArgumentError(f"[vocabulary] unknown type {name!r}{suggestion(str(name), KINDS)}")
         try:
-            return _KINDS[name](arguments.pop("tokens"), **arguments)
+            return KINDS[name](arguments.pop("tokens"), **arguments)
         except (KeyError, TypeError) as error:
             raise ArgumentError(f"[vocabulary] the description is incomplete ({error})") from None
 
@@ -266,6 +266,9 @@ class WordVocabulary(Vocabulary):
         tokens, padding, unknown: see `Vocabulary`.
         lower: whether capitals are read as small letters.
 
+    Raises:
+        ArgumentError: a token is none that `split` makes of a text.
+
     Example:
         >>> vocabulary = qn.text.WordVocabulary.build(["Time flies.", "Fruit flies like a banana."], max_size=5)
         >>> vocabulary.tokens
@@ -291,8 +294,22 @@ class WordVocabulary(Vocabulary):
         """The words and signs."""
         return re.findall(r"\w+|[^\w\s]", text.lower() if self.lower else text)
 
+    def _check_token(self, token: str) -> None:
+        if self.split(token) == [token]:
+            return
+        if self.lower and self.split(token) == [token.lower()]:
+            raise ArgumentError(
+                f"[vocabulary] capitals are read as small letters, so that no text has the token {token!r}; pass lower=False, "
+                f"or write {token.lower()!r}"
+            )
+        raise ArgumentError(
+            "[vocabulary] the tokens of a WordVocabulary are single words or signs as its split makes them (lower=False "
+            f"keeps capitals), got {token!r}"
+        )
+
     def _options(self) -> dict[str, Any]:
         return {"lower": self.lower}
 
 
-_KINDS: dict[str, type[Vocabulary]] = {"CharVocabulary": CharVocabulary, "WordVocabulary": WordVocabulary}
+# What `Vocabulary.from_dict` makes.
+KINDS: dict[str, type[Vocabulary]] = {"CharVocabulary": CharVocabulary, "WordVocabulary": WordVocabulary}

@@ -13,7 +13,7 @@ from quernel.suggest import suggestion
 from quernel.training.objective import Recipe, check_metrics, check_weights, resolved
 from quernel.training.trainer import Clipping, Trainer
 
-# The dtype of the parameters, and what layers that have a choice get as their attribute `precision`.
+# The dtype of the parameters, and what layers that have a choice (`Module._has_precision`) get as their `precision`.
 _PRECISIONS = {"fp32": ("float32", None), "fp64": ("float64", None), "bf16": ("float32", "bf16")}
 
 
@@ -40,7 +40,7 @@ def compile(
         raise ArgumentError(
             f"[compile] the parameters are {have}, precision {precision!r} wants {wanted}; call net.to({wanted!r})"
         )
-    layers = [module for module in net.modules() if hasattr(module, "precision")]
+    layers: list[Any] = [module for module in net.modules() if module._has_precision]
     if products is not None and not layers:
         raise ArgumentError(
             f"[compile] precision {precision!r} concerns the products of linear, convolutional and attention layers, and "
@@ -56,7 +56,9 @@ def compile(
     for layer in layers:
         if layer.precision != products:
             layer.precision = products
-    net._session["trainer"] = Trainer(net, chosen, recipe, clipping, run_eagerly)
+    net._session["trainer"] = Trainer(
+        net, chosen, recipe, clipping, run_eagerly, trains_all=isinstance(optimizer, str)
+    )
 
 
 def _limit(name: str, value: Any) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from quernel.callbacks import Callback
 
 EVALUATION_BATCH = 256
+_PLACE = re.compile(r"\b(row|position) \(?\d")  # what a message says of one of the samples
 
 
 @dataclass
@@ -201,9 +203,10 @@ def _epoch(run: _Run) -> Logs:
             try:
                 logs, outputs = trainer.train(group)
             except ArgumentError as error:
-                shuffled = run.shuffle and trainer.takes_batch_sizes
-                order = ", which are shuffled (shuffle=False keeps their order)" if shuffled else ""
-                error.add_note(f"[fit] rows count within batch {number} of the epoch, from 0 on{order}")
+                if _PLACE.search(str(error)):
+                    shuffled = run.shuffle and trainer.takes_batch_sizes
+                    order = ", which are shuffled (shuffle=False keeps their order)" if shuffled else ""
+                    error.add_note(f"[fit] rows count within batch {number} of the epoch, from 0 on{order}")
                 raise
             size = sum(map(len, group))
             trainer.discard_batch = False

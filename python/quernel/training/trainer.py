@@ -66,6 +66,7 @@ class Trainer:
         net, optimizer: what trains, and how.
         recipe: the losses and metrics that were asked for.
         clipping: what is done to gradients.
+        trains_all: whether the optimizer was made of all parameters, rather than of some that the user chose.
         monitors: names that the logs of an epoch will contain, once training has begun.
         batch_size: samples of a batch; None: all. A callback may change it before an epoch.
         takes_batch_sizes: whether that has an effect; a loader makes its own batches.
@@ -81,11 +82,13 @@ class Trainer:
         recipe: Recipe,
         clipping: Clipping,
         run_eagerly: bool,
+        trains_all: bool,
     ) -> None:
         self.net = net
         self.optimizer = optimizer
         self.recipe = recipe
         self.clipping = clipping
+        self.trains_all = trains_all
         self.monitors: tuple[str, ...] = ()
         self.batch_size: int | None = 32
         self.takes_batch_sizes = True
@@ -276,7 +279,7 @@ def _check_optimizer(verb: str, trainer: Trainer) -> None:
         return
     known = {id(p) for p in _parameters(trainer.optimizer)}
     new = [name for name, p in net.named_parameters() if p.requires_grad and id(p) not in known]
-    if new and known - set(map(id, parameters)):
+    if new and (trainer.trains_all or known - set(map(id, parameters))):
         raise StateError(
             f"[{verb}] {', '.join(new)} would not be trained: the optimizer is of the layers that were there before; call "
             "net.compile again, with an optimizer of the parameters as they are now"
