@@ -1,6 +1,6 @@
 // Convolutions in bfloat16: products with matrices of patches that exist a few rows at a time (conv_patch.h), so that
-// one dot object serves them and gemm_bf16. Forward and towards the images the sums are those of a product with the whole
-// matrix, bit for bit; the gradient of the weights adds up blocks of pixels.
+// one dot object serves them and gemm_bf16. Forward and towards the images the sums are those of a product with the
+// whole matrix, bit for bit; the gradient of the weights adds up blocks of pixels.
 //
 // Forward, and each phase of an adjoint: an item gathers the patches of its strips once for all columns, K copied
 // elements per row against K · O / 16 tile cycles for 32 of them. Several strips share the passage of the weights,
