@@ -130,9 +130,10 @@ void execute(const char* op, const ResolvedKernel& kernel, const void* args, Wor
   } else {
     const auto by_time = static_cast<int64_t>(kChunkNs / std::max(work.ns_per_item, 1e-3));
     const int64_t by_balance = (work.items + pool.size() * kChunksPerThread - 1) / (pool.size() * kChunksPerThread);
+    const int64_t grain = std::clamp<int64_t>(by_time, 1, by_balance);
     pool.run(
         [](void* c, int64_t begin, int64_t end, int thread) { static_cast<Call*>(c)->chunk({begin, end}, thread); },
-        &call, work.items, std::clamp<int64_t>(by_time, 1, by_balance), interruptible);
+        &call, work.items, grain, interruptible, work.ns_per_item * static_cast<double>(grain));
   }
   if (call.status.code != StatusCode::kOk) [[unlikely]]
     refuse(op, call.status);

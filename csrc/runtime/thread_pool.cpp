@@ -61,6 +61,7 @@ struct Call {
   ThreadPool::Body body;
   void* context;
   int64_t items, grain, chunks;
+  double chunk_ns;
 
   void run(int64_t begin, int64_t end, int thread) const { body(context, begin, std::min(end, items), thread); }
 };
@@ -219,6 +220,9 @@ int64_t Pool::claim_as_caller(bool interruptible, bool& poll) {
   if (started != 0) {
     const int64_t burst_gap = models_.load(std::memory_order_relaxed) > 0 ? kSpinInModel : kSpinAfterCall;
     if (started - alone_until_ > burst_gap) alone_ = 0;
+    if (call_.chunk_ns >= kWorthWaking) {
+      for (int64_t i = 1; i < std::min<int64_t>(call_.chunks, size()); ++i) wake_one(started, true);
+    }
   }
   int64_t own = 0, elapsed = 0;
   for (int64_t unclaimed; (unclaimed = unclaimed_.fetch_sub(1, std::memory_order_acquire)) > 0;) {
@@ -387,10 +391,10 @@ void ThreadPool::resize(int threads) {
   g_threads.store(threads, std::memory_order_relaxed);
 }
 
-void ThreadPool::run(Body body, void* context, int64_t items, int64_t grain, bool interruptible) {
+void ThreadPool::run(Body body, void* context, int64_t items, int64_t grain, bool interruptible, double chunk_ns) {
   if (items <= 0) return;
   grain = std::max({grain, int64_t{1}, (items + kMaxChunks - 1) / kMaxChunks});
-  pool().run({body, context, items, grain, (items + grain - 1) / grain}, interruptible);
+  pool().run({body, context, items, grain, (items + grain - 1) / grain, chunk_ns}, interruptible);
 }
 
 void ThreadPool::enter() { pool().enter(); }

@@ -24,8 +24,9 @@ class ThreadPool {
   int size() const;          // threads that work on a call, the caller included
   void resize(int threads);  // throws ArgumentError below 1, StateError from inside a call
 
-  // `interruptible`: the caller polls for Ctrl-C between chunks (keep chunks below ~50 us).
-  void run(Body body, void* context, int64_t items, int64_t grain, bool interruptible = true);
+  // `interruptible`: the caller polls for Ctrl-C between chunks (keep chunks below ~50 us). `chunk_ns`: how long a
+  // chunk is expected to take; sleeping workers are woken for long ones at once, not after the caller's first.
+  void run(Body body, void* context, int64_t items, int64_t grain, bool interruptible = true, double chunk_ns = 0);
 
   // Keeps workers that are awake spinning until the matching leave(), over the gaps between kernels of one model call.
   void enter();
