@@ -61,9 +61,21 @@ def _torch_step(
     torch.compile of the whole function breaks its graph at `backward` and at the optimizer: 1.6 times slower than this
     for the MLP at batch 8.
     """
-    twin = peers.torch_layers(torch, net)
+    tensors = torch.from_numpy(nchw(x)), torch.from_numpy(y)
+    step = torch_step(torch, peers.torch_layers(torch, net), *tensors, compiled)
+    try:
+        step()
+    except RuntimeError as error:  # the compiler's, also for what the C++ compiler says
+        if not compiled:
+            raise
+        print(f"torch.compile left out: {type(error).__name__}")
+        return None
+    return step
+
+
+def torch_step(torch: Any, twin: Any, x: Any, y: Any, compiled: bool = False) -> Callable[[], object]:
+    """A step of fused Adam on one batch, wherever the net and the batch lie."""
     optimizer = torch.optim.Adam(twin.parameters(), lr=RATE, fused=True)
-    tx, ty = torch.from_numpy(nchw(x)), torch.from_numpy(y)
 
     def loss_of(x: Any, y: Any) -> Any:
         return torch.nn.functional.cross_entropy(twin(x), y)
@@ -74,16 +86,9 @@ def _torch_step(
 
     def step() -> object:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(tx, ty)
+        loss = loss_of(x, y)
         loss.backward()
         optimizer.step()
         return loss
 
-    try:
-        step()
-    except RuntimeError as error:  # the compiler's, also for what the C++ compiler says
-        if not compiled:
-            raise
-        print(f"torch.compile left out: {type(error).__name__}")
-        return None
     return step

@@ -52,7 +52,7 @@ def test_they_learn_where_lengths_matter(name: str) -> None:
 
 def test_refusals() -> None:
     with pytest.raises(
-        ArgumentError, match=r"\[lstm_classifier\] pooling is one of max, mean, last, got 'min'"
+        ArgumentError, match=r"\[lstm_classifier\] pooling is one of 'max', 'mean', 'last', got 'min'"
     ):
         models.LSTMClassifier(9, 3, pooling="min")
     for make, message in (

@@ -11,7 +11,7 @@ from bench.cuda.timing import torch_cuda
 from bench.goals import Goal
 from bench.harness import Case
 from bench.nets import batch, nchw
-from bench.train import RATE, quernel_step
+from bench.train import RATE, quernel_step, torch_step
 from quernel import models, nn
 
 GOALS = {"step": Goal({1: 2.0})}
@@ -48,23 +48,7 @@ def _mlp(width: int) -> nn.Sequential:
 
 
 def _eager(torch: Any, net: Any, x: Any, y: Any, compiled: bool = False) -> Callable[[], object]:
-    twin = peers.torch_layers(torch, net).cuda()
-    optimizer = torch.optim.Adam(twin.parameters(), lr=RATE, fused=True)
-
-    def loss_of(x: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(twin(x), y)
-
-    if compiled:
-        torch.compiler.reset()
-        loss_of = torch.compile(loss_of)
-
-    def step() -> object:
-        optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(x, y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step = torch_step(torch, peers.torch_layers(torch, net).cuda(), x, y, compiled)
     step()
     return step
 

@@ -2,7 +2,6 @@
 #include "ops/attention.h"
 
 namespace quernel {
-namespace {}  // namespace
 
 void register_attention(py::module_& m) {
   m.def(

@@ -14,7 +14,7 @@ ops::EpilogueSpec epilogue(const char* op, const Optional& bias, const Optional&
 }
 
 std::pair<Tensor, Optional> with_optional(const ops::OutputAndPre& result) {
-  return {result.first, result.second.defined() ? Optional(result.second) : std::nullopt};
+  return {result.first, optional(result.second)};
 }
 
 std::pair<Tensor, Optional> conv2d(const Tensor& x, const Tensor& weight, const Optional& bias,

@@ -2,7 +2,6 @@
 #include "ops/layer_norm.h"
 
 namespace quernel {
-namespace {}  // namespace
 
 void register_layer_norm(py::module_& m) {
   m.def(

@@ -16,8 +16,7 @@ namespace {
 
 constexpr int64_t kMostStrips = 8;          // of an item: enough for the passage of the weights to cost little …
 constexpr int64_t kPatchBytes = 512 << 10;  // … while their patches stay in L2
-
-constexpr int64_t kMostPanels = 4;  // of an item: each passage of the gradients serves all of them
+constexpr int64_t kMostPanels = 4;          // of an item: each passage of the gradients serves all of them
 
 double macs_of(const ConvShape& s) {
   return static_cast<double>(s.n * s.oh * s.ow * s.o) * static_cast<double>(s.kh * s.kw * s.c);

@@ -21,7 +21,7 @@ std::vector<size_t> turns_of(const Program& program, std::span<const Chain> chai
   std::vector<size_t> turns(program.steps.size());
   std::iota(turns.begin(), turns.end(), size_t{0});
   for (const Chain& chain : chains) {
-    for (const ChainStep& member : chain.steps) turns[member.step] = chain.steps.front().step;
+    std::fill_n(turns.begin() + static_cast<std::ptrdiff_t>(chain.begin), chain.size(), chain.begin);
   }
   return turns;
 }

@@ -130,13 +130,13 @@ class ChainFinder {
       size_t last;
     };
     std::vector<Tile> tiles;
-    Chain made;
+    Chain made{begin, {}, {}};
     int64_t block = 0;
     for (size_t i = begin; i < end; ++i) {
       for (const Use& use : program_.steps[i].uses) block = std::max(block, bytes_of_block(i, use));
     }
     for (size_t i = begin; i < end; ++i) {
-      ChainStep step{i, {}};
+      std::vector<TilePatch>& patches = made.tiles.emplace_back();
       for (const Use& use : program_.steps[i].uses) {
         if (!is_local(begin, end, use)) continue;
         const auto holds = [&](const Tile& t) { return t.segment == use.segment; };
@@ -148,9 +148,8 @@ class ChainFinder {
           tile->segment = use.segment;
           tile->last = last_use(end, use.segment);
         }
-        step.tiles.push_back({use.field, tile->place, bytes_of_block(i, use)});
+        patches.push_back({use.field, tile->place, bytes_of_block(i, use)});
       }
-      made.steps.push_back(std::move(step));
     }
     made.tile_bytes = static_cast<int64_t>(tiles.size()) * block;
     return made;

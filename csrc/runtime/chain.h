@@ -1,8 +1,7 @@
 // Elementwise steps that follow each other go through memory together: a block of elements through the first of them,
 // the same block through the second, and so on. What only they use lives in tiles of the thread's own memory, which
 // stay in its cache, and one fork serves them all. Bits stay as they are: every block is computed by the same kernels
-// from the same values. A profile
-// counts a chain to the layer of its first step.
+// from the same values. A profile counts a chain to the layer of its first step.
 #pragma once
 #include <vector>
 
@@ -19,16 +18,14 @@ struct TilePatch {
   int64_t block_bytes;  // of the operand
 };
 
-struct ChainStep {
-  size_t step;  // in the program
-  std::vector<TilePatch> tiles;
-};
-
-// Two steps or more.
+// Two steps of the program or more, from `begin` on.
 struct Chain {
-  std::vector<ChainStep> steps;
-  std::vector<int> segments;  // temporaries that live in tiles
-  int64_t tile_bytes = 0;     // of all tiles
+  size_t begin;
+  std::vector<std::vector<TilePatch>> tiles;  // of each step
+  std::vector<int> segments;                  // temporaries that live in tiles
+  int64_t tile_bytes = 0;                     // of all tiles
+
+  size_t size() const { return tiles.size(); }
 };
 
 std::vector<Chain> find_chains(const Program& program);

@@ -131,20 +131,20 @@ void Plan::add_patches(const Program& program, const Step& step, CompiledStep& c
 void Plan::add_chains(const Program& program, std::vector<Chain> chains) {
   for (Chain& chain : chains) {
     std::string name;
-    Work work = steps_[chain.steps.front().step].work;
+    Work work = steps_[chain.begin].work;
     work.ns_per_item = 0;
     work.bytes = 0;
-    for (const ChainStep& member : chain.steps) {
-      const CompiledStep& step = steps_[member.step];
+    for (size_t s = 0; s < chain.size(); ++s) {
+      const CompiledStep& step = steps_[chain.begin + s];
       if (!name.empty()) name += '+';
       name += step.op;
       work.ns_per_item += step.work.ns_per_item;
       work.bytes += step.work.bytes;
-      for (const TilePatch& tile : member.tiles) work.bytes -= program.steps[member.step].use(tile.field)->nbytes;
+      for (const TilePatch& tile : chain.tiles[s]) work.bytes -= program.steps[chain.begin + s].use(tile.field)->nbytes;
     }
     chains_.push_back({std::move(chain), interned(name), work});
   }
-  for (const CompiledChain& made : chains_) steps_[made.chain.steps.front().step].chain = &made;
+  for (const CompiledChain& made : chains_) steps_[made.chain.begin].chain = &made;
 }
 
 void Plan::keep(const std::shared_ptr<Storage>& storage) {
@@ -232,18 +232,18 @@ void Plan::run_step(size_t i, std::span<std::byte* const> bases, bool interrupti
 
 void Plan::run_chain_from(size_t i, std::span<std::byte* const> bases, bool interruptible) const {
   alignas(64) std::byte args[kChainSteps][kMaxArgsSize];
-  const CompiledChain& made = *steps_[i].chain;
+  const auto& [chain, name, work] = *steps_[i].chain;
   ChainCall call;
-  call.count = made.size();
-  call.tile_bytes = made.chain.tile_bytes;
-  for (size_t s = 0; s < made.size(); ++s) {
+  call.count = chain.size();
+  call.tile_bytes = chain.tile_bytes;
+  for (size_t s = 0; s < chain.size(); ++s) {
     const CompiledStep& step = steps_[i + s];
-    const std::vector<TilePatch>& tiles = made.chain.steps[s].tiles;
+    const std::vector<TilePatch>& tiles = chain.tiles[s];
     patch(step, bases, args[s]);
     call.steps[s] = {step.kernel.run, args[s], step.args_size, tiles.data(), tiles.size()};
   }
   const ResolvedKernel kernel{device_, run_chain, chain_scratch, steps_[i].kernel.signature};
-  execute(made.name, kernel, &call, made.work, interruptible);
+  execute(name, kernel, &call, work, interruptible);
 }
 
 void Plan::run(std::span<std::byte* const> bases) const {
@@ -251,10 +251,10 @@ void Plan::run(std::span<std::byte* const> bases) const {
   if (capturable_ && !profile) return run_captured(bases);
   for (size_t i = 0; i < steps_.size();) {
     if (profile) profile->set_label(steps_[i].label);
-    const CompiledChain* chain = steps_[i].chain;
-    const size_t next = i + (chain ? chain->size() : 1);
+    const CompiledChain* made = steps_[i].chain;
+    const size_t next = i + (made ? made->chain.size() : 1);
     const bool interruptible = next <= first_visible_write_;
-    chain ? run_chain_from(i, bases, interruptible) : run_step(i, bases, interruptible);
+    made ? run_chain_from(i, bases, interruptible) : run_step(i, bases, interruptible);
     i = next;
   }
   if (profile) profile->set_label("");

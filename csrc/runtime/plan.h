@@ -91,8 +91,6 @@ class Plan {
     Chain chain;
     const char* name;
     Work work;
-
-    size_t size() const { return chain.steps.size(); }
   };
   struct GradGuard {
     Tensor param;

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from quernel import nn, ops
-from quernel.errors import ArgumentError
-from quernel.nn.checks import positive
+from quernel.nn.checks import one_of, positive
 from quernel.tensor import Tensor
 
 _POOLINGS = ("max", "mean", "last")
@@ -55,13 +54,9 @@ class LSTMClassifier(nn.Module):
         pooling: str = "max",
         dropout: float = 0.0,
     ) -> None:
-        if pooling not in _POOLINGS:
-            raise ArgumentError(
-                f"[lstm_classifier] pooling is one of {', '.join(_POOLINGS)}, got {pooling!r}"
-            )
         self.tokens, self.classes, self.embedding = tokens, classes, embedding
         self.hidden, self.layers, self.bidirectional = hidden, layers, bidirectional
-        self.pooling, self.dropout = pooling, dropout
+        self.pooling, self.dropout = one_of("lstm_classifier", "pooling", pooling, _POOLINGS), dropout
         self.embed = nn.Embedding(positive("lstm_classifier", "tokens", tokens), embedding)
         self.drop = nn.Dropout(dropout)
         self.lstm = nn.LSTM(

@@ -14,7 +14,46 @@ from quernel.ops.shapes import check_lengths
 from quernel.tensor import Tensor
 
 
-class TransformerClassifier(nn.Module):
+class _Transformer(nn.Module):
+    """What both have: vectors of tokens and of positions, layers that take them further, and a head."""
+
+    _owner: str
+    max_len: int
+
+    def _set_up(
+        self, tokens: int, outputs: int, d_model: int, heads: int, layers: int, max_len: int, dropout: float
+    ) -> None:
+        self.tokens, self.d_model, self.heads = tokens, d_model, heads
+        self.layers, self.max_len, self.dropout = layers, max_len, dropout
+        self.embed = self._table("tokens", tokens, d_model)
+        self.positions = self._table("max_len", max_len, d_model)
+        self.drop = nn.Dropout(dropout)
+        # They start apart, unlike those of `nn.TransformerEncoder`.
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(d_model, heads, 4 * d_model, dropout, "gelu", norm_first=True)
+            for _ in range(positive(self._owner, "layers", layers))
+        )
+        self.norm = nn.LayerNorm(d_model)
+        self.head = nn.Linear(d_model, outputs)
+
+    def _table(self, name: str, count: int, d_model: int) -> nn.Embedding:
+        """Vectors that start normal with standard deviation 0.02, as GPT-2's."""
+        table = nn.Embedding(positive(self._owner, name, count), d_model)
+        nn.init.normal_(table.weight, 0.0, 0.02)
+        return table
+
+    def _vectors(self, x: Tensor, past: int = 0) -> Tensor:
+        """Those of the tokens x (N, T), of which `past` lie before, and of their positions."""
+        end = past + x.shape[1]
+        if end > self.max_len:
+            raise ShapeError(
+                f"[{self._owner}] sequences have at most max_len={self.max_len} tokens, got {end} (x: {x.shape})"
+            )
+        y: Tensor = self.drop(self.embed(x) + self.positions(arange(past, end, device=x.device)))
+        return y
+
+
+class TransformerClassifier(_Transformer):
     """Tokens and positions as vectors, layers of a Transformer's encoder, the mean over time, and scores of classes.
 
     Args:
@@ -40,6 +79,8 @@ class TransformerClassifier(nn.Module):
         (3, 2)
     """
 
+    _owner = "transformer_classifier"
+
     def __init__(
         self,
         tokens: int,
@@ -50,21 +91,15 @@ class TransformerClassifier(nn.Module):
         max_len: int = 256,
         dropout: float = 0.1,
     ) -> None:
-        self.tokens, self.classes, self.d_model, self.heads = tokens, classes, d_model, heads
-        self.layers, self.max_len, self.dropout = layers, max_len, dropout
-        self.embed, self.positions = _tables("transformer_classifier", tokens, d_model, max_len)
-        self.drop = nn.Dropout(dropout)
-        self.blocks = _blocks(d_model, heads, layers, dropout)
-        self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, classes)
+        self.classes = classes
+        self._set_up(tokens, classes, d_model, heads, layers, max_len, dropout)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Scores of classes."""
-        steps = _positions("transformer_classifier", x, self.max_len)
-        y = self.drop(self.embed(x) + self.positions(steps))
+        y = self._vectors(x)
         padding = None
         if lengths is not None:
-            check_lengths("transformer_classifier", "lengths", lengths, x.shape[0], f"x: {x.shape}")
+            check_lengths(self._owner, "lengths", lengths, x.shape[0], f"x: {x.shape}")
             padding = ops.logical_not(ops.sequence_mask(lengths, x.shape[1]))
         for block in self.blocks:
             y = block(y, src_key_padding_mask=padding)
@@ -72,7 +107,7 @@ class TransformerClassifier(nn.Module):
         return z
 
 
-class TransformerLanguageModel(LanguageModel):
+class TransformerLanguageModel(_Transformer, LanguageModel):
     """A small GPT: tokens and positions as vectors, layers of causal attention, and the scores of the token that follows.
 
     Args:
@@ -98,6 +133,8 @@ class TransformerLanguageModel(LanguageModel):
         5
     """
 
+    _owner = "transformer_language_model"
+
     def __init__(
         self,
         tokens: int,
@@ -107,18 +144,11 @@ class TransformerLanguageModel(LanguageModel):
         max_len: int = 256,
         dropout: float = 0.1,
     ) -> None:
-        self.tokens, self.d_model, self.heads = tokens, d_model, heads
-        self.layers, self.max_len, self.dropout = layers, max_len, dropout
-        self.embed, self.positions = _tables("transformer_language_model", tokens, d_model, max_len)
-        self.drop = nn.Dropout(dropout)
-        self.blocks = _blocks(d_model, heads, layers, dropout)
-        self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, tokens)
+        self._set_up(tokens, tokens, d_model, heads, layers, max_len, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores for whole sequences."""
-        steps = _positions("transformer_language_model", x, self.max_len)
-        y = self.drop(self.embed(x) + self.positions(steps))
+        y = self._vectors(x)
         for block in self.blocks:
             y = block(y, is_causal=True)
         z: Tensor = self.head(self.norm(y))
@@ -127,8 +157,7 @@ class TransformerLanguageModel(LanguageModel):
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See `LanguageModel`, in evaluation; the state, a cache of keys and values for each layer, is changed in place."""
         caches = [nn.KeyValueCache() for _ in self.blocks] if state is None else state
-        steps = _positions("transformer_language_model", x, self.max_len, len(caches[0]))
-        y = self.embed(x) + self.positions(steps)
+        y = self._vectors(x, len(caches[0]))
         for block, cache in zip(self.blocks, caches, strict=True):
             assert isinstance(block, nn.TransformerEncoderLayer)
             y = block.decode(y, cache)
@@ -139,31 +168,3 @@ class TransformerLanguageModel(LanguageModel):
             raise ArgumentError(
                 f"[generate] a prompt of {prompt} tokens and {length} more are above the model's max_len={self.max_len}"
             )
-
-
-def _tables(owner: str, tokens: int, d_model: int, max_len: int) -> tuple[nn.Embedding, nn.Embedding]:
-    """Vectors of tokens and of positions, which start normal with standard deviation 0.02, as GPT-2's."""
-    made = []
-    for name, count in (("tokens", tokens), ("max_len", max_len)):
-        table = nn.Embedding(positive(owner, name, count), d_model)
-        nn.init.normal_(table.weight, 0.0, 0.02)
-        made.append(table)
-    return made[0], made[1]
-
-
-def _blocks(d_model: int, heads: int, layers: int, dropout: float) -> nn.ModuleList:
-    """Layers that start apart, unlike those of `nn.TransformerEncoder`."""
-    return nn.ModuleList(
-        nn.TransformerEncoderLayer(d_model, heads, 4 * d_model, dropout, "gelu", norm_first=True)
-        for _ in range(positive("transformer", "layers", layers))
-    )
-
-
-def _positions(owner: str, x: Tensor, max_len: int, past: int = 0) -> Tensor:
-    """The numbers of the positions of x (N, T), of which `past` lie before."""
-    end = past + x.shape[1]
-    if end > max_len:
-        raise ShapeError(
-            f"[{owner}] sequences have at most max_len={max_len} tokens, got {end} (x: {x.shape})"
-        )
-    return arange(past, end, device=x.device)

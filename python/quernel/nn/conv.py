@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from quernel import ops
 from quernel.errors import ArgumentError, ShapeError
 from quernel.nn import init
-from quernel.nn.checks import Size2, positive
+from quernel.nn.checks import Size2, one_of, positive
 from quernel.nn.parameter import Parameter
 from quernel.nn.sized import SizedByInput, fill
 from quernel.ops.conv import padding_around
@@ -118,11 +118,7 @@ class _Windowed(_Convolution):
     ) -> None:
         self._set_up(in_channels, out_channels, kernel_size, stride, dilation, groups)
         self.padding = self._checked_padding(padding)
-        if padding_mode not in _MODES:
-            raise ArgumentError(
-                f"[{self._op}] padding_mode is one of {', '.join(map(repr, _MODES))}, got {padding_mode!r}"
-            )
-        self.padding_mode = padding_mode
+        self.padding_mode: PaddingMode = one_of(self._op, "padding_mode", padding_mode, _MODES)
         self.precision = precision
         self._allocate(bias)
 

@@ -1,9 +1,9 @@
 """Front ends for sound: waves (N, samples) to frames (N, T, bands), as layers of the model that hears them.
 
 The Fourier transform of a window is a product with a fixed matrix of cosines and sines, the window itself folded in; that of all
-windows is one strided convolution, cheaper than NumPy's FFT up to 512 samples and dearer from 1024 on, and has its gradient from the
-convolution. The tables follow from the arguments and are no part of a saved state. Names and most defaults are torchaudio's; the
-order of the axes is not.
+windows is one strided convolution, which gives it its gradient. Its work grows with the square of n_fft, as an FFT's would not. The
+tables follow from the arguments and are no part of a saved state. Names and most defaults are torchaudio's; the order of the axes
+is not.
 """
 
 from __future__ import annotations

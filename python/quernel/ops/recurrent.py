@@ -313,7 +313,8 @@ def sequence_mask(lengths: TensorLike, steps: int) -> Tensor:
         tensor([[ True,  True, False],
                 [ True,  True,  True]], dtype=bool)
     """
-    _sequence_mask_rule(as_tensor(lengths), steps)
-    ends = cast(as_tensor(lengths), "int64")
+    lengths = as_tensor(lengths)
+    _sequence_mask_rule(lengths, steps)
+    ends = cast(lengths, "int64")
     _core.check_lengths("sequence_mask", ends._t, steps)
     return lt(arange(steps, device=ends.device), unsqueeze(ends, 1))

@@ -11,6 +11,7 @@ for which it needs to know where the words are; runs of a label are then collaps
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,6 @@ WORDS = ("si", "fa", "nu", "eso", "afi", "ona", "ris", "ufe", "an", "isu")
 FEWEST, MOST = 3, 6  # words of an utterance
 CONTEXT = 7  # frames on each side that the classifier of single frames sees
 FRAMES = 20_000  # that it is trained on
-_FRONT_END = front_end()
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,15 @@ def load(train: int = TRAIN, test: int = TEST, seed: int = 0) -> Speech:
     return Speech(*parts)
 
 
+_front_end = functools.cache(front_end)  # its tables are made once, when the first frames are
+
+
 def utterance(random: np.random.RandomState) -> tuple[NDArray[np.float32], Array, Array]:
     """One utterance: frames (T, 32), its words from 1 on, and the word of every frame, 0 in pauses."""
     words = random.randint(len(WORDS), size=random.randint(FEWEST, MOST + 1))
     names = list(PHONEMES)
     wave, owner = speak(random, [[names.index(p) for p in WORDS[w]] for w in words])
-    frames = _FRONT_END(wave[None]).numpy()[0]
+    frames = _front_end()(wave[None]).numpy()[0]
     middles = owner[np.arange(len(frames)) * HOP + WINDOW // 2]
     return frames, words + 1, np.concatenate([[0], words + 1])[middles]
 

@@ -3,8 +3,7 @@
 Windows of source text, drawn at random from the files of a package; files are split into a training and a test part
 first. The library's text differs between versions of Python: compare only what ran on one.
 
-The files of a package differ more from each other than windows of a file do: a net that knows every training window by heart
-names three in ten test windows wrong, and so do support vectors, naive Bayes and a language model for each package.
+The files of a package differ more from each other than windows of a file do: what a net has learnt by heart helps it little.
 """
 
 from __future__ import annotations
