@@ -90,6 +90,8 @@ Fn<ConvGradWeightArgs> conv2d_grad_weight_f32, conv2d_grad_weight_f64;
 Fn<SumSplitsArgs> sum_splits_f32, sum_splits_f64;
 Fn<ConvArgs> depthwise2d_f32, depthwise2d_f64, depthwise2d_grad_input_f32, depthwise2d_grad_input_f64;
 Fn<ConvGradWeightArgs> depthwise2d_grad_weight_f32, depthwise2d_grad_weight_f64;
+Fn<Bf16ConvArgs> conv2d_bf16;
+Fn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16;
 
 // quant
 Fn<QGemmArgs> gemm_u8s8;
@@ -119,6 +121,8 @@ constinit const KernelTable table{
     .conv2d_grad_weight_f64 = entry<conv2d_grad_weight_f64>,
     .sum_splits_f32 = entry<sum_splits_f32>,
     .sum_splits_f64 = entry<sum_splits_f64>,
+    .conv2d_bf16 = entry<conv2d_bf16>,
+    .conv2d_grad_weight_bf16 = entry<conv2d_grad_weight_bf16>,
     .depthwise2d_f32 = entry<depthwise2d_f32>,
     .depthwise2d_f64 = entry<depthwise2d_f64>,
     .depthwise2d_grad_input_f32 = entry<depthwise2d_grad_input_f32>,

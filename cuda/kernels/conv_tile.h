@@ -12,6 +12,7 @@
 
 #include "core/launch.h"
 #include "kernels/args/conv.h"
+#include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
 
@@ -158,6 +159,57 @@ struct Windows {
     const int64_t line = i / across.size;
     const int64_t y = down.first + line % down.size * s.stride_h, x = across.first + i % across.size * s.stride_w;
     return (line / down.size * s.h + y) * s.w + x;
+  }
+};
+
+// Rows of taps in the words of tensor_tile.h: operand A of a convolution of bytes or bfloat16. With kAligned pixels are
+// rows of whole chunks of words, which `windows` counts; else words are put together from elements, which may be of
+// different taps, and it counts these.
+template <class Element, bool kAligned>
+struct TapWords {
+  static constexpr int kOf = 4 / static_cast<int>(sizeof(Element));  // elements of a word
+  static constexpr int kChunk = kAligned ? 4 : 1, kStep = kAligned ? 1 : kOf;
+  using Depth = Windows<false>::Depth;
+  using Row = Windows<false>::Row;
+
+  Windows<false> windows;
+  const Element* x;
+  Element padding;
+  int64_t m, n, k, batches;
+
+  TapWords(ConvShape s, const void* images, Element padding_)
+      : windows((s.c /= kAligned ? kOf : 1, s)),
+        x(static_cast<const Element*>(images)),
+        padding(padding_),
+        m(windows.m),
+        n(windows.n),
+        k(ceil_div(windows.k, kStep)),
+        batches(windows.batches) {}
+
+  __device__ void enter(int64_t group) {
+    windows.enter(group);
+    x += group * windows.channels * (kAligned ? kOf : 1);
+  }
+  __device__ Row row(int64_t i) const { return windows.row(i); }
+  __device__ Depth depth(int64_t word) const { return windows.depth(word * kStep); }
+  __device__ void advance(Depth& d, int words) const { windows.advance(d, words * kStep); }
+  __device__ int64_t word(const Depth& d) const { return d.k / kStep; }
+
+  __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
+    constexpr unsigned kEach = kOf == 4 ? 0x01010101u : 0x00010001u;
+    if constexpr (kAligned) {
+      const int64_t at = windows.has(r, d) ? windows.element(r, d) : -1;
+      copy_chunk<kChunk>(copies, to, at < 0 ? nullptr : x + at * kOf, padding * kEach);
+    } else {
+      unsigned put = 0;
+      Depth tap = d;
+      for (int i = 0; i < kOf; ++i) {
+        const int64_t at = windows.has(r, tap) ? windows.element(r, tap) : -1;
+        put |= unsigned{at < 0 ? padding : x[at]} << i * (32 / kOf);
+        windows.advance(tap, 1);
+      }
+      *to = put;
+    }
   }
 };
 

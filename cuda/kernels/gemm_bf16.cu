@@ -14,6 +14,7 @@ __device__ inline float rounded(float x) { return from_bf16(to_bf16(x)); }
 template <bool kAligned>
 struct Bf16Gemm {
   using Element = Bf16;
+  using Columns = PackedColumns;
   static constexpr int kChunk = kAligned ? 4 : 1;
 
   Bf16GemmArgs g;

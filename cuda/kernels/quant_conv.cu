@@ -2,69 +2,32 @@
 // row, kernel column, channel), see conv_tile.h; taps in the padding read the zero point. Depthwise a thread a result.
 #include "kernels/conv_tile.h"
 #include "kernels/requantize.h"
-#include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
 namespace {
 
-inline ConvShape in_words(ConvShape s) {
-  s.c /= 4;
-  return s;
-}
-
-// With kAligned channels of a group are a multiple of 16 and images begin at multiples of 16 bytes: pixels are rows of
-// words. Else words are put together from bytes, which may be of different taps; `windows` counts these.
+// With kAligned channels of a group are a multiple of 16 and images begin at multiples of 16 bytes.
 template <bool kAligned>
-struct QConv {
+struct QConv : TapWords<uint8_t, kAligned> {
+  using Base = TapWords<uint8_t, kAligned>;
   using Element = Bytes;
-  static constexpr int kChunk = kAligned ? 4 : 1, kStep = kAligned ? 1 : 4;  // kStep: depths of a word
-  using Depth = Windows<false>::Depth;
-  using Row = Windows<false>::Row;
+  using Columns = PackedColumns;
+  using typename Base::Depth;
 
   QConvArgs p;
-  Windows<false> windows;
-  int64_t m, n, k, batches;
 
-  explicit QConv(const QConvArgs& args)
-      : p(args),
-        windows(kAligned ? in_words(args.s) : args.s),
-        m(windows.m),
-        n(windows.n),
-        k(ceil_div(windows.k, kStep)),
-        batches(windows.batches) {}
+  explicit QConv(const QConvArgs& args) : Base(args.s, args.x, static_cast<uint8_t>(args.x_zero_point)), p(args) {}
 
   __device__ void enter(int64_t group) {
-    windows.enter(group);
-    p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * k * 4 * kQPanel;
-    p.x = static_cast<const uint8_t*>(p.x) + group * (p.s.c / p.s.groups);
-  }
-  __device__ Row row(int64_t i) const { return windows.row(i); }
-  __device__ Depth depth(int64_t word) const { return windows.depth(word * kStep); }
-  __device__ void advance(Depth& d, int words) const { windows.advance(d, words * kStep); }
-
-  __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
-    const auto* x = static_cast<const uint8_t*>(p.x);
-    const auto zero_point = static_cast<unsigned>(p.x_zero_point);
-    if constexpr (kAligned) {
-      const int64_t at = windows.has(r, d) ? windows.element(r, d) : -1;
-      copy_chunk<kChunk>(copies, to, at < 0 ? nullptr : x + 4 * at, zero_point * 0x01010101u);
-    } else {
-      unsigned word = 0;
-      Depth tap = d;
-      for (int i = 0; i < 4; ++i) {
-        const int64_t at = windows.has(r, tap) ? windows.element(r, tap) : -1;
-        word |= (at < 0 ? zero_point : x[at]) << 8 * i;
-        windows.advance(tap, 1);
-      }
-      *to = word;
-    }
+    Base::enter(group);
+    p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(this->n, kQPanel) * this->k * 4 * kQPanel;
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    const int64_t word = d.k / kStep;
-    return word < k && column < n ? packed_words(p.w, k, word, column) : nullptr;
+    const int64_t word = this->word(d);
+    return word < this->k && column < this->n ? packed_words(p.w, this->k, word, column) : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
-    const int64_t channel = windows.group * n + column;
+    const int64_t channel = this->windows.group * this->n + column;
     put_quantized(p, p.y_float, sum, channel, p.y, r * p.s.o + channel);
   }
 };

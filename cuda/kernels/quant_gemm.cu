@@ -9,6 +9,7 @@ namespace {
 template <bool kAligned>
 struct QGemm {
   using Element = Bytes;
+  using Columns = PackedColumns;
   static constexpr int kChunk = kAligned ? 4 : 1;
 
   QGemmArgs g;

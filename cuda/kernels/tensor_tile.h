@@ -2,10 +2,11 @@
 //
 // All are products of words of 32 bits, which hold one float, two bfloat16 or four bytes that follow each other along
 // k: an instruction takes eight words along k whatever they hold (core/mma.h), and B is packed as [N/16][words][16] for
-// each type. A block computes kRows x kCols results, a warp of its eight a half by a quarter of them. Slices of A and
-// B, 16 words deep, are copied into shared memory by cp.async, two ahead of the one that is multiplied. Places there
-// are exchanged (a_place, b_place) so that neither ldmatrix nor the reads of B meet in a bank. A sum runs over k in
-// order, eight words at a time, whatever the tile is: results do not depend on the number of rows.
+// each type; of bfloat16 it may also lie by rows. A block computes kRows x kCols results, a warp of its eight a half by
+// a quarter of them. Slices of A and B, 16 words deep, are copied into shared memory by cp.async, two ahead of the one
+// that is multiplied. Places there are exchanged (a_place, place) so that neither ldmatrix nor the reads of B meet in a
+// bank. A sum runs over k in order, eight words at a time, whatever the tile is: results do not depend on the number of
+// rows.
 //
 // What is multiplied is a Problem P:
 //   using Element                what a word holds: Bytes, Bf16 or Tf32
@@ -15,7 +16,7 @@
 //   struct Row; Row row(i)       what a thread remembers of row i of A
 //   struct Depth; Depth depth(k); void advance(Depth&, by)    and of a place along k
 //   void copy_a(AsyncCopies&, unsigned* to, Row, Depth)       a chunk; beyond m anything finite, beyond k too
-//   const unsigned* b(Depth, int64_t column)                  four columns, aligned to 16 bytes; null beyond k and n: 0
+//   using Columns                how B lies: PackedColumns, or RowsOfColumns, which say what P has for it
 //   void store(int64_t row, int64_t column, Sum sum)
 #pragma once
 #include <initializer_list>
@@ -67,13 +68,65 @@ __device__ void copy_chunk(AsyncCopies& copies, unsigned* to, const void* from, 
 }
 
 __device__ constexpr int a_place(int row, int word) { return row * kSlice + (word ^ row / 2 % 4 * 4); }
-template <int kCols>
-__device__ constexpr int b_place(int word, int column) {
-  return word * kCols + (column ^ word % 4 * 8);
-}
+
+// B packed as [N/16][words][16]; four columns are copied at once. P has
+//   const unsigned* b(Depth, int64_t column)    four columns, aligned to 16 bytes; null beyond k and n: 0
+struct PackedColumns {
+  static constexpr int kDepth = kSlice, kAtOnce = 4;  // places along k of a slice; columns of a copy
+  template <int kCols>
+  static __device__ constexpr int place(int word, int column) {
+    return word * kCols + (column ^ word % 4 * 8);
+  }
+  template <class P>
+  static __device__ auto depth(const P& p, int64_t k) {
+    return p.depth(k);
+  }
+  template <class P, class Depth>
+  static __device__ void copy(const P& p, AsyncCopies& copies, unsigned* to, const Depth& d, int64_t column) {
+    const unsigned* from = p.b(d, column);
+    copies.template copy<16>(to, from, from != nullptr);
+  }
+  // What an instruction takes of kN groups of eight columns.
+  template <class E, int kCols, int kN>
+  static __device__ void load(const unsigned* b, int word, int column, unsigned (&right)[kN][2]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    for (int j = 0; j < kN; ++j)
+      for (int half = 0; half < 2; ++half)
+        right[j][half] = E::ready(b[place<kCols>(word + half * 4 + lane % 4, column + j * 8 + lane / 4)]);
+  }
+};
+
+// B by rows of bfloat16, [k][N]; eight columns are copied at once, and ldmatrix turns them. P has
+//   Place place(int64_t k); void advance(Place&, by)              k in elements
+//   void copy_b(AsyncCopies&, unsigned* to, Place, int64_t column)    eight columns; 0 beyond k, anything finite beyond
+//   n
+struct RowsOfColumns {
+  static constexpr int kDepth = 2 * kSlice, kAtOnce = 8;
+  template <int kCols>
+  static __device__ constexpr int place(int k, int column) {
+    return (k * kCols + (column ^ k % 8 * 8)) / 2;
+  }
+  template <class P>
+  static __device__ auto depth(const P& p, int64_t k) {
+    return p.place(k);
+  }
+  template <class P, class Place>
+  static __device__ void copy(const P& p, AsyncCopies& copies, unsigned* to, const Place& at, int64_t column) {
+    p.copy_b(copies, to, at, column);
+  }
+  template <class E, int kCols, int kN>
+  static __device__ void load(const unsigned* b, int word, int column, unsigned (&right)[kN][2]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    for (int j = 0; j < kN; j += 2) {
+      unsigned tiles[4];
+      load_tiles_turned(tiles, b + place<kCols>(2 * word + lane % 16, column + j * 8 + lane / 16 * 8));
+      for (int i = 0; i < 4; ++i) right[j + i / 2][i % 2] = tiles[i];
+    }
+  }
+};
 
 // The share of a warp, whose rows and columns begin at `row` and `column`, of the product of a slice.
-template <class E, int kCols, int kM, int kN>
+template <class E, class Columns, int kCols, int kM, int kN>
 __device__ void multiply_slice(const unsigned* a, const unsigned* b, int row, int column,
                                typename E::Sum (&sums)[kM][kN][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -84,9 +137,7 @@ __device__ void multiply_slice(const unsigned* a, const unsigned* b, int row, in
       load_tiles(left[i], a + a_place(row + i * 16 + lane % 16, word + lane / 16 * 4));
       for (unsigned& x : left[i]) x = E::ready(x);
     }
-    for (int j = 0; j < kN; ++j)
-      for (int half = 0; half < 2; ++half)
-        right[j][half] = E::ready(b[b_place<kCols>(word + half * 4 + lane % 4, column + j * 8 + lane / 4)]);
+    Columns::template load<E, kCols>(b, word, column, right);
     for (int i = 0; i < kM; ++i)
       for (int j = 0; j < kN; ++j) E::multiply(sums[i][j], left[i], right[j]);
   }
@@ -122,6 +173,7 @@ __device__ void store_tile(const P& p, Sum* staged, int64_t first_row, int64_t f
 template <class P, int kRows, int kCols>
 __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
   using E = typename P::Element;
+  using Columns = typename P::Columns;
   using Sum = typename E::Sum;
   unsigned* const shared = shared_memory<unsigned>();
   constexpr int kStageWords = (kRows + kCols) * kSlice;
@@ -132,15 +184,16 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
 
   // What a thread copies of a slice: of A one place along k in some rows, of B one chunk of columns at some places.
   constexpr int kAcross = kSlice / P::kChunk, kARows = kRows * kAcross / kThreads, kAStep = kThreads / kAcross;
-  constexpr int kBAcross = kCols / 4, kBDepths = kSlice * kBAcross / kThreads, kBStep = kThreads / kBAcross;
+  constexpr int kBAcross = kCols / Columns::kAtOnce, kBStep = kThreads / kBAcross, kBDepths = Columns::kDepth / kBStep;
   const int a_row = t / kAcross, a_word = t % kAcross * P::kChunk;
-  const int b_word = t / kBAcross, b_column = t % kBAcross * 4;
+  const int b_first = t / kBAcross, b_column = t % kBAcross * Columns::kAtOnce;
   typename P::Row a_rows[kARows];
-  typename P::Depth a_depth{}, b_depths[kBDepths]{};
+  typename P::Depth a_depth{};
+  decltype(Columns::depth(p, 0)) b_depths[kBDepths]{};
   for (int i = 0; i < kARows; ++i) a_rows[i] = p.row(first_row + a_row + i * kAStep);
   if (p.k > 0) {
     a_depth = p.depth(a_word);
-    for (int i = 0; i < kBDepths; ++i) b_depths[i] = p.depth(b_word + i * kBStep);
+    for (int i = 0; i < kBDepths; ++i) b_depths[i] = Columns::depth(p, b_first + i * kBStep);
   }
   AsyncCopies copies;
   const auto fetch = [&](int stage) {
@@ -148,9 +201,9 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
     for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + a_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
     p.advance(a_depth, kSlice);
     for (int i = 0; i < kBDepths; ++i) {
-      const unsigned* from = p.b(b_depths[i], first_column + b_column);
-      copies.template copy<16>(b + b_place<kCols>(b_word + i * kBStep, b_column), from, from != nullptr);
-      p.advance(b_depths[i], kSlice);
+      unsigned* const to = b + Columns::template place<kCols>(b_first + i * kBStep, b_column);
+      Columns::copy(p, copies, to, b_depths[i], first_column + b_column);
+      p.advance(b_depths[i], Columns::kDepth);
     }
   };
 
@@ -169,7 +222,7 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
     if (slice + kStages - 1 < slices) fetch(next);
     copies.close_group();
     const unsigned* a = shared + present * kStageWords;
-    multiply_slice<E, kCols>(a, a + kRows * kSlice, row, column, sums);
+    multiply_slice<E, Columns, kCols>(a, a + kRows * kSlice, row, column, sums);
     present = present + 1 == kStages ? 0 : present + 1;
     next = next + 1 == kStages ? 0 : next + 1;
   }

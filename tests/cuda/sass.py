@@ -24,6 +24,8 @@ INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-
 # touch local memory.
 EXPECTED = {
     ("multiply_words", "Bf16Gemm"): ("HMMA", "LDSM"),
+    ("multiply_words", "Bf16Conv"): ("HMMA", "LDSM"),
+    ("multiply_words", "Bf16GradWeight"): ("HMMA", "LDSM"),
     ("multiply_words", "Tf32"): ("HMMA", "LDSM", "LDGSTS"),
     ("multiply_words", "QGemm"): ("IMMA", "LDSM"),
     ("multiply_words", "QConv"): ("IMMA", "LDSM"),

@@ -1,0 +1,145 @@
+// Convolutions in bfloat16 with sums in fp32, on the mainloop of tensor_tile.h.
+//
+// Forward, and each phase of an adjoint: rows are result pixels, k runs over (kernel row, kernel column, channel), see
+// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit.
+//
+// Gradient of the weights: rows are output channels, columns (kernel row, kernel column, channel), k runs over output
+// pixels. The gradients come as rows of pixels. What they are multiplied by lies in the images as rows of columns, one
+// row a pixel, and ldmatrix turns it: nothing is unfolded or transposed.
+#include "core/math.h"
+#include "kernels/args/bf16.h"
+#include "kernels/conv_tile.h"
+
+namespace quernel::cuda {
+namespace {
+
+// With kAligned channels are a multiple of 8 and images begin at multiples of 16 bytes.
+template <bool kAligned>
+struct Bf16Conv : TapWords<uint16_t, kAligned> {
+  using Base = TapWords<uint16_t, kAligned>;
+  using Element = Bf16;
+  using Columns = PackedColumns;
+  using typename Base::Depth;
+
+  Bf16ConvArgs args;
+  int64_t packed;  // words of a packed column
+
+  explicit Bf16Conv(const Bf16ConvArgs& a)
+      : Base(a.s, a.x, 0), args(a), packed(ceil_div(a.s.kh * a.s.kw * a.s.c, kBf16Block) * kBf16Block / 2) {}
+
+  __device__ const unsigned* b(const Depth& d, int64_t column) const {
+    const int64_t word = this->word(d);
+    return word < this->k && column < this->n ? packed_words(args.w, packed, word, column) : nullptr;
+  }
+  __device__ void store(int64_t r, int64_t column, float sum) const {
+    const ConvShape& s = args.s;
+    const int64_t image = r / s.ow / s.oh;
+    const int64_t y = args.first_h + r / s.ow % s.oh * args.step_h, x = args.first_w + r % s.ow * args.step_w;
+    const int64_t i = ((image * args.y_h + y) * args.y_w + x) * s.o + column;
+    static_cast<float*>(args.y)[i] = finished(args, sum, i, column);
+  }
+};
+
+// With kAligned as above: eight columns are channels of one tap.
+template <bool kAligned>
+struct Bf16GradWeight {
+  using Element = Bf16;
+  using Columns = RowsOfColumns;
+  static constexpr int kChunk = 4;
+
+  Bf16ConvGradWeightArgs args;
+  int64_t m, n, k = 0, batches;
+  int64_t pitch;           // pixels of a row of the gradients, in words
+  int64_t first = 0, end;  // pixels of the chosen split
+
+  explicit Bf16GradWeight(const Bf16ConvGradWeightArgs& a) : args(a), m(a.s.o), n(a.s.kh * a.s.kw * a.s.c) {
+    batches = a.splits;
+    end = a.s.n * a.s.oh * a.s.ow;
+    pitch = ceil_div(end, kBf16Block) * kBf16Block / 2;
+  }
+
+  __device__ void enter(int64_t split) {
+    const int64_t blocks = ceil_div(end, kBf16GradPixels);
+    args.dw = static_cast<float*>(args.dw) + split * m * n;
+    first = blocks * split / args.splits * kBf16GradPixels;
+    end = least(end, blocks * (split + 1) / args.splits * kBf16GradPixels);
+    k = ceil_div(most(end - first, 0), 2);
+  }
+
+  struct Row {
+    const uint16_t* start;  // null: beyond the last
+  };
+  __device__ Row row(int64_t i) const {
+    return {i < m ? static_cast<const uint16_t*>(args.g) + 2 * i * pitch + first : nullptr};
+  }
+  struct Depth {
+    int64_t k;
+  };
+  __device__ Depth depth(int64_t at) const { return {at}; }
+  __device__ void advance(Depth& d, int64_t by) const { d.k += by; }
+  __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
+    copy_chunk<kChunk>(copies, to, r.start && d.k < k ? r.start + 2 * d.k : nullptr);
+  }
+
+  // An output pixel, and where its window begins.
+  struct Place {
+    int64_t pixel = 0, image = 0;
+    int32_t y = 0, x = 0;
+  };
+  __device__ Place place(int64_t at) const {
+    const ConvShape& s = args.s;
+    const int64_t pixel = first + at;
+    return {pixel, pixel / s.ow / s.oh, static_cast<int32_t>(pixel / s.ow % s.oh), static_cast<int32_t>(pixel % s.ow)};
+  }
+  __device__ void advance(Place& p, int by) const {
+    const ConvShape& s = args.s;
+    p.pixel += by;
+    for (p.x += by; p.x >= s.ow; p.x -= static_cast<int32_t>(s.ow)) {
+      if (++p.y == s.oh) p.y = 0, ++p.image;
+    }
+  }
+
+  // What a pixel reads at a column; null: zero.
+  __device__ const uint16_t* element(const Place& p, int64_t column) const {
+    const ConvShape& s = args.s;
+    if (p.pixel >= end || column >= n) return nullptr;
+    const int64_t tap = column / s.c;
+    const int64_t y = p.y * s.stride_h - s.pad_h + tap / s.kw * s.dilation_h;
+    const int64_t x = p.x * s.stride_w - s.pad_w + tap % s.kw * s.dilation_w;
+    if (y < 0 || y >= s.h || x < 0 || x >= s.w) return nullptr;
+    return static_cast<const uint16_t*>(args.x) + ((p.image * s.h + y) * s.w + x) * s.c + column % s.c;
+  }
+  __device__ void copy_b(AsyncCopies& copies, unsigned* to, const Place& p, int64_t column) const {
+    if constexpr (kAligned) {
+      copy_chunk<4>(copies, to, element(p, column));
+    } else {
+      for (int i = 0; i < 8; i += 2) {
+        const uint16_t *lower = element(p, column + i), *upper = element(p, column + i + 1);
+        to[i / 2] = (lower ? *lower : 0u) | (upper ? unsigned{*upper} << 16 : 0u);
+      }
+    }
+  }
+  __device__ void store(int64_t r, int64_t column, float sum) const {
+    static_cast<float*>(args.dw)[r * n + column] = sum;
+  }
+};
+
+}  // namespace
+
+Status conv2d_bf16(const Bf16ConvArgs& a, Range, const Ctx& ctx) {
+  if (are_vectors(a.x, {a.s.c * 2}))
+    multiply_on_tensor_cores(ctx, Bf16Conv<true>(a));
+  else
+    multiply_on_tensor_cores(ctx, Bf16Conv<false>(a));
+  return {};
+}
+
+Status conv2d_grad_weight_bf16(const Bf16ConvGradWeightArgs& a, Range, const Ctx& ctx) {
+  if (are_vectors(a.x, {a.s.c * 2}))
+    multiply_on_tensor_cores(ctx, Bf16GradWeight<true>(a));
+  else
+    multiply_on_tensor_cores(ctx, Bf16GradWeight<false>(a));
+  return {};
+}
+
+}  // namespace quernel::cuda
