@@ -200,6 +200,7 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
     unsigned *a = shared + stage * kStageWords, *b = a + kRows * kSlice;
     for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + a_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
     p.advance(a_depth, kSlice);
+#pragma unroll  // places stay in registers
     for (int i = 0; i < kBDepths; ++i) {
       unsigned* const to = b + Columns::template place<kCols>(b_first + i * kBStep, b_column);
       Columns::copy(p, copies, to, b_depths[i], first_column + b_column);
