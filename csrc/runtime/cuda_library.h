@@ -23,7 +23,7 @@ struct CudaLibrary {
   void (*trim)();                    // gives cached blocks back to the device
   void (*allow_tf32)(bool allowed);  // products of float32, from the next launch on
   // Copies are ordered after all kernels before them. To and from the host they return once host memory may be reused
-  // or read.
+  // or read; that upload() failed may come out later, as launch_error().
   const char* (*upload)(void* device, const void* host, size_t nbytes);
   const char* (*download)(void* host, const void* device, size_t nbytes);
   const char* (*copy)(void* to, const void* from, size_t nbytes);  // within the device

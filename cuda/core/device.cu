@@ -1,7 +1,9 @@
 #include <cuda_runtime.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
+#include <cstring>
 
 #include "core/device.h"
 
@@ -12,7 +14,8 @@ extern const bool kEmulated = false;
 namespace {
 
 cudaStream_t stream = nullptr;
-cudaStream_t captured = nullptr;  // what it is given becomes a graph: nobody else waits for it
+cudaStream_t captured = nullptr;      // what it is given becomes a graph: nobody else waits for it
+cudaMemPool_t memory_pool = nullptr;  // the driver's own, which CuPy and torch can use as well; null: it has none
 int capability = 0, multiprocessors = 0;
 bool capturing = false;
 
@@ -29,9 +32,62 @@ bool synchronizes() {
   return chosen;
 }
 
+// The pool keeps what is freed rather than giving it back to the system at the next wait.
+const char* open_memory_pool() {
+  int supported = 0;
+  if (const char* failed = text_of(cudaDeviceGetAttribute(&supported, cudaDevAttrMemoryPoolsSupported, 0)))
+    return failed;
+  if (!supported) return nullptr;
+  if (const char* failed = text_of(cudaDeviceGetDefaultMemPool(&memory_pool, 0))) return failed;
+  uint64_t keep_all = UINT64_MAX;
+  return text_of(cudaMemPoolSetAttribute(memory_pool, cudaMemPoolAttrReleaseThreshold, &keep_all));
+}
+
+// Arrays go to the device through pinned memory, a piece at a time: the host goes on when it has copied them there,
+// while kernels before them still run. From pageable memory the driver would have it wait for these.
+class Staging {
+ public:
+  const char* upload(void* device, const void* host, size_t nbytes) {
+    if (!memory_) {
+      if (const char* failed = open()) return failed;
+    }
+    for (size_t done = 0; done < nbytes; done += kPieceBytes, next_ = (next_ + 1) % kPieces) {
+      const size_t size = nbytes - done < kPieceBytes ? nbytes - done : kPieceBytes;
+      std::byte* piece = memory_ + next_ * kPieceBytes;
+      if (const char* failed = text_of(cudaEventSynchronize(left_[next_]))) return failed;
+      std::memcpy(piece, static_cast<const std::byte*>(host) + done, size);
+      cudaError_t code =
+          cudaMemcpyAsync(static_cast<std::byte*>(device) + done, piece, size, cudaMemcpyHostToDevice, stream);
+      if (code == cudaSuccess) code = cudaEventRecord(left_[next_], stream);
+      if (code != cudaSuccess) return text_of(code);
+    }
+    return nullptr;
+  }
+
+ private:
+  static constexpr size_t kPieceBytes = 1 << 20, kPieces = 8;
+
+  const char* open() {
+    for (cudaEvent_t& event : left_) {
+      if (event) continue;
+      if (const char* failed = text_of(cudaEventCreateWithFlags(&event, cudaEventDisableTiming))) return failed;
+    }
+    void* memory = nullptr;
+    if (const char* failed = text_of(cudaHostAlloc(&memory, kPieces * kPieceBytes, cudaHostAllocDefault)))
+      return failed;
+    memory_ = static_cast<std::byte*>(memory);
+    return nullptr;
+  }
+
+  std::byte* memory_ = nullptr;
+  cudaEvent_t left_[kPieces] = {};  // when a piece may be written again; at once, if never recorded
+  size_t next_ = 0;
+};
+Staging staging;
+
 }  // namespace
 
-bool device_keeps_blocks() { return true; }
+bool device_keeps_blocks() { return memory_pool == nullptr; }
 
 const char* device_open() {
   if (stream) return nullptr;
@@ -46,6 +102,7 @@ const char* device_open() {
   capability = properties.major * 10 + properties.minor;
   multiprocessors = properties.multiProcessorCount;
   if (capability < 75) return "the GPU is too old: compute capability 7.5 is needed";
+  if (const char* failed = open_memory_pool()) return failed;
   if (const char* failed = text_of(cudaStreamCreateWithFlags(&captured, cudaStreamNonBlocking))) return failed;
   return text_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
 }
@@ -63,15 +120,20 @@ const char* device_describe(char* text, size_t size) {
 int device_capability() { return capability; }
 int device_multiprocessors() { return multiprocessors; }
 
-const char* device_allocate(void** data, size_t nbytes) { return text_of(cudaMalloc(data, nbytes)); }
+const char* device_allocate(void** data, size_t nbytes) {
+  return text_of(memory_pool ? cudaMallocFromPoolAsync(data, nbytes, memory_pool, stream) : cudaMalloc(data, nbytes));
+}
 
-void device_release(void* data, size_t) { cudaFree(data); }
+void device_release(void* data, size_t) { memory_pool ? cudaFreeAsync(data, stream) : cudaFree(data); }
+
+void device_trim() {
+  if (!memory_pool) return;
+  cudaStreamSynchronize(stream);  // what is still to be freed is not given back
+  cudaMemPoolTrimTo(memory_pool, 0);
+}
 
 const char* device_upload(void* device, const void* host, size_t nbytes) {
-  if (nbytes == 0) return nullptr;
-  if (const char* failed = text_of(cudaMemcpyAsync(device, host, nbytes, cudaMemcpyHostToDevice, stream)))
-    return failed;
-  return text_of(cudaStreamSynchronize(stream));
+  return staging.upload(device, host, nbytes);
 }
 
 const char* device_download(void* host, const void* device, size_t nbytes) {

@@ -15,7 +15,7 @@ inline bool is_switched_on(const char* variable) {
   return text && *text && std::strcmp(text, "0") != 0;
 }
 
-bool device_keeps_blocks();  // whether freed blocks are kept for others; else each has its own size and end
+bool device_keeps_blocks();  // whether the driver is to keep freed blocks for others; else each goes back at once
 
 const char* device_open();
 const char* device_describe(char* text, size_t size);
@@ -23,6 +23,7 @@ int device_capability();       // 80 for sm_80
 int device_multiprocessors();  // blocks that run at the same time, at least
 const char* device_allocate(void** data, size_t nbytes);
 void device_release(void* data, size_t nbytes);
+void device_trim();  // gives the system what the device itself keeps of released memory
 const char* device_upload(void* device, const void* host, size_t nbytes);
 const char* device_download(void* host, const void* device, size_t nbytes);
 const char* device_copy(void* to, const void* from, size_t nbytes);

@@ -74,6 +74,8 @@ void device_release(void* data, size_t nbytes) {
     std::free(data);
 }
 
+void device_trim() {}
+
 const char* device_upload(void* device, const void* host, size_t nbytes) {
   if (emulated::capturing()) return kCopyInGraph;
   const emulated::MemoryAccess access;

@@ -1,7 +1,8 @@
 // The device: memory, copies, the stream, and the table that the engine is given (csrc/runtime/cuda_library.h).
 //
-// Freed blocks are kept by size class, because asking the driver for memory waits for the device. A block may be handed
-// out again at once: everything runs on one stream, in order.
+// Memory comes from the driver's pool, which other libraries share. Where it has none freed blocks are kept here, by
+// size class, because asking for memory then waits for the device. A block may be handed out again at once: everything
+// runs on one stream, in order.
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
@@ -73,6 +74,7 @@ class Pool {
       for (void* data : blocks) device_release(data, size);
       blocks.clear();
     }
+    device_trim();
   }
 
   std::mutex mutex_;

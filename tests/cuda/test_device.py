@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import quernel as qn
-from quernel import _core, compress, losses, nn, optim
+from quernel import _core, callbacks, compress, losses, nn, optim
 from quernel.errors import ArgumentError, DeviceError
 from tests.checks import check_equal
 from tests.conftest import DEVICE
@@ -87,6 +90,41 @@ def test_losses_of_a_run_agree_with_the_cpus() -> None:
         here[1], there[1], rtol=2e-4
     )  # the same masks of dropout, sums in another order
     np.testing.assert_allclose(here[0].predict(X), there[0].predict(X), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_batches_that_are_copied_ahead_train_as_those_of_a_loader(accumulation: int) -> None:
+    """Which is asked for a batch when that is wanted, and no sooner."""
+    asked = []
+
+    def loader() -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        for at in range(0, len(X), 8):
+            asked.append(at)
+            yield X[at : at + 8], Y[at : at + 8]
+
+    class Asked(callbacks.Callback):
+        def on_batch_end(self, batch: int, logs: dict[str, float]) -> None:  # noqa: ARG002
+            assert len(asked) == min((batch + 1) * accumulation, 3)
+
+    runs = []
+    for arguments, watched in (((X, Y), []), ((loader(), None), [Asked()])):
+        net = _net()
+        net(X[:1])
+        net.compile(optimizer="sgd", loss="cross_entropy", metrics=["accuracy"], device="cuda")
+        options = {"gradient_accumulation": accumulation, "shuffle": False, "verbose": 0, "seed": 3}
+        history = net.fit(*arguments, batch_size=8, callbacks=watched, **options)
+        runs.append((history.history, [p.numpy() for p in net.parameters()]))
+    assert runs[0][0] == runs[1][0]
+    for a, b in zip(runs[0][1], runs[1][1], strict=True):
+        check_equal(a, b)
+
+
+def test_an_array_may_change_once_it_has_been_uploaded() -> None:
+    for size in (5, 3 << 20):  # one piece of pinned memory, and more bytes than there are pieces
+        x = np.arange(size, dtype=np.float32)
+        there = qn.tensor(x, device="cuda") + 0
+        x[:] = -1
+        check_equal(there.numpy(), np.arange(size, dtype=np.float32))
 
 
 def test_runs_repeat_bit_for_bit_and_replays_equal_eager_steps() -> None:

@@ -19,9 +19,9 @@ from quernel.nn.module import Module
 from quernel.progress import Progress, progress
 from quernel.training.checked import unchanged_on_error
 from quernel.training.objective import Logs
-from quernel.training.samples import Samples, is_array
+from quernel.training.samples import is_array
 from quernel.training.sources import Arrays, Loader, Source, is_loader, source
-from quernel.training.trainer import Mean, Trainer, mode, trainer_of
+from quernel.training.trainer import Batch, Mean, Trainer, mode, trainer_of
 
 if TYPE_CHECKING:
     from quernel.callbacks import Callback
@@ -196,36 +196,62 @@ def _epoch(run: _Run) -> Logs:
     heads = trainer.heads
     heads.reset()
     with mode(trainer.net, training=True):
-        batches = run.training.batches(trainer.batch_size, run.shuffle)
-        for number, group in enumerate(_groups(batches, run.accumulation)):
+        groups = _Groups(run)
+        for number, group in enumerate(groups):
             for callback in run.callbacks:
                 callback.on_batch_begin(number)
             try:
-                logs, outputs = trainer.train(group)
+                logs, outputs = trainer.train(group, groups.look_ahead)
             except ArgumentError as error:
                 if _PLACE.search(str(error)):
                     shuffled = run.shuffle and trainer.takes_batch_sizes
                     order = ", which are shuffled (shuffle=False keeps their order)" if shuffled else ""
                     error.add_note(f"[fit] rows count within batch {number} of the epoch, from 0 on{order}")
                 raise
-            size = sum(map(len, group))
+            size = sum(len(batch.samples) for batch in group)
             trainer.discard_batch = False
             for callback in run.callbacks:
                 callback.on_batch_end(number, logs)
             if not trainer.discard_batch:
                 mean.add(size, logs)
-                for batch, measured in zip(group, outputs, strict=True):
-                    heads.update(measured, batch.targets, batch.weights)
+                for (samples, _), measured in zip(group, outputs, strict=True):
+                    heads.update(measured, samples.targets, samples.weights)
             run.display.advance(size, logs["loss"])
             if trainer.stop_training:
                 break
     return (mean.value() or dict.fromkeys(heads.loss_names, math.nan)) | heads.compute()
 
 
-def _groups(batches: Iterator[Samples], size: int) -> Iterator[list[Samples]]:
-    """Batches whose gradients make one update."""
-    while group := list(itertools.islice(batches, size)):
-        yield group
+class _Groups:
+    """Batches of an epoch, in groups whose gradients make one update.
+
+    On CUDA the next group is copied there while the step before it runs. Not a loader's, which is asked for a batch when
+    that is wanted: it may draw random numbers, in an order that is the CPU's.
+    """
+
+    def __init__(self, run: _Run) -> None:
+        self._trainer = run.trainer
+        self._size = run.accumulation
+        self._batches = run.training.batches(run.trainer.batch_size, run.shuffle)
+        self._looks_ahead = run.trainer.net.device != "cpu" and isinstance(run.training, Arrays)
+        self._next: list[Batch] = []
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return self
+
+    def __next__(self) -> list[Batch]:
+        group, self._next = self._next or self._take(), []
+        if not group:
+            raise StopIteration
+        return group
+
+    def _take(self) -> list[Batch]:
+        return [self._trainer.place(samples) for samples in itertools.islice(self._batches, self._size)]
+
+    def look_ahead(self) -> None:
+        """Takes the next group now, if that is of use."""
+        if self._looks_ahead:
+            self._next = self._take()
 
 
 def _validate(run: _Run, validation: Source) -> Logs:
