@@ -1,5 +1,5 @@
-// Products of bfloat16 with sums in fp32, on the mainloop of tensor_tile.h. Operands are in the layouts of args/bf16.h,
-// K padded with zeros: A rows, B groups of 16 columns with pairs of k together.
+// Products of bfloat16 with sums in fp32, on the mainloop of tensor_tile.h. Operands are rows, K padded with zeros, as
+// args/bf16.h has them for A: tensor cores take the columns of B along k too.
 #include "core/math.h"
 #include "kernels/args/bf16.h"
 #include "kernels/tensor_tile.h"
@@ -14,7 +14,7 @@ __device__ inline float rounded(float x) { return from_bf16(to_bf16(x)); }
 template <bool kAligned>
 struct Bf16Gemm {
   using Element = Bf16;
-  static constexpr int kChunk = kAligned ? 4 : 1;
+  static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = 4;
 
   Bf16GemmArgs g;
   int64_t m, n, k, batches = 1;
@@ -42,7 +42,7 @@ struct Bf16Gemm {
     }
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    return d.k < k && column < n ? packed_words(g.b, k, d.k, column) : nullptr;
+    return d.k < k && column < n ? static_cast<const unsigned*>(g.b) + column * k + d.k : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, float sum) const {
     const int64_t i = r * n + column;
@@ -66,12 +66,7 @@ struct Pack {
   int64_t padded;  // k
 
   __device__ void operator()(int64_t at) const {
-    int64_t row = at / padded, k = at % padded;
-    if (p.as_columns) {
-      const int64_t group = at / (kBf16Group * padded), rest = at % (kBf16Group * padded);
-      row = group * kBf16Group + rest / 2 % kBf16Group;
-      k = rest / (2 * kBf16Group) * 2 + rest % 2;
-    }
+    const int64_t row = at / padded, k = at % padded;
     uint16_t value = 0;
     if (row < p.rows && k < p.k) {
       const T x = static_cast<const T*>(p.src)[row * p.src_row + k * p.src_k];

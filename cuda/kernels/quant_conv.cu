@@ -17,7 +17,8 @@ inline ConvShape in_words(ConvShape s) {
 template <bool kAligned>
 struct QConv {
   using Element = Bytes;
-  static constexpr int kChunk = kAligned ? 4 : 1, kStep = kAligned ? 1 : 4;  // kStep: depths of a word
+  static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = kChunk,
+                       kStep = kAligned ? 1 : 4;  // kStep: depths of a word
   using Depth = Windows<false>::Depth;
   using Row = Windows<false>::Row;
 
@@ -61,7 +62,7 @@ struct QConv {
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
     const int64_t word = d.k / kStep;
-    return word < k && column < n ? packed_words(p.w, k, word, column) : nullptr;
+    return word < k && column < n ? static_cast<const unsigned*>(p.w) + column * k + word : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     const int64_t channel = windows.group * n + column;

@@ -9,7 +9,7 @@ namespace {
 template <bool kAligned>
 struct QGemm {
   using Element = Bytes;
-  static constexpr int kChunk = kAligned ? 4 : 1;
+  static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = kChunk;
 
   QGemmArgs g;
   int64_t m, n, k, batches = 1;
@@ -39,7 +39,7 @@ struct QGemm {
     }
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    return d.k < k && column < n ? packed_words(g.b, k, d.k, column) : nullptr;
+    return d.k < k && column < n ? static_cast<const unsigned*>(g.b) + column * k + d.k : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     put_quantized(g, g.y_float, sum, column, g.c, r * g.ldc + column);

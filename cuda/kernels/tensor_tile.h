@@ -1,21 +1,23 @@
 // The mainloop of products on tensor cores: int8, bfloat16, and float32 where tf32 is allowed.
 //
 // All are products of words of 32 bits, which hold one float, two bfloat16 or four bytes that follow each other along
-// k: an instruction takes eight words along k whatever they hold (core/mma.h), and B is packed as [N/16][words][16] for
-// each type. A block computes kRows x kCols results, a warp of its eight a half by a quarter of them. Slices of A and
-// B, 16 words deep, are copied into shared memory by cp.async, two ahead of the one that is multiplied. Places there
-// are exchanged (a_place, b_place) so that neither ldmatrix nor the reads of B meet in a bank. A sum runs over k in
-// order, eight words at a time, whatever the tile is: results do not depend on the number of rows.
+// k: an instruction takes eight words along k whatever they hold (core/mma.h). B is rows of words along k, one a
+// column, or for tf32, as packed by pack.cu, [N/16][words][16]. A block computes kRows x kCols results, a warp of its
+// eight a half by a quarter of them. Slices of A and B, 16 words deep, are copied into shared memory by cp.async, two
+// ahead of the one that is multiplied. Places there are exchanged (along_place, across_place) so that neither ldmatrix
+// nor the reads of B meet in a bank. A sum runs over k in order, eight words at a time, whatever the tile is: results
+// do not depend on the number of rows.
 //
 // What is multiplied is a Problem P:
 //   using Element                what a word holds: Bytes, Bf16 or Tf32
-//   static constexpr int kChunk  words of A that are copied at once: 4 or 1
+//   static constexpr int kChunk, kBChunk  words of A, and of B along k, that are copied at once: 4 or 1
 //   void enter(int64_t batch)    chooses one of the products
 //   int64_t m, n, k, batches     k in words; m and k of the chosen product; m at most what it was before
 //   struct Row; Row row(i)       what a thread remembers of row i of A
 //   struct Depth; Depth depth(k); void advance(Depth&, by)    and of a place along k
 //   void copy_a(AsyncCopies&, unsigned* to, Row, Depth)       a chunk; beyond m anything finite, beyond k too
-//   const unsigned* b(Depth, int64_t column)                  four columns, aligned to 16 bytes; null beyond k and n: 0
+//   const unsigned* b(Depth, int64_t column)                  a chunk of a column, aligned to its size, or for tf32 a
+//                                                             word of four columns; null beyond k and n: zeros
 //   void store(int64_t row, int64_t column, Sum sum)
 #pragma once
 #include <initializer_list>
@@ -26,6 +28,7 @@
 namespace quernel::cuda {
 
 struct Bytes {
+  static constexpr bool kAlongK = true;  // as B lies
   using Sum = int;
   static __device__ unsigned ready(unsigned word) { return word; }
   static __device__ void multiply(int (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
@@ -33,6 +36,7 @@ struct Bytes {
   }
 };
 struct Bf16 {
+  static constexpr bool kAlongK = true;  // as B lies
   using Sum = float;
   static __device__ unsigned ready(unsigned word) { return word; }
   static __device__ void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
@@ -40,6 +44,7 @@ struct Bf16 {
   }
 };
 struct Tf32 {
+  static constexpr bool kAlongK = false;
   using Sum = float;
   static __device__ unsigned ready(unsigned word) { return to_tf32(word); }
   static __device__ void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
@@ -48,13 +53,6 @@ struct Tf32 {
 };
 
 inline constexpr int kSlice = 16, kStages = 3;
-inline constexpr int kPackedColumns = 16;
-
-// Four columns of B packed as [N/16][words][16].
-__device__ inline const unsigned* packed_words(const void* b, int64_t words, int64_t k, int64_t column) {
-  return static_cast<const unsigned*>(b) + (column / kPackedColumns * words + k) * kPackedColumns +
-         column % kPackedColumns;
-}
 
 // Copies a chunk of A from memory that is aligned to it, or fills it.
 template <int kChunk>
@@ -66,10 +64,82 @@ __device__ void copy_chunk(AsyncCopies& copies, unsigned* to, const void* from, 
   }
 }
 
-__device__ constexpr int a_place(int row, int word) { return row * kSlice + (word ^ row / 2 % 4 * 4); }
+// Of A, and of B along k.
+__device__ constexpr int along_place(int row, int word) { return row * kSlice + (word ^ row / 2 % 4 * 4); }
 template <int kCols>
-__device__ constexpr int b_place(int word, int column) {
+__device__ constexpr int across_place(int word, int column) {
   return word * kCols + (column ^ word % 4 * 8);
+}
+
+// What a thread copies of a slice of B along k: one place along k in some columns.
+template <class P, int kCols>
+class CopiesAlongK {
+ public:
+  __device__ CopiesAlongK(const P& p, int64_t first_column) : first_(first_column) {
+    if (p.k > 0) depth_ = p.depth(word());
+  }
+
+  __device__ void fetch(const P& p, AsyncCopies& copies, unsigned* b) {
+    for (int i = 0; i < kCols / kStep; ++i) {
+      const int column = static_cast<int>(threadIdx.x) / kAcross + i * kStep;
+      const unsigned* from = p.b(depth_, first_ + column);
+      copies.template copy<P::kBChunk * 4>(b + along_place(column, word()), from, from != nullptr);
+    }
+    p.advance(depth_, kSlice);
+  }
+
+ private:
+  static constexpr int kAcross = kSlice / P::kBChunk, kStep = kThreads / kAcross;
+  static_assert(kCols % kStep == 0);
+
+  __device__ static int word() { return static_cast<int>(threadIdx.x) % kAcross * P::kBChunk; }
+
+  int64_t first_;
+  typename P::Depth depth_{};
+};
+
+// And of one packed across columns: four columns at some places along k.
+template <class P, int kCols>
+class CopiesAcross {
+ public:
+  __device__ CopiesAcross(const P& p, int64_t first_column) : first_(first_column) {
+    if (p.k <= 0) return;
+    for (int i = 0; i < kDepths; ++i) depths_[i] = p.depth(word(i));
+  }
+
+  __device__ void fetch(const P& p, AsyncCopies& copies, unsigned* b) {
+    const int column = static_cast<int>(threadIdx.x) % kAcross * 4;
+    for (int i = 0; i < kDepths; ++i) {
+      const unsigned* from = p.b(depths_[i], first_ + column);
+      copies.template copy<16>(b + across_place<kCols>(word(i), column), from, from != nullptr);
+      p.advance(depths_[i], kSlice);
+    }
+  }
+
+ private:
+  static constexpr int kAcross = kCols / 4, kDepths = kSlice * kAcross / kThreads, kStep = kThreads / kAcross;
+
+  __device__ static int word(int i) { return static_cast<int>(threadIdx.x) / kAcross + i * kStep; }
+
+  int64_t first_;
+  typename P::Depth depths_[kDepths]{};
+};
+
+// The words of B that a warp multiplies, from `column` on.
+template <class E, int kCols, int kN>
+__device__ void load_columns(const unsigned* b, int word, int column, unsigned (&right)[kN][2]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if constexpr (E::kAlongK) {
+    for (int j = 0; j < kN; j += 2) {  // a load has two columns' tiles
+      unsigned tiles[4];
+      load_tiles(tiles, b + along_place(column + j * 8 + lane / 16 * 8 + lane % 8, word + lane / 8 % 2 * 4));
+      for (int t = 0; t < 4; ++t) right[j + t / 2][t % 2] = tiles[t];
+    }
+  } else {
+    for (int j = 0; j < kN; ++j)
+      for (int half = 0; half < 2; ++half)
+        right[j][half] = E::ready(b[across_place<kCols>(word + half * 4 + lane % 4, column + j * 8 + lane / 4)]);
+  }
 }
 
 // The share of a warp, whose rows and columns begin at `row` and `column`, of the product of a slice.
@@ -81,12 +151,10 @@ __device__ void multiply_slice(const unsigned* a, const unsigned* b, int row, in
   for (int word = 0; word < kSlice; word += 8) {
     unsigned left[kM][4], right[kN][2];
     for (int i = 0; i < kM; ++i) {
-      load_tiles(left[i], a + a_place(row + i * 16 + lane % 16, word + lane / 16 * 4));
+      load_tiles(left[i], a + along_place(row + i * 16 + lane % 16, word + lane / 16 * 4));
       for (unsigned& x : left[i]) x = E::ready(x);
     }
-    for (int j = 0; j < kN; ++j)
-      for (int half = 0; half < 2; ++half)
-        right[j][half] = E::ready(b[b_place<kCols>(word + half * 4 + lane % 4, column + j * 8 + lane / 4)]);
+    load_columns<E, kCols>(b, word, column, right);
     for (int i = 0; i < kM; ++i)
       for (int j = 0; j < kN; ++j) E::multiply(sums[i][j], left[i], right[j]);
   }
@@ -130,28 +198,20 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
   const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
   p.enter(block / columns / rows);
 
-  // What a thread copies of a slice: of A one place along k in some rows, of B one chunk of columns at some places.
+  // What a thread copies of a slice of A: one place along k in some rows.
   constexpr int kAcross = kSlice / P::kChunk, kARows = kRows * kAcross / kThreads, kAStep = kThreads / kAcross;
-  constexpr int kBAcross = kCols / 4, kBDepths = kSlice * kBAcross / kThreads, kBStep = kThreads / kBAcross;
   const int a_row = t / kAcross, a_word = t % kAcross * P::kChunk;
-  const int b_word = t / kBAcross, b_column = t % kBAcross * 4;
   typename P::Row a_rows[kARows];
-  typename P::Depth a_depth{}, b_depths[kBDepths]{};
+  typename P::Depth a_depth{};
   for (int i = 0; i < kARows; ++i) a_rows[i] = p.row(first_row + a_row + i * kAStep);
-  if (p.k > 0) {
-    a_depth = p.depth(a_word);
-    for (int i = 0; i < kBDepths; ++i) b_depths[i] = p.depth(b_word + i * kBStep);
-  }
+  if (p.k > 0) a_depth = p.depth(a_word);
+  std::conditional_t<E::kAlongK, CopiesAlongK<P, kCols>, CopiesAcross<P, kCols>> b_copies(p, first_column);
   AsyncCopies copies;
   const auto fetch = [&](int stage) {
-    unsigned *a = shared + stage * kStageWords, *b = a + kRows * kSlice;
-    for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + a_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
+    unsigned* a = shared + stage * kStageWords;
+    for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + along_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
     p.advance(a_depth, kSlice);
-    for (int i = 0; i < kBDepths; ++i) {
-      const unsigned* from = p.b(b_depths[i], first_column + b_column);
-      copies.template copy<16>(b + b_place<kCols>(b_word + i * kBStep, b_column), from, from != nullptr);
-      p.advance(b_depths[i], kSlice);
-    }
+    b_copies.fetch(p, copies, a + kRows * kSlice);
   };
 
   constexpr int kM = kRows / 32, kN = kCols / 32;
