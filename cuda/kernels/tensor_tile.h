@@ -27,6 +27,12 @@
 
 namespace quernel::cuda {
 
+// Neighbouring results of a row.
+template <class Sum>
+struct alignas(2 * sizeof(Sum)) Pair {
+  Sum first, second;
+};
+
 struct Bytes {
   static constexpr bool kAlongK = true;  // as B lies
   using Sum = int;
