@@ -82,6 +82,7 @@ Fn<MovingAverageArgs> moving_average;
 Fn<GemmArgs> gemm_f32, gemm_f64;
 Fn<PackArgs> pack_f32, pack_f64;
 Fn<Bf16GemmArgs> gemm_bf16;
+ScratchFn<Bf16GemmArgs> gemm_bf16_scratch;
 Fn<Bf16PackArgs> pack_bf16;
 
 // conv
@@ -110,7 +111,7 @@ constinit const KernelTable table{
     .gemm_f64 = entry<gemm_f64>,
     .pack_f32 = entry<pack_f32>,
     .pack_f64 = entry<pack_f64>,
-    .gemm_bf16 = entry<gemm_bf16>,
+    .gemm_bf16 = entry_with<gemm_bf16, gemm_bf16_scratch>,
     .pack_bf16 = entry<pack_bf16>,
     // conv
     .conv2d_f32 = entry<conv2d_f32>,

@@ -1,3 +1,4 @@
+#include <cuda.h>  // types alone: the driver's functions are asked for by name
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -6,6 +7,7 @@
 #include <cstring>
 
 #include "core/device.h"
+#include "core/tma.h"
 
 namespace quernel::cuda {
 
@@ -17,7 +19,9 @@ cudaStream_t stream = nullptr;
 cudaStream_t captured = nullptr;      // what it is given becomes a graph: nobody else waits for it
 cudaMemPool_t memory_pool = nullptr;  // the driver's own, which CuPy and torch can use as well; null: it has none
 int capability = 0, multiprocessors = 0;
-bool capturing = false;
+bool capturing = false, has_warpgroups = false;
+decltype(&cuTensorMapEncodeTiled) encode = nullptr;
+bool refused = false;  // a matrix, by `encode`
 
 // An error that has been reported is not reported again at the next launch.
 const char* text_of(cudaError_t code) {
@@ -85,6 +89,26 @@ class Staging {
 };
 Staging staging;
 
+__global__ void note_warpgroups(bool* has) { *has = kHasWarpgroups; }
+
+// Hopper's instructions are in the code for sm_90a alone, and descriptors of matrices are the driver's to make.
+const char* look_for_warpgroups() {
+  if (capability != 90) return nullptr;
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult status{};
+  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &status) !=
+          cudaSuccess ||
+      status != cudaDriverEntryPointSuccess)
+    return text_of(cudaGetLastError());
+  encode = reinterpret_cast<decltype(encode)>(found);
+  bool* has = nullptr;
+  if (const char* failed = text_of(cudaMalloc(&has, sizeof *has))) return failed;
+  note_warpgroups<<<1, 1>>>(has);
+  const char* failed = text_of(cudaMemcpy(&has_warpgroups, has, sizeof *has, cudaMemcpyDeviceToHost));
+  cudaFree(has);
+  return failed;
+}
+
 }  // namespace
 
 bool device_keeps_blocks() { return memory_pool == nullptr; }
@@ -104,7 +128,23 @@ const char* device_open() {
   if (capability < 75) return "the GPU is too old: compute capability 7.5 is needed";
   if (const char* failed = open_memory_pool()) return failed;
   if (const char* failed = text_of(cudaStreamCreateWithFlags(&captured, cudaStreamNonBlocking))) return failed;
+  if (const char* failed = look_for_warpgroups()) return failed;
   return text_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+}
+
+bool device_has_warpgroups() { return has_warpgroups; }
+
+bool device_encode(TensorMap* map, const void* data, int64_t words, int64_t rows, int64_t row_bytes, int tile_rows) {
+  static_assert(sizeof(TensorMap) == sizeof(CUtensorMap) && alignof(TensorMap) >= 64);
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(words), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t pitch = static_cast<cuuint64_t>(row_bytes);
+  const cuuint32_t tile[] = {kTileWords, static_cast<cuuint32_t>(tile_rows)}, steps[] = {1, 1};
+  const CUresult code =
+      encode(reinterpret_cast<CUtensorMap*>(map), CU_TENSOR_MAP_DATA_TYPE_UINT32, 2, const_cast<void*>(data), sizes,
+             &pitch, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  refused = refused || code != CUDA_SUCCESS;
+  return code == CUDA_SUCCESS;
 }
 
 const char* device_describe(char* text, size_t size) {
@@ -185,6 +225,10 @@ const char* device_launch_graph(void* graph) {
 void device_release_graph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
 const char* device_launch_error() {
+  if (refused) {
+    refused = false;
+    return "the driver refuses to describe a matrix for copies by tiles";
+  }
   if (synchronizes() && !capturing) {
     if (const char* failed = device_synchronize()) return failed;
   }

@@ -2,10 +2,13 @@
 // message that says what failed.
 #pragma once
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
 namespace quernel::cuda {
+
+struct TensorMap;
 
 extern const bool kEmulated;
 
@@ -21,6 +24,10 @@ const char* device_open();
 const char* device_describe(char* text, size_t size);
 int device_capability();       // 80 for sm_80
 int device_multiprocessors();  // blocks that run at the same time, at least
+bool device_has_warpgroups();  // and code for them: core/tma.h, core/wgmma.h
+// Describes a matrix of 32-bit words for copies of tiles; its address and row_bytes are multiples of 16. False: it
+// cannot, as the next launch error says.
+bool device_encode(TensorMap* map, const void* data, int64_t words, int64_t rows, int64_t row_bytes, int tile_rows);
 const char* device_allocate(void** data, size_t nbytes);
 void device_release(void* data, size_t nbytes);
 void device_trim();  // gives the system what the device itself keeps of released memory

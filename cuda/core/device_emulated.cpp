@@ -9,6 +9,7 @@
 
 #include "core/device.h"
 #include "core/emulated.h"
+#include "core/tma.h"
 
 namespace quernel::cuda {
 
@@ -45,8 +46,19 @@ const char* device_describe(char* text, size_t size) {
 }
 
 // A small device: large tiles are tried at sizes that tests can afford.
-int device_capability() { return 80; }
+int device_capability() { return 90; }
 int device_multiprocessors() { return 4; }
+bool device_has_warpgroups() { return true; }
+
+bool device_encode(TensorMap* map, const void* data, int64_t words, int64_t rows, int64_t row_bytes, int tile_rows) {
+  if (reinterpret_cast<uintptr_t>(data) % 16 != 0 || row_bytes % 16 != 0 || tile_rows > 256) {
+    emulated::fail("a matrix cannot be copied by tiles");
+    return false;
+  }
+  const EmulatedMap made{static_cast<const unsigned char*>(data), words, rows, row_bytes, tile_rows};
+  std::memcpy(map->bytes, &made, sizeof made);
+  return true;
+}
 
 const char* device_allocate(void** data, size_t nbytes) {
   if (!guarded()) {

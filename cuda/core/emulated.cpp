@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -27,10 +28,13 @@ namespace {
 constexpr size_t kStackBytes = 256 << 10;
 constexpr size_t kPage = 4096;
 constexpr size_t kMostShared = 48 << 10;  // that a kernel gets without asking
+constexpr size_t kAllShared = 227 << 10;
+// Dynamic shared memory begins so far behind a multiple of kSharedAlign, as behind static arrays.
+constexpr size_t kSharedAlign = 1024, kSharedBegin = 16;
 constexpr int kWarp = 32;
 constexpr int kMostThreads = 1024;
 
-enum class State { kIdle, kReady, kAtBlock, kAtWarp };
+enum class State { kIdle, kReady, kAtBlock, kAtWarp, kWaiting };
 
 struct Fiber {
   ucontext_t start;
@@ -39,6 +43,7 @@ struct Fiber {
   bool begun = false;
   State state = State::kIdle;
   unsigned mask = 0;  // of the warp barrier it waits at
+  const void* awaited = nullptr;
 };
 
 enum class Schedule { kForward, kReverse, kRandom, kGreedy, kGreedyReverse };
@@ -51,6 +56,8 @@ struct Engine {
   void* context = nullptr;
   uint64_t slots[kMostThreads] = {};
   std::vector<std::byte> shared;
+  std::map<const void*, size_t> allowed_shared;  // of kernels that asked for more
+  std::vector<std::function<void()>> copies;     // that have not landed
   unsigned seed = 1;
   const char* file = nullptr;  // of the block barrier that threads wait at
   int line = 0;
@@ -72,6 +79,11 @@ Schedule schedule() {
     return Schedule::kForward;
   }();
   return chosen;
+}
+
+bool is_early(const char* variable) {
+  const char* text = std::getenv(variable);
+  return text && std::string_view(text) == "early";
 }
 
 bool backwards() { return schedule() == Schedule::kReverse || schedule() == Schedule::kGreedyReverse; }
@@ -138,6 +150,11 @@ void resume(int thread) {
   setcontext(&fiber.start);
 }
 
+unsigned random_number() {
+  engine.seed = engine.seed * 1664525u + 1013904223u;
+  return engine.seed >> 8;
+}
+
 // The next thread that can go on; -1: none.
 int choose() {
   const int n = engine.threads;
@@ -145,8 +162,7 @@ int choose() {
   const auto ready = [&](int t) { return engine.fibers[t]->state == State::kReady; };
   int begin = down ? engine.current + n - 1 : engine.current + 1;
   if (schedule() == Schedule::kRandom) {
-    engine.seed = engine.seed * 1664525u + 1013904223u;
-    begin = static_cast<int>((engine.seed >> 8) % static_cast<unsigned>(n));
+    begin = static_cast<int>(random_number() % static_cast<unsigned>(n));
   } else if (schedule() == Schedule::kGreedy || schedule() == Schedule::kGreedyReverse) {
     const int first = engine.current / kWarp * kWarp;
     for (int i = 0; i < kWarp; ++i) {
@@ -159,6 +175,23 @@ int choose() {
     if (ready(t)) return t;
   }
   return -1;
+}
+
+// Copies land in any order; false: there are none.
+bool land_copy() {
+  if (engine.copies.empty()) return false;
+  const size_t last = engine.copies.size() - 1;
+  const size_t i = backwards() ? last : schedule() == Schedule::kRandom ? random_number() % (last + 1) : 0;
+  const std::function<void()> land = std::move(engine.copies[i]);
+  engine.copies.erase(engine.copies.begin() + static_cast<std::ptrdiff_t>(i));
+  land();
+  return true;
+}
+
+// Where dynamic shared memory begins, and what lies kSharedBegin before it.
+std::byte* shared_origin() {
+  const auto data = reinterpret_cast<uintptr_t>(engine.shared.data());
+  return engine.shared.data() + (kSharedAlign - data % kSharedAlign) % kSharedAlign;
 }
 
 void prepare(int threads) {
@@ -180,27 +213,31 @@ bool run_block() {
   engine.current = backwards() ? 0 : engine.threads - 1;
   while (engine.live > 0) {
     const int next = choose();
+    if (next < 0 && land_copy()) continue;
     if (next < 0) return false;
     resume(next);
     if (engine.apart) return false;
   }
+  if (!engine.copies.empty()) fail("a block ends while copies into its shared memory are under way");
   return true;
 }
 
 }  // namespace
 
-void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context) {
+void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context) {
   engine.threads = static_cast<int>(block.x * block.y * block.z);
   if (engine.threads < 1 || engine.threads > kMostThreads) return fail("a block has 1 to 1024 threads");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
     return fail("the grid is empty or too large");
   const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
-  if (shared_bytes > kMostShared) return fail("a kernel asks for more than 48 KB of shared memory");
+  const auto asked = engine.allowed_shared.find(kernel);
+  if (shared_bytes > (asked == engine.allowed_shared.end() ? kMostShared : asked->second))
+    return fail("a kernel asks for more than 48 KB of shared memory");
   MemoryAccess access;
   prepare(engine.threads);
   engine.body = body;
   engine.context = context;
-  engine.shared.resize(shared_bytes);
+  engine.shared.resize(kSharedAlign + kSharedBegin + shared_bytes);
   gridDim = grid;
   blockDim = block;
   for (int64_t i = 0; i < blocks; ++i) {
@@ -210,13 +247,49 @@ void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* 
     // NaN to those who read what nobody wrote
     std::fill(engine.shared.begin(), engine.shared.end(), std::byte{0xff});
     std::fill(__start_quernel_shared, __stop_quernel_shared, std::byte{0xff});
-    if (run_block()) continue;
+    const bool done = run_block();
+    engine.copies.clear();
+    if (done) continue;
     for (const auto& fiber : engine.fibers) fiber->begun = false;
-    return fail("deadlock: not every thread of a block reaches a barrier");
+    return fail("deadlock: threads of a block wait for what never comes");
   }
 }
 
-void* shared_memory() { return engine.shared.data(); }
+void* shared_memory() { return shared_origin() + kSharedBegin; }
+
+unsigned shared_address(const void* place) {
+  const auto address = reinterpret_cast<uintptr_t>(place) - reinterpret_cast<uintptr_t>(shared_origin());
+  if (address >= kAllShared) fail("an address is not in dynamic shared memory");
+  return static_cast<unsigned>(address % kAllShared);
+}
+
+void* shared_pointer(unsigned address) { return shared_origin() + address; }
+
+void allow_shared(const void* kernel, size_t bytes) {
+  if (bytes > kAllShared) return fail("a kernel asks for more than 227 KB of shared memory");
+  engine.allowed_shared[kernel] = bytes;
+}
+
+void wait_on(const void* place) {
+  Fiber& fiber = *engine.fibers[engine.current];
+  fiber.state = State::kWaiting;
+  fiber.awaited = place;
+  to_scheduler();
+}
+
+void wake(const void* place) {
+  for (int t = 0; t < engine.threads; ++t) {
+    Fiber& fiber = *engine.fibers[t];
+    if (fiber.state == State::kWaiting && fiber.awaited == place) fiber.state = State::kReady;
+  }
+}
+
+void copy_apart(std::function<void()> land) {
+  if (copies_late())
+    engine.copies.push_back(std::move(land));
+  else
+    land();
+}
 
 void block_barrier(const char* file, int line) {
   if (engine.at_block == 0) {
@@ -269,10 +342,11 @@ unsigned ballot(unsigned mask, bool predicate) {
 }
 
 bool copies_late() {
-  static const bool late = [] {
-    const char* text = std::getenv("QUERNEL_CUDA_COPIES");
-    return !text || std::string_view(text) != "early";
-  }();
+  static const bool late = !is_early("QUERNEL_CUDA_COPIES");
+  return late;
+}
+bool products_late() {
+  static const bool late = !is_early("QUERNEL_CUDA_PRODUCTS");
   return late;
 }
 

@@ -23,6 +23,7 @@
 #define __shared__ static __attribute__((section("quernel_shared")))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
+#define __grid_constant__
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -50,15 +51,22 @@ inline constexpr int warpSize = 32;
 
 namespace quernel::emulated {
 
-void run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);
+void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context);
 void* shared_memory();
 void block_barrier(const char* file, int line);
 void warp_barrier(unsigned mask);
 uint64_t exchange(unsigned mask, uint64_t value, int source);  // the value of another lane; own if that is none of them
 unsigned ballot(unsigned mask, bool predicate);
 int lane();
-bool copies_late();  // whether asynchronous copies land when they are waited for, or at once
-bool reversed();     // loops over independent elements run backwards
+unsigned shared_address(const void* place);  // of dynamic shared memory, as instructions count it
+void* shared_pointer(unsigned address);
+void allow_shared(const void* kernel, size_t bytes);  // more than every kernel may have
+void wait_on(const void* place);                      // until someone wakes those who wait there
+void wake(const void* place);
+void copy_apart(std::function<void()> land);  // lands when no thread can go on, or at once (copies_late)
+bool products_late();  // whether products of warpgroups are done when they are waited for, or at once
+bool copies_late();    // whether asynchronous copies land when they are waited for, or at once
+bool reversed();       // loops over independent elements run backwards
 void fail(const char* message);
 const char* take_error();  // of the kernels since it was last called; null: none
 

@@ -16,7 +16,18 @@ __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a
 __host__ __device__ constexpr int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 __host__ __device__ constexpr int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Runs a __global__ kernel on a grid of blocks, with so much dynamic shared memory (at most 48 KB).
+// Lets a kernel have more dynamic shared memory than 48 KB; what a device has, the kernel's caller knows.
+template <class... P>
+void allow_shared(void (*kernel)(P...), size_t bytes) {
+#ifdef __CUDACC__
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+#else
+  emulated::allow_shared(reinterpret_cast<const void*>(kernel), bytes);
+#endif
+}
+
+// Runs a __global__ kernel on a grid of blocks, with so much dynamic shared memory (at most 48 KB, or what was
+// allowed).
 template <class... P>
 void launch(const Ctx& ctx, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
             std::type_identity_t<P>... args) {
@@ -30,7 +41,7 @@ void launch(const Ctx& ctx, void (*kernel)(P...), dim3 grid, dim3 block, size_t 
   };
   emulated::submit([grid, block, shared_bytes, call = Call{kernel, {args...}}]() mutable {
     emulated::run(
-        grid, block, shared_bytes,
+        reinterpret_cast<const void*>(call.kernel), grid, block, shared_bytes,
         [](void* c) {
           Call& call = *static_cast<Call*>(c);
           std::apply(call.kernel, call.args);

@@ -68,7 +68,7 @@ struct Tf32Conv : Images<float, kAdjoint> {
   using Base::Base;
   using typename Base::Depth, typename Base::Row;
   using Element = Tf32;
-  using Columns = PackedColumns;
+  using Columns = Across;
   static constexpr int kChunk = kAligned ? 4 : 1;
 
   __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {

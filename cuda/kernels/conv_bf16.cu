@@ -1,7 +1,7 @@
 // Convolutions in bfloat16 with sums in fp32, on the mainloop of tensor_tile.h.
 //
 // Forward, and each phase of an adjoint: rows are result pixels, k runs over (kernel row, kernel column, channel), see
-// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit.
+// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit, if that takes this mainloop too.
 //
 // Gradient of the weights: rows are output channels, columns (kernel row, kernel column, channel), k runs over output
 // pixels. The gradients come as rows of pixels. What they are multiplied by lies in the images as rows of columns, one
@@ -18,18 +18,20 @@ template <bool kAligned>
 struct Bf16Conv : TapWords<uint16_t, kAligned> {
   using Base = TapWords<uint16_t, kAligned>;
   using Element = Bf16;
-  using Columns = PackedColumns;
+  using Columns = AlongK;
   using typename Base::Depth;
+  static constexpr int kBChunk = Base::kChunk;
 
   Bf16ConvArgs args;
-  int64_t packed;  // words of a packed column
+  int64_t pitch;  // words of a column of weights
 
   explicit Bf16Conv(const Bf16ConvArgs& a)
-      : Base(a.s, a.x, 0), args(a), packed(ceil_div(a.s.kh * a.s.kw * a.s.c, kBf16Block) * kBf16Block / 2) {}
+      : Base(a.s, a.x, 0), args(a), pitch(ceil_div(a.s.kh * a.s.kw * a.s.c, kBf16Block) * kBf16Block / 2) {}
 
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
     const int64_t word = this->word(d);
-    return word < this->k && column < this->n ? packed_words(args.w, packed, word, column) : nullptr;
+    const auto* w = static_cast<const unsigned*>(args.w);
+    return word < this->k && column < this->n ? w + column * pitch + word : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, float sum) const {
     const ConvShape& s = args.s;
@@ -44,7 +46,7 @@ struct Bf16Conv : TapWords<uint16_t, kAligned> {
 template <bool kAligned>
 struct Bf16GradWeight {
   using Element = Bf16;
-  using Columns = RowsOfColumns;
+  using Columns = Turned;
   static constexpr int kChunk = 4;
 
   Bf16ConvGradWeightArgs args;

@@ -174,13 +174,13 @@ struct TapWords {
 
   Windows<false> windows;
   const Element* x;
-  Element padding;
+  unsigned padding;  // a word of it
   int64_t m, n, k, batches;
 
   TapWords(ConvShape s, const void* images, Element padding_)
       : windows((s.c /= kAligned ? kOf : 1, s)),
         x(static_cast<const Element*>(images)),
-        padding(padding_),
+        padding(padding_ * (kOf == 4 ? 0x01010101u : 0x00010001u)),
         m(windows.m),
         n(windows.n),
         k(ceil_div(windows.k, kStep)),
@@ -196,16 +196,15 @@ struct TapWords {
   __device__ int64_t word(const Depth& d) const { return d.k / kStep; }
 
   __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
-    constexpr unsigned kEach = kOf == 4 ? 0x01010101u : 0x00010001u;
     if constexpr (kAligned) {
       const int64_t at = windows.has(r, d) ? windows.element(r, d) : -1;
-      copy_chunk<kChunk>(copies, to, at < 0 ? nullptr : x + at * kOf, padding * kEach);
+      copy_chunk<kChunk>(copies, to, at < 0 ? nullptr : x + at * kOf, padding);
     } else {
       unsigned put = 0;
       Depth tap = d;
       for (int i = 0; i < kOf; ++i) {
         const int64_t at = windows.has(r, tap) ? windows.element(r, tap) : -1;
-        put |= unsigned{at < 0 ? padding : x[at]} << i * (32 / kOf);
+        put |= unsigned{at < 0 ? static_cast<Element>(padding) : x[at]} << i * (32 / kOf);
         windows.advance(tap, 1);
       }
       *to = put;

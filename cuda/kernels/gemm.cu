@@ -76,7 +76,7 @@ struct Gemm : Matrices<T> {
 template <bool kAligned>
 struct Tf32Gemm : Matrices<float> {
   using Element = Tf32;
-  using Columns = PackedColumns;
+  using Columns = Across;
   static constexpr int kChunk = kAligned ? 4 : 1;
   using Matrices::Matrices;
 

@@ -1,8 +1,8 @@
-// Products of bfloat16 with sums in fp32, on the mainloop of tensor_tile.h. Operands are in the layouts of args/bf16.h,
-// K padded with zeros: A rows, B groups of 16 columns with pairs of k together.
+// Products of bfloat16 with sums in fp32, on the mainloops of tensor_tile.h and warpgroup_tile.h. Operands are rows, K
+// padded with zeros, as args/bf16.h has them for A: tensor cores take the columns of B along k too.
 #include "core/math.h"
 #include "kernels/args/bf16.h"
-#include "kernels/tensor_tile.h"
+#include "kernels/warpgroup_tile.h"
 
 namespace quernel::cuda {
 namespace {
@@ -14,8 +14,8 @@ __device__ inline float rounded(float x) { return from_bf16(to_bf16(x)); }
 template <bool kAligned>
 struct Bf16Gemm {
   using Element = Bf16;
-  using Columns = PackedColumns;
-  static constexpr int kChunk = kAligned ? 4 : 1;
+  using Columns = AlongK;
+  static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = 4;
 
   Bf16GemmArgs g;
   int64_t m, n, k, batches = 1;
@@ -43,7 +43,7 @@ struct Bf16Gemm {
     }
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    return d.k < k && column < n ? packed_words(g.b, k, d.k, column) : nullptr;
+    return d.k < k && column < n ? static_cast<const unsigned*>(g.b) + column * k + d.k : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, float sum) const {
     const int64_t i = r * n + column;
@@ -51,12 +51,26 @@ struct Bf16Gemm {
       static_cast<float*>(g.c)[i] = finished(g, sum, i, column);
       return;
     }
+    static_cast<uint16_t*>(g.c)[i] = finished_bf16(i, column, sum);
+  }
+  __device__ void store_two(int64_t r, int64_t column, Pair<float> sums) const {
+    const int64_t i = r * n + column;
+    if (g.dtype == DType::kFloat32)
+      *reinterpret_cast<Pair<float>*>(static_cast<float*>(g.c) + i) = {finished(g, sums.first, i, column),
+                                                                       finished(g, sums.second, i + 1, column + 1)};
+    else
+      *reinterpret_cast<Pair<uint16_t>*>(static_cast<uint16_t*>(g.c) + i) = {
+          finished_bf16(i, column, sums.first), finished_bf16(i + 1, column + 1, sums.second)};
+  }
+
+ private:
+  __device__ uint16_t finished_bf16(int64_t i, int64_t column, float sum) const {
     float v = sum;
     if (g.bias) v = v + from_bf16(static_cast<const uint16_t*>(g.bias)[column]);
     v = rounded(v);
     if (g.residual) v = rounded(v + from_bf16(static_cast<const uint16_t*>(g.residual)[i]));
     if (g.pre) static_cast<uint16_t*>(g.pre)[i] = to_bf16(v);
-    static_cast<uint16_t*>(g.c)[i] = to_bf16(activate(g.activation, v));
+    return to_bf16(activate(g.activation, v));
   }
 };
 
@@ -67,12 +81,7 @@ struct Pack {
   int64_t padded;  // k
 
   __device__ void operator()(int64_t at) const {
-    int64_t row = at / padded, k = at % padded;
-    if (p.as_columns) {
-      const int64_t group = at / (kBf16Group * padded), rest = at % (kBf16Group * padded);
-      row = group * kBf16Group + rest / 2 % kBf16Group;
-      k = rest / (2 * kBf16Group) * 2 + rest % 2;
-    }
+    const int64_t row = at / padded, k = at % padded;
     uint16_t value = 0;
     if (row < p.rows && k < p.k) {
       const T x = static_cast<const T*>(p.src)[row * p.src_row + k * p.src_k];
@@ -88,11 +97,23 @@ struct Pack {
 
 }  // namespace
 
+// Rows of A that no tile can be copied of are copied into scratch memory first: other kernels may add up otherwise.
+int64_t gemm_bf16_scratch(const Bf16GemmArgs& g) {
+  return suits_warpgroups(g.n, g.k / 2) && !are_vectors(g.a, {g.k * 2}) ? g.m * g.k * 2 : 0;
+}
+
 Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
-  if (are_vectors(g.a, {g.k * 2}))
+  const bool aligned = are_vectors(g.a, {g.k * 2});
+  if (suits_warpgroups(g.n, g.k / 2)) {
+    if (!aligned)
+      for_each(ctx, g.m * g.k, Pack<uint16_t>{{g.a, ctx.scratch, DType::kBFloat16, false, g.m, g.k, g.k, 1}, g.k});
+    multiply_on_warpgroups(ctx, Bf16Gemm<true>(g), aligned ? g.a : ctx.scratch, g.k * 2, g.b,
+                           are_pairs(g.c, g.dtype == DType::kFloat32 ? 4 : 2, g.n));
+  } else if (aligned) {
     multiply_on_tensor_cores(ctx, Bf16Gemm<true>(g));
-  else
+  } else {
     multiply_on_tensor_cores(ctx, Bf16Gemm<false>(g));
+  }
   return {};
 }
 

@@ -6,14 +6,14 @@
 namespace quernel::cuda {
 namespace {
 
+// Columns of weights as rows along k, which is what tensor cores read, in as many bytes as the CPU's panels take.
 struct Pack {
   PackArgs p;
-  int64_t groups, panel_bytes, batch_bytes;
+  int64_t padded, batch_bytes;  // padded: k, to whole words
 
   __device__ void operator()(int64_t at) const {
     const int64_t batch = at / batch_bytes, rest = at % batch_bytes;
-    const int64_t column = rest / panel_bytes * kQPanel + rest / 4 % kQPanel;
-    const int64_t k = rest % panel_bytes / (4 * kQPanel) * 4 + rest % 4;
+    const int64_t column = rest / padded, k = rest % padded;
     const int8_t* src = static_cast<const int8_t*>(p.src) + batch * p.src_batch;
     static_cast<int8_t*>(p.dst)[batch * p.dst_batch + rest] =
         column < p.n && k < p.k ? src[k * p.src_row + column * p.src_col] : int8_t{0};
@@ -108,8 +108,8 @@ struct AvgPool {
 }  // namespace
 
 Status pack_s8(const PackArgs& p, Range, const Ctx& ctx) {
-  const int64_t groups = ceil_div(p.k, 4), panel = groups * 4 * kQPanel, batch = ceil_div(p.n, kQPanel) * panel;
-  for_each(ctx, p.batch * batch, Pack{p, groups, panel, batch});
+  const int64_t padded = ceil_div(p.k, 4) * 4, batch = ceil_div(p.n, kQPanel) * kQPanel * padded;
+  for_each(ctx, p.batch * batch, Pack{p, padded, batch});
   return {};
 }
 

@@ -11,8 +11,9 @@ template <bool kAligned>
 struct QConv : TapWords<uint8_t, kAligned> {
   using Base = TapWords<uint8_t, kAligned>;
   using Element = Bytes;
-  using Columns = PackedColumns;
+  using Columns = AlongK;
   using typename Base::Depth;
+  static constexpr int kBChunk = Base::kChunk;
 
   QConvArgs p;
 
@@ -24,7 +25,8 @@ struct QConv : TapWords<uint8_t, kAligned> {
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
     const int64_t word = this->word(d);
-    return word < this->k && column < this->n ? packed_words(p.w, this->k, word, column) : nullptr;
+    const auto* w = static_cast<const unsigned*>(p.w);
+    return word < this->k && column < this->n ? w + column * this->k + word : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     const int64_t channel = this->windows.group * this->n + column;

@@ -1,6 +1,6 @@
-// int8 products on the mainloop of tensor_tile.h; sums are exact.
+// int8 products on the mainloops of tensor_tile.h and warpgroup_tile.h; sums are exact.
 #include "kernels/requantize.h"
-#include "kernels/tensor_tile.h"
+#include "kernels/warpgroup_tile.h"
 
 namespace quernel::cuda {
 namespace {
@@ -9,8 +9,8 @@ namespace {
 template <bool kAligned>
 struct QGemm {
   using Element = Bytes;
-  using Columns = PackedColumns;
-  static constexpr int kChunk = kAligned ? 4 : 1;
+  using Columns = AlongK;
+  static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = kChunk;
 
   QGemmArgs g;
   int64_t m, n, k, batches = 1;
@@ -40,17 +40,29 @@ struct QGemm {
     }
   }
   __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    return d.k < k && column < n ? packed_words(g.b, k, d.k, column) : nullptr;
+    return d.k < k && column < n ? static_cast<const unsigned*>(g.b) + column * k + d.k : nullptr;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     put_quantized(g, g.y_float, sum, column, g.c, r * g.ldc + column);
+  }
+  __device__ void store_two(int64_t r, int64_t column, Pair<int> sums) const {
+    const int64_t i = r * g.ldc + column;
+    const Pair<float> v{dequantized(g, sums.first, column), dequantized(g, sums.second, column + 1)};
+    if (g.y_float)
+      *reinterpret_cast<Pair<float>*>(static_cast<float*>(g.c) + i) = v;
+    else
+      *reinterpret_cast<Pair<uint8_t>*>(static_cast<uint8_t*>(g.c) + i) = {requantized(g, v.first),
+                                                                           requantized(g, v.second)};
   }
 };
 
 }  // namespace
 
 Status gemm_u8s8(const QGemmArgs& g, Range, const Ctx& ctx) {
-  if (are_vectors(g.a, {g.k, g.lda}))
+  const bool aligned = are_vectors(g.a, {g.k, g.lda});
+  if (aligned && suits_warpgroups(g.n, g.k / 4))
+    multiply_on_warpgroups(ctx, QGemm<true>(g), g.a, g.lda, g.b, are_pairs(g.c, g.y_float ? 4 : 1, g.ldc));
+  else if (aligned)
     multiply_on_tensor_cores(ctx, QGemm<true>(g));
   else
     multiply_on_tensor_cores(ctx, QGemm<false>(g));

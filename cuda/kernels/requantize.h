@@ -12,17 +12,24 @@ __device__ inline int round_clamped(float v, float lo, float hi) {
   return static_cast<int>(rintf(v));
 }
 
-// Writes the sum of a column at element i of the output.
-__device__ inline void put_quantized(const Requantize& p, bool as_float, int sum, int64_t column, void* y, int64_t i) {
+// What the sum of a column stands for.
+__device__ inline float dequantized(const Requantize& p, int sum, int64_t column) {
   const auto biased = static_cast<int>(static_cast<unsigned>(sum) +
                                        static_cast<unsigned>(static_cast<const int*>(p.bias)[column]));  // wraps
-  const float v = static_cast<float>(biased) * static_cast<const float*>(p.scale)[column];
-  if (as_float) {
-    static_cast<float*>(y)[i] = v;
-    return;
-  }
+  return static_cast<float>(biased) * static_cast<const float*>(p.scale)[column];
+}
+__device__ inline uint8_t requantized(const Requantize& p, float v) {
   const float lo = static_cast<float>(p.lo - p.zero_point), hi = static_cast<float>(p.hi - p.zero_point);
-  static_cast<uint8_t*>(y)[i] = static_cast<uint8_t>(round_clamped(v, lo, hi) + p.zero_point);
+  return static_cast<uint8_t>(round_clamped(v, lo, hi) + p.zero_point);
+}
+
+// Writes the sum of a column at element i of the output.
+__device__ inline void put_quantized(const Requantize& p, bool as_float, int sum, int64_t column, void* y, int64_t i) {
+  const float v = dequantized(p, sum, column);
+  if (as_float)
+    static_cast<float*>(y)[i] = v;
+  else
+    static_cast<uint8_t*>(y)[i] = requantized(p, v);
 }
 
 }  // namespace quernel::cuda

@@ -1,22 +1,22 @@
 // The mainloop of products on tensor cores: int8, bfloat16, and float32 where tf32 is allowed.
 //
 // All are products of words of 32 bits, which hold one float, two bfloat16 or four bytes that follow each other along
-// k: an instruction takes eight words along k whatever they hold (core/mma.h), and B is packed as [N/16][words][16] for
-// each type; of bfloat16 it may also lie by rows. A block computes kRows x kCols results, a warp of its eight a half by
-// a quarter of them. Slices of A and B, 16 words deep, are copied into shared memory by cp.async, two ahead of the one
-// that is multiplied. Places there are exchanged (a_place, place) so that neither ldmatrix nor the reads of B meet in a
-// bank. A sum runs over k in order, eight words at a time, whatever the tile is: results do not depend on the number of
-// rows.
+// k: an instruction takes eight words along k whatever they hold (core/mma.h). B is rows of words along k, one a
+// column; or for tf32, as packed by pack.cu, [N/16][words][16]; or, of bfloat16, rows of columns. A block computes
+// kRows x kCols results, a warp of its eight a half by a quarter of them. Slices of A and B, 16 words deep, are copied
+// into shared memory by cp.async, two ahead of the one that is multiplied. Places there are exchanged (along_place,
+// place) so that neither ldmatrix nor the reads of B meet in a bank. A sum runs over k in order, eight words at a time,
+// whatever the tile is: results do not depend on the number of rows.
 //
 // What is multiplied is a Problem P:
 //   using Element                what a word holds: Bytes, Bf16 or Tf32
+//   using Columns                how B lies: AlongK, Across or Turned, which say what P has for it
 //   static constexpr int kChunk  words of A that are copied at once: 4 or 1
 //   void enter(int64_t batch)    chooses one of the products
 //   int64_t m, n, k, batches     k in words; m and k of the chosen product; m at most what it was before
 //   struct Row; Row row(i)       what a thread remembers of row i of A
 //   struct Depth; Depth depth(k); void advance(Depth&, by)    and of a place along k
 //   void copy_a(AsyncCopies&, unsigned* to, Row, Depth)       a chunk; beyond m anything finite, beyond k too
-//   using Columns                how B lies: PackedColumns, or RowsOfColumns, which say what P has for it
 //   void store(int64_t row, int64_t column, Sum sum)
 #pragma once
 #include <initializer_list>
@@ -25,6 +25,12 @@
 #include "core/mma.h"
 
 namespace quernel::cuda {
+
+// Neighbouring results of a row.
+template <class Sum>
+struct alignas(2 * sizeof(Sum)) Pair {
+  Sum first, second;
+};
 
 struct Bytes {
   using Sum = int;
@@ -49,13 +55,6 @@ struct Tf32 {
 };
 
 inline constexpr int kSlice = 16, kStages = 3;
-inline constexpr int kPackedColumns = 16;
-
-// Four columns of B packed as [N/16][words][16].
-__device__ inline const unsigned* packed_words(const void* b, int64_t words, int64_t k, int64_t column) {
-  return static_cast<const unsigned*>(b) + (column / kPackedColumns * words + k) * kPackedColumns +
-         column % kPackedColumns;
-}
 
 // Copies a chunk of A from memory that is aligned to it, or fills it.
 template <int kChunk>
@@ -67,26 +66,87 @@ __device__ void copy_chunk(AsyncCopies& copies, unsigned* to, const void* from, 
   }
 }
 
-__device__ constexpr int a_place(int row, int word) { return row * kSlice + (word ^ row / 2 % 4 * 4); }
+// Of A, and of B along k.
+__device__ constexpr int along_place(int row, int word) { return row * kSlice + (word ^ row / 2 % 4 * 4); }
 
-// B packed as [N/16][words][16]; four columns are copied at once. P has
-//   const unsigned* b(Depth, int64_t column)    four columns, aligned to 16 bytes; null beyond k and n: 0
-struct PackedColumns {
-  static constexpr int kDepth = kSlice, kAtOnce = 4;  // places along k of a slice; columns of a copy
+// Each way that B may lie has what a thread copies of a slice (Copies), and what an instruction takes of kN groups of
+// eight columns (load).
+
+// Rows of words along k, one a column: a thread copies one place along k in some columns. P has
+//   static constexpr int kBChunk                words that are copied at once: 4 or 1
+//   const unsigned* b(Depth, int64_t column)    a chunk, aligned to its size; null beyond k and n: zeros
+struct AlongK {
+  template <class P, int kCols>
+  class Copies {
+   public:
+    __device__ Copies(const P& p, int64_t first_column) : first_(first_column) {
+      if (p.k > 0) depth_ = p.depth(word());
+    }
+
+    __device__ void fetch(const P& p, AsyncCopies& copies, unsigned* b) {
+      for (int i = 0; i < kCols / kStep; ++i) {
+        const int column = static_cast<int>(threadIdx.x) / kAcross + i * kStep;
+        const unsigned* from = p.b(depth_, first_ + column);
+        copies.template copy<P::kBChunk * 4>(b + along_place(column, word()), from, from != nullptr);
+      }
+      p.advance(depth_, kSlice);
+    }
+
+   private:
+    static constexpr int kAcross = kSlice / P::kBChunk, kStep = kThreads / kAcross;
+    static_assert(kCols % kStep == 0);
+
+    __device__ static int word() { return static_cast<int>(threadIdx.x) % kAcross * P::kBChunk; }
+
+    int64_t first_;
+    typename P::Depth depth_{};
+  };
+
+  template <class E, int kCols, int kN>
+  static __device__ void load(const unsigned* b, int word, int column, unsigned (&right)[kN][2]) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    for (int j = 0; j < kN; j += 2) {  // a load has two columns' tiles
+      unsigned tiles[4];
+      load_tiles(tiles, b + along_place(column + j * 8 + lane / 16 * 8 + lane % 8, word + lane / 8 % 2 * 4));
+      for (int t = 0; t < 4; ++t) right[j + t / 2][t % 2] = tiles[t];
+    }
+  }
+};
+
+// Packed across columns: four columns at some places along k. P has
+//   const unsigned* b(Depth, int64_t column)    a word of four columns, aligned to 16 bytes; null beyond k and n: zeros
+struct Across {
   template <int kCols>
   static __device__ constexpr int place(int word, int column) {
     return word * kCols + (column ^ word % 4 * 8);
   }
-  template <class P>
-  static __device__ auto depth(const P& p, int64_t k) {
-    return p.depth(k);
-  }
-  template <class P, class Depth>
-  static __device__ void copy(const P& p, AsyncCopies& copies, unsigned* to, const Depth& d, int64_t column) {
-    const unsigned* from = p.b(d, column);
-    copies.template copy<16>(to, from, from != nullptr);
-  }
-  // What an instruction takes of kN groups of eight columns.
+
+  template <class P, int kCols>
+  class Copies {
+   public:
+    __device__ Copies(const P& p, int64_t first_column) : first_(first_column) {
+      if (p.k <= 0) return;
+      for (int i = 0; i < kDepths; ++i) depths_[i] = p.depth(word(i));
+    }
+
+    __device__ void fetch(const P& p, AsyncCopies& copies, unsigned* b) {
+      const int column = static_cast<int>(threadIdx.x) % kAcross * 4;
+      for (int i = 0; i < kDepths; ++i) {
+        const unsigned* from = p.b(depths_[i], first_ + column);
+        copies.template copy<16>(b + place<kCols>(word(i), column), from, from != nullptr);
+        p.advance(depths_[i], kSlice);
+      }
+    }
+
+   private:
+    static constexpr int kAcross = kCols / 4, kStep = kThreads / kAcross, kDepths = kSlice / kStep;
+
+    __device__ static int word(int i) { return static_cast<int>(threadIdx.x) / kAcross + i * kStep; }
+
+    int64_t first_;
+    typename P::Depth depths_[kDepths]{};
+  };
+
   template <class E, int kCols, int kN>
   static __device__ void load(const unsigned* b, int word, int column, unsigned (&right)[kN][2]) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -96,31 +156,48 @@ struct PackedColumns {
   }
 };
 
-// B by rows of bfloat16, [k][N]; eight columns are copied at once, and ldmatrix turns them. P has
-//   Place place(int64_t k); void advance(Place&, by)              k in elements
-//   void copy_b(AsyncCopies&, unsigned* to, Place, int64_t column)    eight columns; 0 beyond k, anything finite beyond
-//   n
-struct RowsOfColumns {
-  static constexpr int kDepth = 2 * kSlice, kAtOnce = 8;
+// Rows of columns of bfloat16, one for each k, which ldmatrix turns: eight columns at some places along k. P has
+//   struct Place; Place place(int64_t k); void advance(Place&, int by)    of one k, not of a word
+//   void copy_b(AsyncCopies&, unsigned* to, Place, int64_t column)        zeros beyond k; beyond n anything finite
+struct Turned {
   template <int kCols>
   static __device__ constexpr int place(int k, int column) {
     return (k * kCols + (column ^ k % 8 * 8)) / 2;
   }
-  template <class P>
-  static __device__ auto depth(const P& p, int64_t k) {
-    return p.place(k);
-  }
-  template <class P, class Place>
-  static __device__ void copy(const P& p, AsyncCopies& copies, unsigned* to, const Place& at, int64_t column) {
-    p.copy_b(copies, to, at, column);
-  }
+
+  template <class P, int kCols>
+  class Copies {
+   public:
+    __device__ Copies(const P& p, int64_t first_column) : first_(first_column) {
+      if (p.k <= 0) return;
+      for (int i = 0; i < kPlaces; ++i) places_[i] = p.place(k(i));
+    }
+
+    __device__ void fetch(const P& p, AsyncCopies& copies, unsigned* b) {
+      const int column = static_cast<int>(threadIdx.x) % kAcross * 8;
+#pragma unroll  // places stay in registers
+      for (int i = 0; i < kPlaces; ++i) {
+        p.copy_b(copies, b + place<kCols>(k(i), column), places_[i], first_ + column);
+        p.advance(places_[i], 2 * kSlice);
+      }
+    }
+
+   private:
+    static constexpr int kAcross = kCols / 8, kStep = kThreads / kAcross, kPlaces = 2 * kSlice / kStep;
+
+    __device__ static int k(int i) { return static_cast<int>(threadIdx.x) / kAcross + i * kStep; }
+
+    int64_t first_;
+    typename P::Place places_[kPlaces]{};
+  };
+
   template <class E, int kCols, int kN>
   static __device__ void load(const unsigned* b, int word, int column, unsigned (&right)[kN][2]) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     for (int j = 0; j < kN; j += 2) {
       unsigned tiles[4];
       load_tiles_turned(tiles, b + place<kCols>(2 * word + lane % 16, column + j * 8 + lane / 16 * 8));
-      for (int i = 0; i < 4; ++i) right[j + i / 2][i % 2] = tiles[i];
+      for (int t = 0; t < 4; ++t) right[j + t / 2][t % 2] = tiles[t];
     }
   }
 };
@@ -134,7 +211,7 @@ __device__ void multiply_slice(const unsigned* a, const unsigned* b, int row, in
   for (int word = 0; word < kSlice; word += 8) {
     unsigned left[kM][4], right[kN][2];
     for (int i = 0; i < kM; ++i) {
-      load_tiles(left[i], a + a_place(row + i * 16 + lane % 16, word + lane / 16 * 4));
+      load_tiles(left[i], a + along_place(row + i * 16 + lane % 16, word + lane / 16 * 4));
       for (unsigned& x : left[i]) x = E::ready(x);
     }
     Columns::template load<E, kCols>(b, word, column, right);
@@ -182,30 +259,20 @@ __global__ void __launch_bounds__(kThreads) multiply_words(P p) {
   const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
   p.enter(block / columns / rows);
 
-  // What a thread copies of a slice: of A one place along k in some rows, of B one chunk of columns at some places.
+  // What a thread copies of a slice of A: one place along k in some rows.
   constexpr int kAcross = kSlice / P::kChunk, kARows = kRows * kAcross / kThreads, kAStep = kThreads / kAcross;
-  constexpr int kBAcross = kCols / Columns::kAtOnce, kBStep = kThreads / kBAcross, kBDepths = Columns::kDepth / kBStep;
   const int a_row = t / kAcross, a_word = t % kAcross * P::kChunk;
-  const int b_first = t / kBAcross, b_column = t % kBAcross * Columns::kAtOnce;
   typename P::Row a_rows[kARows];
   typename P::Depth a_depth{};
-  decltype(Columns::depth(p, 0)) b_depths[kBDepths]{};
   for (int i = 0; i < kARows; ++i) a_rows[i] = p.row(first_row + a_row + i * kAStep);
-  if (p.k > 0) {
-    a_depth = p.depth(a_word);
-    for (int i = 0; i < kBDepths; ++i) b_depths[i] = Columns::depth(p, b_first + i * kBStep);
-  }
+  if (p.k > 0) a_depth = p.depth(a_word);
+  typename Columns::template Copies<P, kCols> b_copies(p, first_column);
   AsyncCopies copies;
   const auto fetch = [&](int stage) {
-    unsigned *a = shared + stage * kStageWords, *b = a + kRows * kSlice;
-    for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + a_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
+    unsigned* a = shared + stage * kStageWords;
+    for (int i = 0; i < kARows; ++i) p.copy_a(copies, a + along_place(a_row + i * kAStep, a_word), a_rows[i], a_depth);
     p.advance(a_depth, kSlice);
-#pragma unroll  // places stay in registers
-    for (int i = 0; i < kBDepths; ++i) {
-      unsigned* const to = b + Columns::template place<kCols>(b_first + i * kBStep, b_column);
-      Columns::copy(p, copies, to, b_depths[i], first_column + b_column);
-      p.advance(b_depths[i], Columns::kDepth);
-    }
+    b_copies.fetch(p, copies, a + kRows * kSlice);
   };
 
   constexpr int kM = kRows / 32, kN = kCols / 32;

@@ -2,6 +2,7 @@
 // "right", which hides the bug, "wrong", or the error that the emulation reports.
 #include "device_array.h"
 #include "pipeline.h"
+#include "warpgroups.h"
 
 namespace quernel::cuda {
 namespace {
@@ -62,6 +63,21 @@ void run_pipeline(const char* name) {
   report(name, right);
 }
 
+template <Slip kSlip>
+void run_ring(const char* name) {
+  report(name, is_right_in_ring<kSlip, 64, float>(64, 5 * kTileWords));
+}
+
+// A phase that never ends, as a thread too few arrives.
+__global__ void never_full(int* y) {
+  __shared__ Barrier barrier;
+  if (threadIdx.x == 0) barrier.init(2);
+  __syncthreads();
+  if (threadIdx.x == 0) barrier.arrive();
+  barrier.wait(0);
+  y[threadIdx.x] = 1;
+}
+
 // Half a warp waits for the block, the other half for the warp.
 __global__ void barriers_apart(int* y) {
   if (threadIdx.x % kWarp < 16)
@@ -120,11 +136,19 @@ int main() {
   run_pipeline<Plant::kNoWait>("no wait for copies");
   run_pipeline<Plant::kNoBarrier>("no barrier around copies");
   run_pipeline<Plant::kCopyBeforeBarrier>("copies begun before the barrier");
+  run_ring<Slip::kNoFull>("no wait for tiles");
+  run_ring<Slip::kFullTooLate>("tiles waited for after the product");
+  run_ring<Slip::kNoEmpty>("no wait for a place");
+  run_ring<Slip::kEmptyTooEarly>("a place given away before its products are done");
+  run_ring<Slip::kNoWait>("no wait for products");
+  run_ring<Slip::kNoBegin>("products not begun");
 
   const std::vector<int> x = small_integers(kBlock + 1, 9, 9);
   const DeviceArray<int> dx(x), dy(std::vector<int>(kBlock, 0));
   launch(context(), barriers_apart, 1, kBlock, 0, dy.data);
   report("barriers apart", true);
+  launch(context(), never_full, 1, kBlock, 0, dy.data);
+  report("a phase that never ends", true);
   launch(context(), two_barriers, 1, kBlock, 0, dy.data);
   report("two barriers", true);
   const DeviceArray<float> df(std::vector<float>(kBlock, 0.f));

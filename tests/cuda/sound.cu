@@ -1,9 +1,11 @@
 // Every primitive against plain loops: nothing but sound kernels. Prints what is wrong; exits with 0 if nothing is.
-// test_emulation.py runs it under emulation; on a machine with a GPU (sm_80 or later):
+// test_emulation.py runs it under emulation; on a machine with a GPU (sm_80 or later; for sm_90 say
+// -gencode=arch=compute_90a,code=sm_90a in place of -arch):
 //   nvcc -std=c++20 -arch=native --expt-relaxed-constexpr -Icuda -Icsrc tests/cuda/sound.cu cuda/core/device.cu
 #include "core/types.h"
 #include "device_array.h"
 #include "pipeline.h"
+#include "warpgroups.h"
 
 namespace quernel::cuda {
 namespace {
@@ -152,6 +154,16 @@ void test_pipeline(int m, int n, int k) {
   }
 }
 
+// Rows, and words along k, that fill no tile; slices that come back to a place.
+void test_warpgroups() {
+  if (!device_has_warpgroups()) return;
+  check(is_right_in_ring<Slip::kNone, 64, float>(64, 160), "products of bf16 by a warpgroup, 64 columns");
+  check(is_right_in_ring<Slip::kNone, 256, float>(51, 140), "products of bf16 by a warpgroup, 256 columns");
+  check(is_right_in_ring<Slip::kNone, 64, int>(51, 140), "products of bytes by a warpgroup, 64 columns");
+  check(is_right_in_ring<Slip::kNone, 256, int>(64, 96), "products of bytes by a warpgroup, 256 columns");
+  finish("warpgroups");
+}
+
 // Reductions over warps and blocks, shuffles, votes.
 __global__ void reductions(const int* x, int* sums, int* highest, int* shuffled, unsigned* votes) {
   __shared__ int partial[kBlock / kWarp];
@@ -217,5 +229,6 @@ int main() {
   test_floats();
   test_pipeline(27, 48, 112);
   test_pipeline(64, 16, 16);
+  test_warpgroups();
   return failures != 0;
 }

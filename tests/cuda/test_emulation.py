@@ -17,9 +17,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CORE = ROOT / "cuda" / "core"
 CXX = os.environ.get("CXX") or shutil.which("g++")
-SCHEDULES = list(
-    product(("forward", "reverse", "random", "greedy", "greedy-reverse"), ("late", "early"))
-)  # of threads, and of asynchronous copies
+SCHEDULES = [
+    *product(("forward", "reverse", "random", "greedy", "greedy-reverse"), ("late", "early"), ("late",)),
+    ("random", "late", "early"),
+    ("greedy", "early", "early"),
+]  # of threads, of asynchronous copies, and of products of warpgroups
 
 # What is right or wrong by the schedule; some schedule must show each.
 HIDING = [
@@ -29,6 +31,11 @@ HIDING = [
     "no wait for copies",
     "no barrier around copies",
     "copies begun before the barrier",
+    "no wait for tiles",
+    "tiles waited for after the product",
+    "no wait for a place",
+    "a place given away before its products are done",
+    "no wait for products",
 ]
 
 pytestmark = pytest.mark.skipif(
@@ -55,40 +62,52 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _run(program: Path, schedule: str, copies: str) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "QUERNEL_CUDA_SCHEDULE": schedule, "QUERNEL_CUDA_COPIES": copies}
+def _run(program: Path, schedule: str, copies: str, products: str) -> subprocess.CompletedProcess[str]:
+    names = ("QUERNEL_CUDA_SCHEDULE", "QUERNEL_CUDA_COPIES", "QUERNEL_CUDA_PRODUCTS")
+    env = {**os.environ, **dict(zip(names, (schedule, copies, products), strict=True))}
     return subprocess.run([str(program)], env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
-def _reports(folder: Path, schedule: str, copies: str) -> dict[str, str]:
-    done = _run(folder / "planted", schedule, copies)
+def _reports(folder: Path, schedule: str, copies: str, products: str = "late") -> dict[str, str]:
+    done = _run(folder / "planted", schedule, copies, products)
     assert done.returncode == 0, done.stderr
     return dict(line.split(": ", 1) for line in done.stdout.splitlines())
 
 
-@pytest.mark.parametrize(("schedule", "copies"), SCHEDULES)
-def test_sound_kernels_are_right(folder: Path, schedule: str, copies: str) -> None:
-    done = _run(folder / "sound", schedule, copies)
+@pytest.mark.parametrize(("schedule", "copies", "products"), SCHEDULES)
+def test_sound_kernels_are_right(folder: Path, schedule: str, copies: str, products: str) -> None:
+    done = _run(folder / "sound", schedule, copies, products)
     assert done.returncode == 0, done.stdout[:2000] + done.stderr
 
 
 @pytest.mark.parametrize("bug", HIDING)
 def test_some_schedule_shows(folder: Path, bug: str) -> None:
-    assert "wrong" in {_reports(folder, *schedule)[bug] for schedule in SCHEDULES}
+    assert {_reports(folder, *schedule)[bug] for schedule in SCHEDULES} - {"right"}
 
 
 def test_what_each_kind_of_schedule_is_for(folder: Path) -> None:
-    """A copy that nobody waits for shows if copies land late; one begun too soon if they land early, on a warp ahead."""
+    """A copy that nobody waits for shows if copies land late; one begun too soon if they land early, on a warp ahead.
+
+    Tiles that land after the product began show if products read at once; a place that is filled again too soon, if they read
+    late.
+    """
     late, early = _reports(folder, "greedy", "late"), _reports(folder, "greedy", "early")
     assert (late["no wait for copies"], early["no wait for copies"]) == ("wrong", "right")
     bug = "copies begun before the barrier"
     assert (late[bug], early[bug], _reports(folder, "forward", "early")[bug]) == ("right", "wrong", "right")
+    bug = "tiles waited for after the product"
+    assert (late[bug], _reports(folder, "greedy", "late", "early")[bug]) == ("right", "wrong")
+    bug = "a place given away before its products are done"
+    at_once = _reports(folder, "forward", "early", "early")[bug]
+    assert (late[bug], _reports(folder, "forward", "early")[bug], at_once) == ("right", "wrong", "right")
 
 
-@pytest.mark.parametrize(("schedule", "copies"), SCHEDULES)
-def test_errors_are_reported(folder: Path, schedule: str, copies: str) -> None:
-    reports = _reports(folder, schedule, copies)
+@pytest.mark.parametrize(("schedule", "copies", "products"), SCHEDULES)
+def test_errors_are_reported(folder: Path, schedule: str, copies: str, products: str) -> None:
+    reports = _reports(folder, schedule, copies, products)
     assert "deadlock" in reports["barriers apart"]
+    assert "deadlock" in reports["a phase that never ends"]
+    assert "before begin()" in reports["products not begun"]
     assert re.fullmatch(
         r".* different barriers: .*planted.cu:\d+ and .*planted.cu:\d+", reports["two barriers"]
     )

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TF32_ROUNDOFF = 2.0**-11
 SHAPES = [(300, 260, 70), (513, 65, 33), (257, 129, 16), (130, 400, 100), (3, 200, 260)]  # M, N, K
+# Hopper multiplies these otherwise; many rows of the first by wide tiles, few of them and the others by narrow ones.
+LARGE = [(385, 500, 250), (140, 259, 330), (1, 256, 256)]
+LARGE_OF_BYTES = [(385, 500, 512), (70, 257, 1040)]
 
 
 def integers(seed: int, *shape: int, bound: int = 9) -> Any:
@@ -40,8 +43,11 @@ def tf32() -> Iterator[None]:
     qn.runtime.allow_tf32(False)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [(shape, dtype) for shape in SHAPES for dtype in ("float32", "float64", "bfloat16")]
+    + [(shape, "bfloat16") for shape in LARGE],
+)
 def test_tiles_of_both_sizes_give_the_same_bits(shape: tuple[int, int, int], dtype: str) -> None:
     """Many rows take large tiles, the last of them alone small ones."""
     m, n, k = shape
@@ -53,9 +59,29 @@ def test_tiles_of_both_sizes_give_the_same_bits(shape: tuple[int, int, int], dty
     check_equal(qn.ops.linear(a, b, bias).numpy()[-3:], qn.ops.linear(a[-3:], b, bias).numpy())
 
 
+@pytest.mark.parametrize("offset", [0, 8, 1])
+@pytest.mark.parametrize(("n", "activation"), [(258, "gelu"), (257, "silu")])
+def test_large_products_of_bfloat16_end_as_separate_ops(n: int, activation: str, offset: int) -> None:
+    """Bits do not depend on where rows of A begin; bias, residual and activation round as they do alone."""
+    m, k = 70, 320
+    x, w, bias, residual = (
+        normal(seed, *shape).astype(BF16)
+        for seed, shape in ((20, (m, k)), (21, (n, k)), (22, (n,)), (23, (m, n)))
+    )
+    stored = _core.flat_view(T(np.concatenate([np.zeros(offset, BF16), x.ravel()])), offset, m * k)
+    y, pre = _core.linear_bf16(stored.reshape([m, k]), T(w), T(bias), T(residual), activation, True)
+    plain = qn.ops.linear(x, w, bias)
+    check_equal(N(pre), (plain + residual).numpy())
+    check_equal(N(y), getattr(qn.ops, activation)(plain + residual).numpy())
+    sums = qn.ops.matmul(x.astype(np.float32), w.astype(np.float32).T.copy(), precision="bf16")
+    check_equal((sums.numpy() + bias.astype(np.float32)).astype(BF16), plain.numpy())
+
+
 @pytest.mark.parametrize(
-    ("shape", "offset"), [(shape, 0) for shape in SHAPES] + [((140, 300, 64), 0), ((140, 300, 64), 4), ((140, 300, 64), 1)]
-)  # fmt: skip
+    ("shape", "offset"),
+    [(shape, 0) for shape in SHAPES]
+    + [(shape, offset) for shape in [(140, 300, 64), *LARGE_OF_BYTES] for offset in (0, 4, 1)],
+)
 def test_bytes(shape: tuple[int, int, int], offset: int) -> None:
     """Rows that are vectors of 16 bytes, and those whose words are put together."""
     m, n, k = shape
@@ -63,8 +89,12 @@ def test_bytes(shape: tuple[int, int, int], offset: int) -> None:
     x, w = rng.integers(0, 256, (m, k)).astype(np.uint8), rng.integers(-127, 128, (n, k)).astype(np.int8)
     stored = _core.flat_view(T(np.concatenate([np.zeros(offset, np.uint8), x.ravel()])), offset, m * k)
     bias, scale = rng.integers(-999, 999, n).astype(np.int32), np.full(n, 1 / 4, np.float32)
-    y = N(_core.qlinear(stored.reshape([m, k]), T(w), T(bias), T(scale), 0, 0, 255, True))
-    check_equal(y, ((x.astype(np.int64) @ w.T.astype(np.int64) + bias) / 4).astype(np.float32))
+    operands = (stored.reshape([m, k]), T(w), T(bias), T(scale))
+    sums = x.astype(np.int64) @ w.T.astype(np.int64) + bias
+    check_equal(N(_core.qlinear(*operands, 0, 0, 255, True)), (sums / 4).astype(np.float32))
+    check_equal(
+        N(_core.qlinear(*operands, 7, 2, 250, False)), np.clip(np.rint(sums / 4) + 7, 2, 250).astype(np.uint8)
+    )
 
 
 @pytest.mark.usefixtures("tf32")

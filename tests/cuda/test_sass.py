@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.cuda.sass import EXPECTED, FUNCTION, INSTRUCTION, complaints
+from tests.cuda.sass import EXPECTED, FUNCTION, HOPPER, INSTRUCTION, complaints
 
 SOUND = {(80, " ".join(names)): Counter(dict.fromkeys(needed, 4)) for names, needed in EXPECTED.items()}
 
@@ -43,6 +43,19 @@ def test_each_architecture_counts_for_itself() -> None:
         (75, kernel): Counter(BPT=1) if "Tf32" in kernel else count for (_, kernel), count in SOUND.items()
     }
     assert complaints({**SOUND, **turing}) == []
-    newer = {(90, kernel): Counter(count) for (_, kernel), count in SOUND.items()}
-    newer[90, "multiply_words QGemm"] = Counter(LDSM=4)
-    assert complaints({**SOUND, **newer}) == ["sm_90: multiply_words QGemm has no IMMA"]
+    newer = {(100, kernel): Counter(count) for (_, kernel), count in SOUND.items()}
+    newer[100, "multiply_words QGemm"] = Counter(LDSM=4)
+    assert complaints({**SOUND, **newer}) == ["sm_100: multiply_words QGemm has no IMMA"]
+
+
+def test_hopper_has_a_family_of_its_own() -> None:
+    """Compiled for 90 and not for 90a its kernels would be empty; those of others are."""
+    kernels = {" ".join(names): Counter(dict.fromkeys(needed, 4)) for names, needed in HOPPER.items()}
+    hopper = {(90, kernel): count for (_, kernel), count in SOUND.items()}
+    assert complaints({**hopper, **{(90, kernel): count for kernel, count in kernels.items()}}) == []
+    assert complaints({**SOUND, **{(80, kernel): Counter(EXIT=1) for kernel in kernels}}) == []
+    empty = {(90, kernel): Counter(EXIT=1) for kernel in kernels}
+    found = complaints({**hopper, **empty})
+    assert "sm_90: multiply_by_warpgroups Bf16Gemm has no HGMMA" in found
+    assert "sm_90: multiply_by_warpgroups QGemm has no UTMALDG" in found
+    assert complaints(hopper) == [f"sm_90: no kernel is like {kernel}" for kernel in kernels]

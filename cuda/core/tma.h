@@ -1,0 +1,151 @@
+// What Hopper adds to get tiles into shared memory: barriers that count bytes, and copies of whole tiles that one
+// thread begins and a barrier reports. PTX under nvcc, for sm_90a; plain C++ under emulation, with the same places.
+//
+// A tile is rows of 128 bytes. It lies in shared memory from a multiple of 1024 bytes on, and of each row the 16-byte
+// chunks are exchanged by the row: address bits 4 to 6 are those of a plain tile xor bits 7 to 9. So the same chunk of
+// eight rows lies in eight different groups of banks.
+#pragma once
+#include <cstdint>
+
+#include "core/launch.h"
+
+namespace quernel::cuda {
+
+// sm_90a has what this header and wgmma.h need; other code must not be reached elsewhere.
+#if !defined(__CUDACC__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+inline constexpr bool kHasWarpgroups = true;
+#else
+inline constexpr bool kHasWarpgroups = false;
+#endif
+
+inline constexpr int kTileWords = 32;  // of a row
+inline constexpr int kTileAlign = 1024;
+
+// A matrix of 32-bit words in global memory and the tile that is copied of it at a time (device_encode, device.h).
+struct alignas(64) TensorMap {
+  unsigned char bytes[128];
+};
+
+// What the emulation keeps in one.
+struct EmulatedMap {
+  const unsigned char* data;
+  int64_t words, rows, row_bytes;
+  int tile_rows;
+};
+static_assert(sizeof(EmulatedMap) <= sizeof(TensorMap));
+
+// A barrier in shared memory. A phase of it ends when so many threads have arrived as were agreed, and so many bytes
+// have landed as they said they expect; phases are even and odd in turn, the first one even.
+class Barrier {
+ public:
+  __device__ void init(int arrivals) {
+#ifndef __CUDACC__
+    state_ = {0, static_cast<int16_t>(arrivals), static_cast<uint16_t>(arrivals), 0};
+#else
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(address()), "r"(arrivals) : "memory");
+#endif
+  }
+
+  __device__ void arrive() {
+#ifndef __CUDACC__
+    if (state_.pending <= 0) return emulated::fail("Barrier: more threads arrive than were agreed");
+    --state_.pending;
+    end_phase();
+#else
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address()) : "memory");
+#endif
+  }
+
+  __device__ void arrive_expecting(int bytes) {
+#ifndef __CUDACC__
+    state_.bytes += bytes;
+    arrive();
+#else
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address()), "r"(bytes) : "memory");
+#endif
+  }
+
+  // Until the latest phase of this parity has ended.
+  __device__ void wait(int parity) {
+#ifndef __CUDACC__
+    if (state_.bytes == -1) emulated::fail("Barrier: it was not initialized");
+    while (state_.parity == parity) emulated::wait_on(this);
+#else
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@!done bra again;\n"
+        "}" ::"r"(address()),
+        "r"(parity)
+        : "memory");
+#endif
+  }
+
+#ifndef __CUDACC__
+  void land(int bytes) {
+    state_.bytes -= bytes;
+    end_phase();
+  }
+
+ private:
+  struct State {
+    int32_t bytes;
+    int16_t pending;
+    uint16_t arrivals : 15, parity : 1;
+  };
+
+  void end_phase() {
+    if (state_.pending > 0 || state_.bytes != 0) return;
+    state_.pending = static_cast<int16_t>(state_.arrivals);
+    state_.parity ^= 1;
+    emulated::wake(this);
+  }
+
+  State state_;
+#else
+  __device__ unsigned address() const { return static_cast<unsigned>(__cvta_generic_to_shared(&state_)); }
+
+ private:
+  uint64_t state_;
+#endif
+};
+static_assert(sizeof(Barrier) == 8);
+
+// Initialized barriers are seen by copies; by other threads after __syncthreads().
+__device__ inline void publish_barriers() {
+#ifdef __CUDACC__
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+  asm volatile("fence.proxy.async;" ::: "memory");
+#endif
+}
+
+// Begins to copy the tile whose first word and row these are; places outside of the matrix become zeros, and count as
+// bytes that land. One thread does this.
+__device__ inline void copy_tile(void* shared, const TensorMap& map, int word, int row, Barrier& barrier) {
+#ifndef __CUDACC__
+  EmulatedMap from;
+  std::memcpy(&from, map.bytes, sizeof from);
+  if (emulated::shared_address(shared) % kTileAlign != 0) emulated::fail("copy_tile: the tile is not aligned");
+  emulated::copy_apart([=, &barrier] {
+    constexpr int kChunk = 16, kRow = kTileWords * 4;
+    for (int at = 0; at < from.tile_rows * kRow; at += kChunk) {
+      auto* to = static_cast<unsigned char*>(shared) + (at ^ at / kRow % 8 * kChunk);
+      const int64_t r = row + at / kRow, begin = int64_t{word} * 4 + at % kRow;
+      const int64_t bytes = r < from.rows ? most(0, least(kChunk, from.words * 4 - begin)) : 0;
+      std::memset(to, 0, kChunk);
+      if (bytes > 0) std::memcpy(to, from.data + r * from.row_bytes + begin, static_cast<size_t>(bytes));
+    }
+    barrier.land(from.tile_rows * kRow);
+  });
+#else
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
+          "r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+      "l"(&map), "r"(word), "r"(row), "r"(barrier.address())
+      : "memory");
+#endif
+}
+
+}  // namespace quernel::cuda

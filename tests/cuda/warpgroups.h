@@ -1,0 +1,134 @@
+// A product of bfloat16 or bytes by every primitive of core/tma.h and core/wgmma.h: C (m, kCols) = A (m, k) B
+// (kCols, k), rows along k in words of 32 bits, m at most 64. One warpgroup multiplies, a thread beside it copies
+// slices into one of two places while the other is multiplied. A Slip is a bug that a test must notice.
+#pragma once
+#include "core/wgmma.h"
+
+namespace quernel::cuda {
+
+enum class Slip { kNone, kNoFull, kFullTooLate, kNoEmpty, kEmptyTooEarly, kNoWait, kNoBegin };
+
+__device__ inline void multiply(WarpgroupProducts& p, float (&c)[32], uint64_t a, uint64_t b) {
+  p.multiply_bf16(c, a, b);
+}
+__device__ inline void multiply(WarpgroupProducts& p, float (&c)[128], uint64_t a, uint64_t b) {
+  p.multiply_bf16(c, a, b);
+}
+__device__ inline void multiply(WarpgroupProducts& p, int (&c)[32], uint64_t a, uint64_t b) {
+  p.multiply_u8s8(c, a, b);
+}
+__device__ inline void multiply(WarpgroupProducts& p, int (&c)[128], uint64_t a, uint64_t b) {
+  p.multiply_u8s8(c, a, b);
+}
+
+template <class Sum>
+struct WarpgroupProduct {
+  Sum* c;
+  int m, words;
+};
+
+inline constexpr int kPlaces = 2, kRingBlock = kWarpgroup + kWarp;
+template <int kCols>
+inline constexpr int kRingBytes = kTileAlign + kPlaces * (64 + kCols) * kTileWords * 4;
+
+template <Slip kSlip, class Sum, int kCols>
+__global__ void __launch_bounds__(kRingBlock)
+    multiply_in_ring(WarpgroupProduct<Sum> p, const __grid_constant__ TensorMap a,
+                     const __grid_constant__ TensorMap b) {
+  if constexpr (kHasWarpgroups) {
+    constexpr int kABytes = 64 * kTileWords * 4, kPlaceBytes = kABytes + kCols * kTileWords * 4;
+    __shared__ Barrier full[kPlaces], empty[kPlaces];
+    auto* shared = shared_memory<unsigned char>();
+    shared += (kTileAlign - reinterpret_cast<uintptr_t>(shared) % kTileAlign) % kTileAlign;
+    const int t = static_cast<int>(threadIdx.x), slices = (p.words + kTileWords - 1) / kTileWords;
+    if (t == 0) {
+      for (int i = 0; i < kPlaces; ++i) {
+        full[i].init(1);
+        empty[i].init(kWarpgroup / kWarp);
+      }
+      publish_barriers();
+    }
+    __syncthreads();
+    if (t >= kWarpgroup) {
+      for (int slice = 0; slice < slices && t == kWarpgroup; ++slice) {
+        const int place = slice % kPlaces;
+        if (kSlip != Slip::kNoEmpty) empty[place].wait(slice / kPlaces % 2 ^ 1);
+        full[place].arrive_expecting(kPlaceBytes);
+        copy_tile(shared + place * kPlaceBytes, a, slice * kTileWords, 0, full[place]);
+        copy_tile(shared + place * kPlaceBytes + kABytes, b, slice * kTileWords, 0, full[place]);
+      }
+      return;
+    }
+    Sum sums[kCols / 2] = {};
+    WarpgroupProducts products;
+    for (int slice = 0; slice < slices; ++slice) {
+      const int place = slice % kPlaces, parity = slice / kPlaces % 2;
+      if (kSlip != Slip::kNoFull && kSlip != Slip::kFullTooLate) full[place].wait(parity);
+      if (kSlip != Slip::kNoBegin) products.begin();
+      const uint64_t left = tile_descriptor(shared + place * kPlaceBytes);
+      const uint64_t right = tile_descriptor(shared + place * kPlaceBytes + kABytes);
+      for (int word = 0; word < kTileWords; word += 8)
+        multiply(products, sums, advanced(left, word), advanced(right, word));
+      products.close_group();
+      if (kSlip == Slip::kFullTooLate) full[place].wait(parity);
+      if (kSlip == Slip::kEmptyTooEarly && t % kWarp == 0) empty[place].arrive();
+      if (kSlip == Slip::kEmptyTooEarly) __syncwarp();
+      if (kSlip != Slip::kNoWait) products.template wait<0>();
+      if (kSlip != Slip::kEmptyTooEarly && t % kWarp == 0) empty[place].arrive();
+    }
+    for (int i = 0; i < kCols / 2; ++i) {
+      const int row = t / kWarp * 16 + t % kWarp / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
+      if (row < p.m) p.c[row * kCols + column] = sums[i];
+    }
+    if (kSlip == Slip::kNoWait) products.template wait<0>();
+  }
+}
+
+// Runs it on rows of words; 0 everywhere if the device refuses.
+template <Slip kSlip, int kCols, class Sum>
+std::vector<Sum> multiplied_in_ring(const std::vector<unsigned>& a, const std::vector<unsigned>& b, int m, int words) {
+  const DeviceArray<unsigned> da(a), db(b);
+  const DeviceArray<Sum> dc(std::vector<Sum>(static_cast<size_t>(m) * kCols, Sum{}));
+  TensorMap left, right;
+  if (device_encode(&left, da.data, words, m, words * 4, 64) &&
+      device_encode(&right, db.data, words, kCols, words * 4, kCols)) {
+    auto* kernel = multiply_in_ring<kSlip, Sum, kCols>;
+    allow_shared(kernel, kRingBytes<kCols>);
+    launch(context(), kernel, 1, kRingBlock, kRingBytes<kCols>, WarpgroupProduct<Sum>{dc.data, m, words}, left, right);
+  }
+  return dc.host();
+}
+
+// Rows of small integers, as bytes or as bfloat16, in words; `at` reads one.
+template <class Sum>
+struct Words {
+  static constexpr int kOf = sizeof(Sum) == sizeof(float) && std::is_same_v<Sum, int> ? 4 : 2;
+  std::vector<int> values;
+  std::vector<unsigned> words;
+
+  Words(int rows, int words_, bool is_signed, unsigned seed)
+      : values(small_integers(static_cast<size_t>(rows) * words_ * kOf, 60, seed)),
+        words(static_cast<size_t>(rows) * words_) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!is_signed) values[i] += 60;
+      const unsigned bits = kOf == 4 ? static_cast<uint8_t>(values[i]) : bf16_of(values[i]);
+      words[i / kOf] |= bits << i % kOf * (32 / kOf);
+    }
+  }
+};
+
+template <Slip kSlip, int kCols, class Sum>
+bool is_right_in_ring(int m, int words) {
+  const Words<Sum> a(m, words, false, 11), b(kCols, words, true, 12);
+  const std::vector<Sum> c = multiplied_in_ring<kSlip, kCols, Sum>(a.words, b.words, m, words);
+  const int k = words * Words<Sum>::kOf;
+  bool right = true;
+  for (int i = 0; i < m * kCols; ++i) {
+    int sum = 0;
+    for (int j = 0; j < k; ++j) sum += a.values[i / kCols * k + j] * b.values[i % kCols * k + j];
+    right &= c[i] == static_cast<Sum>(sum);
+  }
+  return right;
+}
+
+}  // namespace quernel::cuda
