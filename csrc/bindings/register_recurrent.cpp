@@ -33,10 +33,10 @@ void register_recurrent(py::module_& m) {
       py::arg("cell"), py::arg("reverse"), py::arg("want_x"), Unlocked());
   m.def(
       "check_lengths",
-      [](const std::string& op, const Tensor& lengths, int64_t steps) {
-        ops::check_lengths(interned(op), lengths, steps);  // a plan keeps the name
+      [](const std::string& op, const Tensor& lengths, int64_t least, int64_t most, const std::string& unit) {
+        ops::check_lengths(interned(op), lengths, {least, most, interned(unit)});  // a plan keeps the names
       },
-      py::arg("op"), py::arg("lengths"), py::arg("steps"), Unlocked());
+      py::arg("op"), py::arg("lengths"), py::arg("least"), py::arg("most"), py::arg("unit"), Unlocked());
 }
 
 }  // namespace quernel

@@ -218,8 +218,8 @@ int64_t recurrent_scratch(const RecurrentArgs& a) {
 Status check_lengths(const CheckLengthsArgs& a, Range, const Ctx&) {
   const int64_t* lengths = static_cast<const int64_t*>(a.lengths);
   for (int64_t row = 0; row < a.rows; ++row)
-    if (lengths[row] < 1 || lengths[row] > a.steps)
-      return {StatusCode::kLengthOutOfRange, row, lengths[row], a.steps, nullptr};
+    if (lengths[row] < a.range.least || lengths[row] > a.range.most)
+      return {StatusCode::kLengthOutOfRange, row, lengths[row], a.range.most, nullptr, &a.range};
   return {};
 }
 

@@ -27,7 +27,7 @@ void check_operands(const Tensor& log_probs, const Tensor& targets, const Tensor
 
 // The values of lengths and labels.
 void check_values(const CtcArgs& a, const Tensor& targets, const Tensor& lengths, const Tensor& target_lengths) {
-  if (lengths.defined()) check_lengths(kOp, lengths, a.steps);
+  if (lengths.defined()) check_lengths(kOp, lengths, {1, a.steps, kTimeSteps});
   if (target_lengths.defined())
     check_index({kOp, "target lengths (from 0 to the width of targets)", 0, false}, target_lengths, a.labels + 1);
   launch(kOp, &KernelTable::check_ctc_labels,

@@ -79,10 +79,10 @@ int64_t grad_parts(const RecurrentShape& s, int64_t bytes) {
 
 }  // namespace
 
-void check_lengths(const char* op, const Tensor& lengths, int64_t steps) {
+void check_lengths(const char* op, const Tensor& lengths, const LengthRange& range) {
   CheckLengthsArgs args;
   args.rows = lengths.size();
-  args.steps = steps;
+  args.range = range;
   launch(op, &KernelTable::check_lengths, args, {1, static_cast<double>(args.rows)},
          {read(&CheckLengthsArgs::lengths, lengths)});
 }
@@ -103,7 +103,7 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
   static_cast<RecurrentShape&>(args) = shape_of(op, x, weights, spec);
   args.inputs = x.dim(2);
   check_operands(op, x, weights, initial, lengths, args);
-  if (lengths.defined()) check_lengths(op, lengths, args.steps);
+  if (lengths.defined()) check_lengths(op, lengths, {1, args.steps, kTimeSteps});
   const bool is_lstm = spec.cell == Cell::kLstm;
   const auto empty = [&](const Shape& shape) { return Tensor::empty(x.dtype(), shape, x.device()); };
   const Shape sequence{args.rows, args.steps, args.hidden}, state{args.rows, args.hidden};

@@ -7,13 +7,15 @@
 
 namespace quernel::ops {
 
+inline constexpr const char* kTimeSteps = "time steps";
+
 struct RecurrentSpec {
   Cell cell{};
   bool reverse = false;
 };
 
-// Refuses lengths (N) outside [1, steps].
-void check_lengths(const char* op, const Tensor& lengths, int64_t steps);
+// Refuses lengths (N) out of range.
+void check_lengths(const char* op, const Tensor& lengths, const LengthRange& range);
 
 // "lstm", "gru", "rnn_tanh", "rnn_relu"
 Cell cell_from_name(const std::string& name);

@@ -78,8 +78,8 @@ std::string coordinates(int64_t flat, const IndexPlace& place) {
                         ", the number of indices, which with include_last_offset is the last of them; offset ", s.index,
                         " is ", s.value);
   if (s.code == StatusCode::kLengthOutOfRange)
-    fail<ArgumentError>(op, "length ", s.value, " of row ", s.index, " is out of range, expected 1 to ", s.limit,
-                        ", the number of time steps");
+    fail<ArgumentError>(op, "length ", s.value, " of row ", s.index, " is out of range, expected ", s.range->least,
+                        " to ", s.range->most, ", the number of ", s.range->unit);
   if (s.code == StatusCode::kLabelIsBlank)
     fail<ArgumentError>(op, "label ", s.value, " in row ", s.index, " is the blank, which stands between labels only");
   fail<ArgumentError>(op, "label ", s.value, " at row ", s.index, " is out of range for ", s.limit,

@@ -95,6 +95,7 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
         ((f(2, 3, 4), f(20, 4), f(20, 5)), {}),
         ((f(2, 3, 4), f(20, 4), f(20, 5), f(20), None, f(2, 5), f(2, 5), i(2) + 1, True), {}),
     ],
+    "checked_lengths": [((np.array([2, 1, 4]), 4), {}), ((np.array([0, 9], np.uint8), 9, 0, "samples", "x"), {})],
     "sequence_mask": [((np.array([2, 1, 4]), 4), {})],
     "gru": [((f(2, 3, 4), f(15, 4), f(15, 5)), {}), ((f(2, 3, 4), f(15, 4), f(15, 5), f(15), f(15), f(2, 5)), {})],
     "rnn": [((f(2, 3, 4, dtype="f8"), f(5, 4, dtype="f8"), f(5, 5, dtype="f8")), {"nonlinearity": "relu"})],

@@ -46,13 +46,20 @@ struct IndexPlace {
   int64_t dims[kArgsRank] = {};
 };
 
+// What lengths may be, and what they count: "time steps", a static string.
+struct LengthRange {
+  int64_t least = 1, most = 0;
+  const char* unit = nullptr;
+};
+
 // Kernels that look at data may refuse it; `index` and `value` say where and what.
 struct Status {
   StatusCode code = StatusCode::kOk;
   int64_t index = 0;
-  int64_t value = 0;                  // kNotProbability: the bits of a double
-  int64_t limit = 0;                  // the value had to be in [0, limit)
-  const IndexPlace* place = nullptr;  // kIndexOutOfRange: a part of the kernel's arguments
+  int64_t value = 0;                   // kNotProbability: the bits of a double
+  int64_t limit = 0;                   // the value had to be in [0, limit)
+  const IndexPlace* place = nullptr;   // kIndexOutOfRange: a part of the kernel's arguments
+  const LengthRange* range = nullptr;  // kLengthOutOfRange: likewise
 };
 
 // Strided operands of up to kArgsRank collapsed dimensions, the output contiguous; item = block of kElementBlock

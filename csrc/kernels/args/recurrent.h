@@ -66,10 +66,11 @@ struct RecurrentGradArgs : RecurrentShape {
   void* dc0 = nullptr;  // LSTM
 };
 
-// Refuses lengths outside [1, steps].
+// Refuses lengths, int64 (rows), out of range.
 struct CheckLengthsArgs {
   const void* lengths = nullptr;
-  int64_t rows = 0, steps = 0;
+  int64_t rows = 0;
+  LengthRange range;
 };
 
 }  // namespace quernel

@@ -8,11 +8,11 @@ from typing import Literal
 import numpy as np
 
 from quernel import ops
-from quernel.errors import ArgumentError, OutOfRangeError
+from quernel.errors import ArgumentError
 from quernel.nn.checks import one_of, positive
 from quernel.nn.module import Module
 from quernel.nn.spectrogram import MelScale, MelSpectrogram
-from quernel.ops.create import arange, tensor, zeros
+from quernel.ops.create import arange, tensor
 from quernel.ops.shapes import check_lengths, check_rank
 from quernel.tensor import Tensor
 
@@ -79,23 +79,10 @@ class _Normalized(MelSpectrogram):
 
 
 def checked_samples(layer: str, x: Tensor, lengths: Tensor, least: int = 0) -> Tensor:
-    """The lengths of waves (N, samples) as int64, once it is certain that each is one from `least` to samples.
-
-    They look up zeros, which are added to them: the lookup raises for what is out of range in plans and frozen graphs too,
-    though under its own name.
-    """
+    """The lengths of waves (N, samples) as int64; each must be one from `least` to samples."""
     check_rank(layer, "x", x.shape, 2, "(N, samples)")
     check_lengths(layer, "lengths", lengths, x.shape[0], f"x: {x.shape}")
-    lengths, samples = ops.cast(lengths, "int64"), x.shape[1]
-    index = ops.where(ops.lt(lengths, least), -1, lengths)
-    try:
-        return lengths + ops.index_select(zeros((samples + 1,), "uint8", device=x.device), 0, index)
-    except OutOfRangeError:
-        values = lengths.numpy()
-        row = np.flatnonzero((values < least) | (values > samples))[0]
-        raise ArgumentError(
-            f"[{layer}] length {values[row]} of row {row} is out of range, expected {least} to {samples}, the number of samples"
-        ) from None
+    return ops.checked_lengths(lengths, x.shape[1], least, "samples", layer)
 
 
 def _mean(y: Tensor, inside: Tensor | None) -> Tensor:

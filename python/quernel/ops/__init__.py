@@ -134,7 +134,7 @@ from quernel.ops.rearrange import (
     tril,
     triu,
 )
-from quernel.ops.recurrent import gru, lstm, rnn, sequence_mask
+from quernel.ops.recurrent import checked_lengths, gru, lstm, rnn, sequence_mask
 from quernel.ops.reduce import (
     all,
     any,
@@ -212,7 +212,7 @@ __all__ = [  # noqa: RUF022 - by file
     "quantize",
     "dropout", "normal", "uniform",
     "chunk", "flip", "outer", "repeat", "repeat_interleave", "roll", "split", "tile", "to_device", "tril", "triu",
-    "gru", "lstm", "rnn", "sequence_mask",
+    "checked_lengths", "gru", "lstm", "rnn", "sequence_mask",
     "all", "any", "cumsum", "logsumexp", "max", "mean", "min", "norm", "prod", "std", "sum", "var",
     "argmax", "argmin", "argsort", "sort", "topk",
     "RowGradient",

@@ -285,13 +285,62 @@ def rnn(
     return y, h_n
 
 
+def _checked_lengths_rule(
+    lengths: Any,
+    most: int,
+    least: int = 1,
+    unit: str = "time steps",  # noqa: ARG001
+    owner: str = "checked_lengths",
+) -> Spec:
+    for name, value in (("most", most), ("least", least)):
+        if type(value) is not int or value < 0:
+            raise ArgumentError(f"[{owner}] {name} is a whole number, got {value!r}")
+    have = spec_of(lengths)
+    check_rank(owner, "lengths", have.shape, 1, "(N,)")
+    check_lengths(owner, "lengths", lengths, have.shape[0], f"lengths: {have.shape}")
+    return Spec(have.shape, "int64")
+
+
+@op(shape=_checked_lengths_rule)
+def checked_lengths(
+    lengths: TensorLike, most: int, least: int = 1, unit: str = "time steps", owner: str = "checked_lengths"
+) -> Tensor:
+    """Returns lengths of rows as they are, in int64, and refuses those that no row can have.
+
+    A plan and a frozen model check them anew at each call.
+
+    Args:
+        lengths: (N,), whole numbers.
+        most: The largest that there may be.
+        least: The smallest.
+        unit: What they count, for the message.
+        owner: Whose lengths they are, for the message.
+
+    Returns:
+        (N,), int64.
+
+    Raises:
+        ArgumentError: A length is below `least` or above `most`.
+
+    Example:
+        >>> qn.ops.checked_lengths([2, 3], 3)
+        tensor([2, 3], dtype=int64)
+        >>> qn.ops.checked_lengths([2, 9], 8, unit="samples", owner="front")
+        Traceback (most recent call last):
+        quernel.errors.ArgumentError: [front] length 9 of row 1 is out of range, expected 1 to 8, the number of samples
+    """
+    lengths = as_tensor(lengths)
+    _checked_lengths_rule(lengths, most, least, unit, owner)
+    ends = cast(lengths, "int64")
+    _core.check_lengths(owner, ends._t, least, most, unit)
+    return ends
+
+
 def _sequence_mask_rule(lengths: Any, steps: int) -> Spec:
     if type(steps) is not int or steps < 0:
         raise ArgumentError(f"[sequence_mask] steps is a whole number, got {steps!r}")
-    have = spec_of(lengths)
-    check_rank("sequence_mask", "lengths", have.shape, 1, "(N,)")
-    check_lengths("sequence_mask", "lengths", lengths, have.shape[0], f"lengths: {have.shape}")
-    return Spec((have.shape[0], steps), "bool")
+    (rows,) = _checked_lengths_rule(lengths, steps, owner="sequence_mask").shape
+    return Spec((rows, steps), "bool")
 
 
 @op(shape=_sequence_mask_rule)
@@ -315,6 +364,5 @@ def sequence_mask(lengths: TensorLike, steps: int) -> Tensor:
     """
     lengths = as_tensor(lengths)
     _sequence_mask_rule(lengths, steps)
-    ends = cast(lengths, "int64")
-    _core.check_lengths("sequence_mask", ends._t, steps)
+    ends = checked_lengths(lengths, steps, owner="sequence_mask")
     return lt(arange(steps, device=ends.device), unsqueeze(ends, 1))
