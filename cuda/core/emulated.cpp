@@ -15,6 +15,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/cluster.h"
+
 // Fibers are begun by ucontext and switched by _setjmp and _longjmp, which make no system calls. They are kept: one
 // runs a thread of a block to its end and waits to be given another. A deadlocked block leaves its fibers in the middle
 // of something, so they are begun anew.
@@ -32,7 +34,7 @@ constexpr size_t kAllShared = 227 << 10;
 // Dynamic shared memory begins so far behind a multiple of kSharedAlign, as behind static arrays.
 constexpr size_t kSharedAlign = 1024, kSharedBegin = 16;
 constexpr int kWarp = 32;
-constexpr int kMostThreads = 1024;
+constexpr int kMostThreads = 1024, kMostRanks = 8;
 
 enum class State { kIdle, kReady, kAtBlock, kAtWarp, kWaiting };
 
@@ -48,19 +50,28 @@ struct Fiber {
 
 enum class Schedule { kForward, kReverse, kRandom, kGreedy, kGreedyReverse };
 
+// A block of the cluster that runs; most kernels have clusters of one.
+struct Block {
+  dim3 index;
+  int live = 0, at_barrier = 0;  // threads
+  const char* file = nullptr;    // of the barrier that threads wait at
+  int line = 0;
+};
+
 struct Engine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   jmp_buf scheduler;
-  int current = 0, threads = 0, live = 0, at_block = 0;
+  std::vector<Block> blocks;
+  int current = 0, threads = 0, live = 0, at_cluster = 0;  // of all blocks
+  int block_threads = 0;
   void (*body)(void*) = nullptr;
   void* context = nullptr;
-  uint64_t slots[kMostThreads] = {};
+  uint64_t slots[kMostThreads * kMostRanks] = {};
   std::vector<std::byte> shared;
+  size_t block_shared = 0;                       // bytes of a block
   std::map<const void*, size_t> allowed_shared;  // of kernels that asked for more
   std::vector<std::function<void()>> copies;     // that have not landed
   unsigned seed = 1;
-  const char* file = nullptr;  // of the block barrier that threads wait at
-  int line = 0;
   bool apart = false;  // threads wait at different ones
   std::optional<Graph> captured;
   const char* error = nullptr;
@@ -93,12 +104,16 @@ dim3 index_of(int thread) {
   return {t % blockDim.x, t / blockDim.x % blockDim.y, t / (blockDim.x * blockDim.y)};
 }
 
-void release_block() {
-  if (engine.at_block < engine.live || engine.live == 0) return;
+int rank_of(int thread) { return thread / engine.block_threads; }
+Block& block_of(int thread) { return engine.blocks[static_cast<size_t>(rank_of(thread))]; }
+
+void release_block(int thread) {
+  Block& block = block_of(thread);
+  if (block.at_barrier < block.live || block.live == 0) return;
   for (int t = 0; t < engine.threads; ++t) {
-    if (engine.fibers[t]->state == State::kAtBlock) engine.fibers[t]->state = State::kReady;
+    if (&block_of(t) == &block && engine.fibers[t]->state == State::kAtBlock) engine.fibers[t]->state = State::kReady;
   }
-  engine.at_block = 0;
+  block.at_barrier = 0;
 }
 
 // Lets a warp go on once all lanes of the mask that still run have come to the barrier.
@@ -122,7 +137,8 @@ void to_scheduler() {
 void finish_thread(int thread) {
   engine.fibers[thread]->state = State::kIdle;
   --engine.live;
-  release_block();
+  --block_of(thread).live;
+  release_block(thread);
   for (int t = thread / kWarp * kWarp; t < engine.threads && t < thread / kWarp * kWarp + kWarp; ++t) {
     if (engine.fibers[t]->state == State::kAtWarp) release_warp(t);
   }
@@ -138,7 +154,8 @@ void fiber_main() {
 
 void resume(int thread) {
   engine.current = thread;
-  threadIdx = index_of(thread);
+  threadIdx = index_of(thread % engine.block_threads);
+  blockIdx = block_of(thread).index;
   Fiber& fiber = *engine.fibers[thread];
   if (_setjmp(engine.scheduler) != 0) return;
   if (fiber.begun) _longjmp(fiber.place, 1);
@@ -188,10 +205,11 @@ bool land_copy() {
   return true;
 }
 
-// Where dynamic shared memory begins, and what lies kSharedBegin before it.
-std::byte* shared_origin() {
+// What lies kSharedBegin before the dynamic shared memory of a block.
+std::byte* shared_origin(int rank) {
   const auto data = reinterpret_cast<uintptr_t>(engine.shared.data());
-  return engine.shared.data() + (kSharedAlign - data % kSharedAlign) % kSharedAlign;
+  return engine.shared.data() + (kSharedAlign - data % kSharedAlign) % kSharedAlign +
+         static_cast<size_t>(rank) * engine.block_shared;
 }
 
 void prepare(int threads) {
@@ -205,10 +223,10 @@ void prepare(int threads) {
   }
 }
 
-bool run_block() {
+bool run_cluster() {
   for (int t = 0; t < engine.threads; ++t) engine.fibers[t]->state = State::kReady;
   engine.live = engine.threads;
-  engine.at_block = 0;
+  engine.at_cluster = 0;
   engine.apart = false;
   engine.current = backwards() ? 0 : engine.threads - 1;
   while (engine.live > 0) {
@@ -222,32 +240,54 @@ bool run_block() {
   return true;
 }
 
+size_t most_shared(const void* kernel) {
+  const auto asked = engine.allowed_shared.find(kernel);
+  return asked == engine.allowed_shared.end() ? kMostShared : asked->second;
+}
+
+// Fresh shared memory and blocks, of which the first one is `first`.
+void enter_cluster(int64_t first, int size) {
+  engine.blocks.assign(static_cast<size_t>(size), {});
+  for (int rank = 0; rank < size; ++rank) {
+    const int64_t b = first + rank;
+    engine.blocks[static_cast<size_t>(rank)].index = {static_cast<unsigned>(b % gridDim.x),
+                                                      static_cast<unsigned>(b / gridDim.x % gridDim.y),
+                                                      static_cast<unsigned>(b / gridDim.x / gridDim.y)};
+    engine.blocks[static_cast<size_t>(rank)].live = engine.block_threads;
+  }
+  // NaN to those who read what nobody wrote
+  std::fill(engine.shared.begin(), engine.shared.end(), std::byte{0xff});
+  std::fill(__start_quernel_shared, __stop_quernel_shared, std::byte{0xff});
+}
+
 }  // namespace
 
 void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*), void* context) {
-  engine.threads = static_cast<int>(block.x * block.y * block.z);
-  if (engine.threads < 1 || engine.threads > kMostThreads) return fail("a block has 1 to 1024 threads");
+  run_clusters(kernel, 1, grid, block, shared_bytes, body, context);
+}
+
+void run_clusters(const void* kernel, int size, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void*),
+                  void* context) {
+  engine.block_threads = static_cast<int>(block.x * block.y * block.z);
+  if (engine.block_threads < 1 || engine.block_threads > kMostThreads) return fail("a block has 1 to 1024 threads");
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
     return fail("the grid is empty or too large");
-  const int64_t blocks = int64_t{grid.x} * grid.y * grid.z;
-  const auto asked = engine.allowed_shared.find(kernel);
-  if (shared_bytes > (asked == engine.allowed_shared.end() ? kMostShared : asked->second))
-    return fail("a kernel asks for more than 48 KB of shared memory");
+  if (size > kMostRanks || grid.x % static_cast<unsigned>(size) != 0)
+    return fail("the grid is not of whole clusters, or they are too large");
+  if (shared_bytes > most_shared(kernel)) return fail("a kernel asks for more than 48 KB of shared memory");
   MemoryAccess access;
+  engine.threads = engine.block_threads * size;
   prepare(engine.threads);
   engine.body = body;
   engine.context = context;
-  engine.shared.resize(kSharedAlign + kSharedBegin + shared_bytes);
+  engine.block_shared = (kSharedBegin + shared_bytes + kSharedAlign - 1) / kSharedAlign * kSharedAlign;
+  engine.shared.resize(kSharedAlign + engine.block_shared * static_cast<size_t>(size));
   gridDim = grid;
   blockDim = block;
-  for (int64_t i = 0; i < blocks; ++i) {
-    const int64_t b = reversed() ? blocks - 1 - i : i;
-    blockIdx = {static_cast<unsigned>(b % grid.x), static_cast<unsigned>(b / grid.x % grid.y),
-                static_cast<unsigned>(b / grid.x / grid.y)};
-    // NaN to those who read what nobody wrote
-    std::fill(engine.shared.begin(), engine.shared.end(), std::byte{0xff});
-    std::fill(__start_quernel_shared, __stop_quernel_shared, std::byte{0xff});
-    const bool done = run_block();
+  const int64_t clusters = int64_t{grid.x} * grid.y * grid.z / size;
+  for (int64_t i = 0; i < clusters; ++i) {
+    enter_cluster((reversed() ? clusters - 1 - i : i) * size, size);
+    const bool done = run_cluster();
     engine.copies.clear();
     if (done) continue;
     for (const auto& fiber : engine.fibers) fiber->begun = false;
@@ -255,15 +295,28 @@ void run(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*
   }
 }
 
-void* shared_memory() { return shared_origin() + kSharedBegin; }
+void* shared_memory() { return shared_origin(rank_of(engine.current)) + kSharedBegin; }
+
+int cluster_rank() { return rank_of(engine.current); }
+
+void cluster_barrier() {
+  if (++engine.at_cluster < engine.live) return wait_on(&engine.at_cluster);
+  engine.at_cluster = 0;
+  wake(&engine.at_cluster);
+}
+
+void* pointer_of_rank(void* shared, int rank) {
+  return static_cast<std::byte*>(shared) - shared_origin(rank_of(engine.current)) + shared_origin(rank);
+}
 
 unsigned shared_address(const void* place) {
-  const auto address = reinterpret_cast<uintptr_t>(place) - reinterpret_cast<uintptr_t>(shared_origin());
+  const auto address =
+      reinterpret_cast<uintptr_t>(place) - reinterpret_cast<uintptr_t>(shared_origin(rank_of(engine.current)));
   if (address >= kAllShared) fail("an address is not in dynamic shared memory");
   return static_cast<unsigned>(address % kAllShared);
 }
 
-void* shared_pointer(unsigned address) { return shared_origin() + address; }
+void* shared_pointer(unsigned address) { return shared_origin(rank_of(engine.current)) + address; }
 
 void allow_shared(const void* kernel, size_t bytes) {
   if (bytes > kAllShared) return fail("a kernel asks for more than 227 KB of shared memory");
@@ -292,19 +345,19 @@ void copy_apart(std::function<void()> land) {
 }
 
 void block_barrier(const char* file, int line) {
-  if (engine.at_block == 0) {
-    engine.file = file;
-    engine.line = line;
-  } else if (line != engine.line || (file != engine.file && std::strcmp(file, engine.file) != 0)) {
+  Block& block = block_of(engine.current);
+  if (block.at_barrier == 0) {
+    block.file = file;
+    block.line = line;
+  } else if (line != block.line || (file != block.file && std::strcmp(file, block.file) != 0)) {
     std::snprintf(engine.text, sizeof engine.text, "threads of a block wait at different barriers: %s:%d and %s:%d",
-                  engine.file, engine.line, file, line);
+                  block.file, block.line, file, line);
     fail(engine.text);
     engine.apart = true;
   }
-  Fiber& fiber = *engine.fibers[engine.current];
-  fiber.state = State::kAtBlock;
-  ++engine.at_block;
-  release_block();
+  engine.fibers[engine.current]->state = State::kAtBlock;
+  ++block.at_barrier;
+  release_block(engine.current);
   to_scheduler();
 }
 

@@ -7,7 +7,7 @@
 #pragma once
 #include <cstdint>
 
-#include "core/launch.h"
+#include "core/cluster.h"
 
 namespace quernel::cuda {
 
@@ -53,6 +53,23 @@ class Barrier {
     end_phase();
 #else
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(address()) : "memory");
+#endif
+  }
+
+  // At the barrier in the same place in another block of the cluster, or in this one. To other threads it says nothing
+  // of what this one wrote, which would take a fence of the whole device.
+  __device__ void arrive_at(int rank) {
+#ifndef __CUDACC__
+    static_cast<Barrier*>(emulated::pointer_of_rank(this, rank))->arrive();
+#else
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+        "}" ::"r"(address()),
+        "r"(rank)
+        : "memory");
 #endif
   }
 
@@ -121,30 +138,53 @@ __device__ inline void publish_barriers() {
 #endif
 }
 
-// Begins to copy the tile whose first word and row these are; places outside of the matrix become zeros, and count as
-// bytes that land. One thread does this.
-__device__ inline void copy_tile(void* shared, const TensorMap& map, int word, int row, Barrier& barrier) {
+#ifndef __CUDACC__
+inline void land_tile(unsigned char* shared, const EmulatedMap& from, int word, int row) {
+  constexpr int kChunk = 16, kRow = kTileWords * 4;
+  for (int at = 0; at < from.tile_rows * kRow; at += kChunk) {
+    unsigned char* to = shared + (at ^ at / kRow % 8 * kChunk);
+    const int64_t r = row + at / kRow, begin = int64_t{word} * 4 + at % kRow;
+    const int64_t bytes = r < from.rows ? most(0, least(kChunk, from.words * 4 - begin)) : 0;
+    std::memset(to, 0, kChunk);
+    if (bytes > 0) std::memcpy(to, from.data + r * from.row_bytes + begin, static_cast<size_t>(bytes));
+  }
+}
+#endif
+
+// Begins to copy the tile whose first word and row these are to the same place in the first kBlocks blocks of the
+// cluster, each of which has its barrier told; of one block to that block. Places outside of the matrix become zeros,
+// and count as bytes that land. One thread does this.
+template <int kBlocks>
+__device__ void copy_tile(void* shared, const TensorMap& map, int word, int row, Barrier& barrier) {
 #ifndef __CUDACC__
   EmulatedMap from;
   std::memcpy(&from, map.bytes, sizeof from);
   if (emulated::shared_address(shared) % kTileAlign != 0) emulated::fail("copy_tile: the tile is not aligned");
-  emulated::copy_apart([=, &barrier] {
-    constexpr int kChunk = 16, kRow = kTileWords * 4;
-    for (int at = 0; at < from.tile_rows * kRow; at += kChunk) {
-      auto* to = static_cast<unsigned char*>(shared) + (at ^ at / kRow % 8 * kChunk);
-      const int64_t r = row + at / kRow, begin = int64_t{word} * 4 + at % kRow;
-      const int64_t bytes = r < from.rows ? most(0, least(kChunk, from.words * 4 - begin)) : 0;
-      std::memset(to, 0, kChunk);
-      if (bytes > 0) std::memcpy(to, from.data + r * from.row_bytes + begin, static_cast<size_t>(bytes));
-    }
-    barrier.land(from.tile_rows * kRow);
-  });
+  for (int i = 0; i < kBlocks; ++i) {
+    const int rank = kBlocks == 1 ? emulated::cluster_rank() : i;
+    auto* to = static_cast<unsigned char*>(emulated::pointer_of_rank(shared, rank));
+    auto* told = static_cast<Barrier*>(emulated::pointer_of_rank(&barrier, rank));
+    emulated::copy_apart([=] {
+      land_tile(to, from, word, row);
+      told->land(from.tile_rows * kTileWords * 4);
+    });
+  }
 #else
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::
-          "r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
-      "l"(&map), "r"(word), "r"(row), "r"(barrier.address())
-      : "memory");
+  const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  if constexpr (kBlocks == 1) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], "
+        "[%4];" ::"r"(to),
+        "l"(&map), "r"(word), "r"(row), "r"(barrier.address())
+        : "memory");
+  } else {
+    constexpr uint16_t kAll = (1 << kBlocks) - 1;
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+        "l"(&map), "r"(word), "r"(row), "r"(barrier.address()), "h"(kAll)
+        : "memory");
+  }
 #endif
 }
 

@@ -4,9 +4,11 @@
 // A block computes 128 x kCols results at a time, and goes on to other tiles until none is left; tiles that are
 // computed at the same time lie close together, for L2. One thread of its first warpgroup copies slices of A and B, 32
 // words deep, into a ring of places (core/tma.h); each of the other two warpgroups multiplies 64 rows of them
-// (core/wgmma.h), its sums in the registers that the first one gave away. A place has two barriers: `full` ends a phase
-// when its slice has landed, `empty` when all eight warps have multiplied it. The next tile's slices land while results
-// are stored. A sum runs over k in order, eight words at a time, whatever the tile is.
+// (core/wgmma.h), its sums in the registers that the first one gave away. Wide tiles are computed by clusters of two
+// blocks, one below the other: each copies half of the columns of B that both need. A place has two barriers: `full`
+// ends a phase when its slice has landed, `empty` when all warps that read what this block copies have multiplied it.
+// The next tile's slices land while results are stored. A sum runs over k in order, eight words at a time, whatever the
+// tile is.
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
@@ -30,12 +32,57 @@ __device__ void multiply(Bytes, WarpgroupProducts& products, int (&c)[kSums], ui
 
 template <int kCols_>
 struct WarpgroupTile {
-  static constexpr int kRows = 128, kCols = kCols_, kStages = kCols == 256 ? 4 : 6;
+  static constexpr int kRows = 128, kCols = kCols_, kCluster = kCols == 256 ? 2 : 1;  // kCluster: blocks
+  static constexpr int kStages = kCols == 256 ? 4 : 6;
   static constexpr int kBlock = 3 * kWarpgroup, kWarps = 8;  // kWarps: that multiply
-  static constexpr int kABytes = kRows * kTileWords * 4, kStageBytes = kABytes + kCols * kTileWords * 4;
-  static constexpr int kStagedColumns = 64, kStaged = 16 * kStagedColumns;  // results of a warp on their way out
-  static constexpr int kSharedBytes = kTileAlign + kStages * kStageBytes + kWarps * kStaged * 4;
-  static_assert(kSharedBytes + 2 * kStages * int{sizeof(Barrier)} <= 227 * 1024);
+  static constexpr int kRowBytes = kTileWords * 4, kABytes = kRows * kRowBytes;
+  static constexpr int kStageBytes = kABytes + kCols * kRowBytes;
+  static constexpr int kShareOfB = kCols / kCluster;                            // columns
+  static constexpr int kStagedColumns = 64, kStaged = 16 * kStagedColumns * 4;  // bytes of a warp, on their way out
+
+  unsigned char *stages, *staged;
+  Barrier *full, *empty;
+
+  static constexpr int kBytes = kTileAlign + kStages * kStageBytes + kWarps * kStaged + 2 * kStages * 8;
+  static_assert(kBytes <= 227 * 1024);
+
+  __device__ explicit WarpgroupTile(unsigned char* shared) {
+    stages = shared + (kTileAlign - reinterpret_cast<uintptr_t>(shared) % kTileAlign) % kTileAlign;
+    staged = stages + kStages * kStageBytes;
+    full = reinterpret_cast<Barrier*>(staged + kWarps * kStaged);
+    empty = full + kStages;
+  }
+
+  // Once all blocks of the cluster have done this, they may reach each other's barriers.
+  __device__ void begin() const {
+    if (threadIdx.x == 0) {
+      for (int i = 0; i < kStages; ++i) {
+        full[i].init(1);
+        empty[i].init(kWarps * kCluster);
+      }
+      publish_barriers();
+    }
+    meet();
+  }
+  // All threads.
+  __device__ static void meet() {
+    if constexpr (kCluster == 1) {
+      __syncthreads();
+    } else {
+      cluster_barrier();
+    }
+  }
+
+  // A warp's, of a place that it has multiplied: this block's thread that copies is told, and the others'.
+  __device__ void release(int stage) const {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp;
+    if (lane >= kCluster) return;
+    if constexpr (kCluster == 1) {
+      empty[stage].arrive();
+    } else {
+      empty[stage].arrive_at(lane);
+    }
+  }
 };
 
 template <int kStages>
@@ -49,67 +96,75 @@ struct Ring {
   }
 };
 
-// Where the tiles of a block begin: columns after columns of kBand tiles.
-class TileOrder {
+// The tiles of a block, one after the other: of all that clusters compute, columns after columns of kBand.
+template <class Tile>
+class TileWalk {
  public:
-  __device__ TileOrder(int64_t rows, int64_t columns) : rows_(rows), columns_(columns) {}
+  __device__ TileWalk(int64_t m, int64_t n)
+      : rows_(ceil_div(m, Tile::kRows * Tile::kCluster)),
+        columns_(ceil_div(n, Tile::kCols)),
+        at_(blockIdx.x / Tile::kCluster) {}
 
-  __device__ int64_t count() const { return rows_ * columns_; }
+  __device__ bool is_over() const { return at_ >= rows_ * columns_; }
+  __device__ void advance() { at_ += gridDim.x / Tile::kCluster; }
+
   struct Place {
     int64_t row, column;
   };
-  __device__ Place place(int64_t tile) const {
-    constexpr int64_t kBand = 16;
-    const int64_t first = tile / (kBand * columns_) * kBand, height = least(kBand, rows_ - first);
-    const int64_t rest = tile - first * columns_;
-    return {first + rest % height, rest / height};
+  __device__ Place place() const {
+    constexpr int64_t kBand = 16 / Tile::kCluster;
+    const int64_t first = at_ / (kBand * columns_) * kBand, height = least(kBand, rows_ - first);
+    const int64_t rest = at_ - first * columns_, row = (first + rest % height) * Tile::kCluster;
+    return {(row + (Tile::kCluster == 1 ? 0 : cluster_rank())) * Tile::kRows, rest / height * Tile::kCols};
   }
 
  private:
-  int64_t rows_, columns_;
+  int64_t rows_, columns_, at_;
 };
 
-// Copies the slices of all tiles of the block, one after the other.
+// Copies the slices of all tiles of the block.
 template <class Tile>
-__device__ void copy_slices(const TileOrder& order, int64_t slices, const TensorMap& a, const TensorMap& b,
-                            unsigned char* stages, Barrier* full, Barrier* empty) {
+__device__ void copy_slices(const Tile& shared, TileWalk<Tile> walk, int64_t slices, const TensorMap& a,
+                            const TensorMap& b) {
   Ring<Tile::kStages> ring;
-  for (int64_t tile = blockIdx.x; tile < order.count(); tile += gridDim.x) {
-    const TileOrder::Place at = order.place(tile);
-    const int row = static_cast<int>(at.row) * Tile::kRows, column = static_cast<int>(at.column) * Tile::kCols;
+  const int share = Tile::kCluster == 1 ? 0 : cluster_rank() * Tile::kShareOfB;
+  for (; !walk.is_over(); walk.advance()) {
+    const auto at = walk.place();
+    const int row = static_cast<int>(at.row), column = static_cast<int>(at.column) + share;
     for (int slice = 0; slice < slices; ++slice) {
-      unsigned char* to = stages + ring.stage * Tile::kStageBytes;
-      empty[ring.stage].wait(ring.parity ^ 1);
-      full[ring.stage].arrive_expecting(Tile::kStageBytes);
-      copy_tile(to, a, slice * kTileWords, row, full[ring.stage]);
-      copy_tile(to + Tile::kABytes, b, slice * kTileWords, column, full[ring.stage]);
+      unsigned char* to = shared.stages + ring.stage * Tile::kStageBytes;
+      Barrier& full = shared.full[ring.stage];
+      shared.empty[ring.stage].wait(ring.parity ^ 1);
+      full.arrive_expecting(Tile::kStageBytes);
+      copy_tile<1>(to, a, slice * kTileWords, row, full);
+      to += Tile::kABytes + share * Tile::kRowBytes;
+      copy_tile<Tile::kCluster>(to, b, slice * kTileWords, column, full);
       ring.advance();
     }
   }
 }
 
-// Multiplies the slices of a tile.
-template <class Tile, class E, class Sum>
-__device__ void multiply_slices(E element, int64_t slices, uint64_t a, uint64_t b, Ring<Tile::kStages>& ring,
-                                Barrier* full, Barrier* empty, Sum (&sums)[Tile::kCols / 2]) {
-  const bool first_lane = threadIdx.x % kWarp == 0;
+// Multiplies the slices of a tile, which lie at these descriptors and behind them.
+template <class E, class Tile, class Sum>
+__device__ void multiply_slices(const Tile& shared, int64_t slices, uint64_t a, uint64_t b, Ring<Tile::kStages>& ring,
+                                Sum (&sums)[Tile::kCols / 2]) {
   WarpgroupProducts products;
   int previous = 0;
   for (int slice = 0; slice < slices; ++slice) {
-    full[ring.stage].wait(ring.parity);
+    shared.full[ring.stage].wait(ring.parity);
     products.begin();
     const uint64_t to_stage = static_cast<uint64_t>(ring.stage * (Tile::kStageBytes / 16));
 #pragma unroll
     for (int word = 0; word < kTileWords; word += 8)
-      multiply(element, products, sums, advanced(a + to_stage, word), advanced(b + to_stage, word));
+      multiply(E{}, products, sums, advanced(a + to_stage, word), advanced(b + to_stage, word));
     products.close_group();
     products.template wait<1>();
-    if (slice > 0 && first_lane) empty[previous].arrive();
+    if (slice > 0) shared.release(previous);
     previous = ring.stage;
     ring.advance();
   }
   products.template wait<0>();
-  if (first_lane) empty[previous].arrive();
+  shared.release(previous);
 }
 
 // Results of a warp go out through shared memory, 16 x 64 at a time, so that a warp writes a row of them, and what
@@ -147,44 +202,40 @@ __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t f
   }
 }
 
+template <class Tile, class P>
+__device__ void multiply_and_store(const P& p, const Tile& shared, TileWalk<Tile> walk, int64_t slices, bool in_pairs) {
+  using Sum = typename P::Element::Sum;
+  const int warp = static_cast<int>(threadIdx.x - kWarpgroup) / kWarp;
+  Sum* const staged = reinterpret_cast<Sum*>(shared.staged + warp * Tile::kStaged);
+  const uint64_t left = tile_descriptor(shared.stages + warp / 4 * (Tile::kABytes / 2));
+  const uint64_t right = tile_descriptor(shared.stages + Tile::kABytes);
+  Ring<Tile::kStages> ring;
+  for (; !walk.is_over(); walk.advance()) {
+    const auto at = walk.place();
+    Sum sums[Tile::kCols / 2] = {};
+    multiply_slices<typename P::Element>(shared, slices, left, right, ring, sums);
+    store_sums<Tile>(p, staged, at.row + warp * 16, at.column, sums, in_pairs);
+  }
+}
+
 template <class P, int kCols>
 __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
     multiply_by_warpgroups(P p, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                            bool in_pairs) {
   if constexpr (kHasWarpgroups) {
     using Tile = WarpgroupTile<kCols>;
-    using Sum = typename P::Element::Sum;
-    __shared__ Barrier full[Tile::kStages], empty[Tile::kStages];
-    auto* shared = shared_memory<unsigned char>();
-    unsigned char* const stages = shared + (kTileAlign - reinterpret_cast<uintptr_t>(shared) % kTileAlign) % kTileAlign;
-    if (threadIdx.x == 0) {
-      for (int i = 0; i < Tile::kStages; ++i) {
-        full[i].init(1);
-        empty[i].init(Tile::kWarps);
-      }
-      publish_barriers();
-    }
-    __syncthreads();
-
-    const TileOrder order(ceil_div(p.m, Tile::kRows), ceil_div(p.n, kCols));
+    const Tile shared(shared_memory<unsigned char>());
+    shared.begin();
+    const TileWalk<Tile> walk(p.m, p.n);
     const int64_t slices = ceil_div(p.k, kTileWords);
     if (threadIdx.x < kWarpgroup) {
       give_registers<40>();
-      if (threadIdx.x == 0) copy_slices<Tile>(order, slices, a, b, stages, full, empty);
-      return;
+      if (threadIdx.x == 0) copy_slices(shared, walk, slices, a, b);
+    } else {
+      take_registers<232>();
+      multiply_and_store(p, shared, walk, slices, in_pairs);
     }
-    take_registers<232>();
-    const int warp = static_cast<int>(threadIdx.x - kWarpgroup) / kWarp;
-    Sum* const staged = reinterpret_cast<Sum*>(stages + Tile::kStages * Tile::kStageBytes) + warp * Tile::kStaged;
-    const uint64_t left = tile_descriptor(stages + warp / 4 * (Tile::kABytes / 2));
-    const uint64_t right = tile_descriptor(stages + Tile::kABytes);
-    Ring<Tile::kStages> ring;
-    for (int64_t tile = blockIdx.x; tile < order.count(); tile += gridDim.x) {
-      const TileOrder::Place at = order.place(tile);
-      Sum sums[kCols / 2] = {};
-      multiply_slices<Tile>(typename P::Element{}, slices, left, right, ring, full, empty, sums);
-      store_sums<Tile>(p, staged, at.row * Tile::kRows + warp * 16, at.column * kCols, sums, in_pairs);
-    }
+    if (Tile::kCluster > 1) shared.meet();  // others may still tell this block's barriers
   }
 }
 
@@ -204,24 +255,25 @@ template <class P>
 void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* a, int64_t a_row, const void* b, bool in_pairs) {
   if (p.m <= 0) return;
   const auto run = [&](auto tile, auto* kernel) {
-    using Tile = decltype(tile);
+    using Tile = typename decltype(tile)::type;
     TensorMap left, right;
     if (!device_encode(&left, a, p.k, p.m, a_row, Tile::kRows) ||
-        !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kCols))
+        !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kShareOfB))
       return;
-    const int64_t tiles = ceil_div(p.m, Tile::kRows) * ceil_div(p.n, Tile::kCols);
-    allow_shared(kernel, Tile::kSharedBytes);
-    launch(ctx, kernel, static_cast<unsigned>(least(tiles, device_multiprocessors())), Tile::kBlock, Tile::kSharedBytes,
-           p, left, right, in_pairs);
+    const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
+    const int64_t clusters = least(tiles, device_multiprocessors() / Tile::kCluster);
+    allow_shared(kernel, Tile::kBytes);
+    launch_clusters(ctx, kernel, Tile::kCluster, static_cast<unsigned>(clusters * Tile::kCluster), Tile::kBlock,
+                    Tile::kBytes, p, left, right, in_pairs);
   };
   // A narrow tile is a quarter of a wide one, and is guessed to take 5/16 of the time.
-  const auto rounds = [&](int64_t columns) {
-    return ceil_div(ceil_div(p.m, 128) * ceil_div(p.n, columns), device_multiprocessors());
-  };
-  if (rounds(256) * 16 <= rounds(64) * 5)
-    run(WarpgroupTile<256>{}, multiply_by_warpgroups<P, 256>);
+  const int64_t processors = device_multiprocessors();
+  const int64_t wide = ceil_div(ceil_div(p.m, 256) * ceil_div(p.n, 256), processors / 2);
+  const int64_t narrow = ceil_div(ceil_div(p.m, 128) * ceil_div(p.n, 64), processors);
+  if (wide * 16 <= narrow * 5)
+    run(std::type_identity<WarpgroupTile<256>>{}, multiply_by_warpgroups<P, 256>);
   else
-    run(WarpgroupTile<64>{}, multiply_by_warpgroups<P, 64>);
+    run(std::type_identity<WarpgroupTile<64>>{}, multiply_by_warpgroups<P, 64>);
 }
 
 }  // namespace quernel::cuda

@@ -142,6 +142,7 @@ int main() {
   run_ring<Slip::kEmptyTooEarly>("a place given away before its products are done");
   run_ring<Slip::kNoWait>("no wait for products");
   run_ring<Slip::kNoBegin>("products not begun");
+  report("no wait for the other block", reads_shared_tiles<Share::kAlone>());
 
   const std::vector<int> x = small_integers(kBlock + 1, 9, 9);
   const DeviceArray<int> dx(x), dy(std::vector<int>(kBlock, 0));

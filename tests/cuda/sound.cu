@@ -161,6 +161,7 @@ void test_warpgroups() {
   check(is_right_in_ring<Slip::kNone, 256, float>(51, 140), "products of bf16 by a warpgroup, 256 columns");
   check(is_right_in_ring<Slip::kNone, 64, int>(51, 140), "products of bytes by a warpgroup, 64 columns");
   check(is_right_in_ring<Slip::kNone, 256, int>(64, 96), "products of bytes by a warpgroup, 256 columns");
+  check(reads_shared_tiles<Share::kNone>(), "tiles that two blocks copy for each other");
   finish("warpgroups");
 }
 

@@ -36,6 +36,7 @@ HIDING = [
     "no wait for a place",
     "a place given away before its products are done",
     "no wait for products",
+    "no wait for the other block",
 ]
 
 pytestmark = pytest.mark.skipif(

@@ -54,8 +54,8 @@ __global__ void __launch_bounds__(kRingBlock)
         const int place = slice % kPlaces;
         if (kSlip != Slip::kNoEmpty) empty[place].wait(slice / kPlaces % 2 ^ 1);
         full[place].arrive_expecting(kPlaceBytes);
-        copy_tile(shared + place * kPlaceBytes, a, slice * kTileWords, 0, full[place]);
-        copy_tile(shared + place * kPlaceBytes + kABytes, b, slice * kTileWords, 0, full[place]);
+        copy_tile<1>(shared + place * kPlaceBytes, a, slice * kTileWords, 0, full[place]);
+        copy_tile<1>(shared + place * kPlaceBytes + kABytes, b, slice * kTileWords, 0, full[place]);
       }
       return;
     }
@@ -127,6 +127,69 @@ bool is_right_in_ring(int m, int words) {
     int sum = 0;
     for (int j = 0; j < k; ++j) sum += a.values[i / kCols * k + j] * b.values[i % kCols * k + j];
     right &= c[i] == static_cast<Sum>(sum);
+  }
+  return right;
+}
+
+// Two blocks of a cluster read tiles of 16 rows, one after the other, of which each block copies half to both. Thread t
+// of block b writes the sum of word t % 32 of all rows of tiles, of the upper half if t < 32, times b + 1. kAlone: a
+// block waits until it has read its own place, and not until the other one has.
+enum class Share { kNone, kAlone };
+inline constexpr int kShareRows = 16, kReaders = 2 * kWarp, kShareBytes = kTileAlign + kShareRows * 128 + 2 * 8;
+
+template <Share kSlip>
+__global__ void __launch_bounds__(kReaders + kWarp)
+    read_shared_tiles(const __grid_constant__ TensorMap map, unsigned* y, int tiles) {
+  if constexpr (kHasWarpgroups) {
+    auto* tile = shared_memory<unsigned char>();
+    tile += (kTileAlign - reinterpret_cast<uintptr_t>(tile) % kTileAlign) % kTileAlign;
+    Barrier *full = reinterpret_cast<Barrier*>(tile + kShareRows * 128), *empty = full + 1;
+    const int t = static_cast<int>(threadIdx.x), rank = cluster_rank(), half = kShareRows / 2;
+    if (t == 0) {
+      full->init(1);
+      empty->init(kSlip == Share::kAlone ? 2 : 4);
+      publish_barriers();
+    }
+    cluster_barrier();
+    if (t >= kReaders) {
+      for (int i = 0; i < tiles && t == kReaders; ++i) {
+        empty->wait(i % 2 ^ 1);
+        full->arrive_expecting(kShareRows * 128);
+        copy_tile<2>(tile + rank * half * 128, map, 0, i * kShareRows + rank * half, *full);
+      }
+    } else {
+      unsigned sum = 0;
+      for (int i = 0; i < tiles; ++i) {
+        full->wait(i % 2);
+        for (int row = t / kWarp * half; row < (t / kWarp + 1) * half; ++row)
+          sum += *reinterpret_cast<unsigned*>(tile + ((row * 128 + t % kWarp * 4) ^ row % 8 * 16));
+        __syncwarp();
+        if (kSlip == Share::kAlone && t % kWarp == 0) empty->arrive();
+        if (kSlip != Share::kAlone && t % kWarp < 2) empty->arrive_at(t % kWarp);
+      }
+      y[blockIdx.x * kReaders + t] = sum * (static_cast<unsigned>(rank) + 1);
+    }
+    cluster_barrier();
+  }
+}
+
+template <Share kSlip>
+bool reads_shared_tiles() {
+  constexpr int kTiles = 6, kClusters = 2;
+  const std::vector<int> values = small_integers(kTiles * kShareRows * kTileWords, 99, 13);
+  const DeviceArray<unsigned> x(std::vector<unsigned>(values.begin(), values.end()));
+  const DeviceArray<unsigned> y(std::vector<unsigned>(2 * kClusters * kReaders, 1));
+  TensorMap map;
+  if (!device_encode(&map, x.data, kTileWords, kTiles * kShareRows, 128, kShareRows / 2)) return false;
+  launch_clusters(context(), read_shared_tiles<kSlip>, 2, 2 * kClusters, kReaders + kWarp, kShareBytes, map, y.data,
+                  kTiles);
+  const std::vector<unsigned> found = y.host();
+  bool right = true;
+  for (int at = 0; at < 2 * kClusters * kReaders; ++at) {
+    int sum = 0;
+    for (int row = 0; row < kTiles * kShareRows; ++row)
+      if (row % kShareRows / 8 == at % kReaders / kWarp) sum += values[row * kTileWords + at % kWarp];
+    right &= found[at] == static_cast<unsigned>(sum * (at / kReaders % 2 + 1));
   }
   return right;
 }
