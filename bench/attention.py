@@ -19,6 +19,7 @@ REASONS = dict.fromkeys(("attention 16x256", "attention 1x1024", "attention 4x10
 WIDTH, HEADS = 128, 4
 KINDS = ("", "causal", "bias", "dropout")  # a learned bias of the scores; dropout of a tenth of the weights
 PASTS = (64, 1024)
+POSITIONS = 16  # decoded one by one
 SIZES = ((1, 64), (16, 64), (1, 256), (16, 256), (1, 1024), (4, 1024))
 RATE = 1e-9  # see train.py
 
@@ -38,7 +39,8 @@ def cases(_threads: int, quick: bool) -> Iterator[Case]:
         yield Case(f"encoder layer {n}x{t}", _layer(torch, n, t))
         yield Case(f"encoder layer {n}x{t} step", _layer_step(torch, n, t))
     for t in PASTS[:1] if quick else PASTS:
-        yield Case(f"decode 1 after {t}", _decode(torch, t))
+        for how in ("", "jitted "):
+            yield Case(f"{how}decode {POSITIONS} after {t}", _decode(torch, t, bool(how)))
 
 
 def _rows(n: int, t: int, columns: int) -> np.ndarray:
@@ -87,14 +89,16 @@ def _attention(torch: Any, n: int, t: int, kind: str) -> tuple[Contenders, Conte
     return forward, both
 
 
-def _decode(torch: Any, t: int) -> Contenders:
-    """One position of causal self-attention with its projections, after t others."""
+def _decode(torch: Any, t: int, jitted: bool) -> Contenders:
+    """The next positions of causal self-attention with its projections, one by one, after t others."""
     net, cache = nn.MultiheadAttention(WIDTH, HEADS).eval(), nn.KeyValueCache()
     past, x = _rows(1, t, WIDTH), _rows(1, 1, WIDTH)
     net.decode(past, cache)
+    step = qn.jit(net.decode) if jitted else net.decode
 
     def decode() -> object:
-        y = net.decode(x, cache)
+        for _ in range(POSITIONS):
+            y = step(x, cache)
         cache.truncate(t)
         return y
 
@@ -102,16 +106,21 @@ def _decode(torch: Any, t: int) -> Contenders:
     if torch:
         w, b, u, c = (torch.from_numpy(p.numpy().copy()) for p in net.parameters())
         held = torch.nn.functional.linear(torch.from_numpy(past), w[WIDTH:], b[WIDTH:])
-        buffer = torch.cat([held, torch.zeros(1, 1, 2 * WIDTH)], 1)
+        buffer = torch.cat([held, torch.zeros(1, POSITIONS, 2 * WIDTH)], 1)
         tx = torch.from_numpy(x)
 
-        def torch_decode() -> object:
+        def torch_step(at: int) -> object:
             rows = torch.nn.functional.linear(tx, w, b)
-            buffer[:, t:] = rows[:, :, WIDTH:]
+            buffer[:, at] = rows[:, 0, WIDTH:]
             q = rows[:, :, :WIDTH].view(1, 1, HEADS, -1).transpose(1, 2)
-            k, v = buffer.view(1, t + 1, 2, HEADS, -1).permute(2, 0, 3, 1, 4)
+            k, v = buffer[:, : at + 1].view(1, at + 1, 2, HEADS, -1).permute(2, 0, 3, 1, 4)
             y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
             return torch.nn.functional.linear(y.transpose(1, 2).reshape(1, 1, WIDTH), u, c)
+
+        def torch_decode() -> object:
+            for at in range(t, t + POSITIONS):
+                y = torch_step(at)
+            return y
 
         contenders["torch"] = torch.inference_mode()(torch_decode)
     return contenders

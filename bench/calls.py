@@ -21,8 +21,7 @@ GOALS = {
     "int8": Goal({1: 3.0, 2: 3.0}, floor=1.2, most_us=5.0),
 }
 REASONS = {
-    "matmul with gradient": "The tape's node and rule are Python objects, made anew by each op, 1 to 2 us.",
-    "linear with gradient": "The same, with four inputs to look at.",
+    "linear with gradient": "The function and its rule, a closure, are Python's; without gradients it takes 2.9 us.",
     "mlp 3x256 fp32": "The kernels' time: 768 KiB of weights pass through the core once per call, more than its L2 holds.",
 }
 

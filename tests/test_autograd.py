@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import _core, ops
+from quernel import _core, autograd, ops
 from tests.checks import check_equal
 
 
@@ -380,3 +380,39 @@ def test_several_results_have_hooks_and_share_a_graph() -> None:
     assert grad(w) == [21, 21] and seen == [[True, False], [False, True]]
     with pytest.raises(qn.errors.StateError, match="this graph was freed by an earlier backward"):
         a.sum().backward()
+
+
+def test_the_tape_refuses_calls_that_are_none() -> None:
+    """`attach` and `put_on_tape` are C: wrong arguments are exceptions there too."""
+    x = qn.tensor([1.0, 2.0], requires_grad=True)
+    for call in (autograd.attach, autograd.put_on_tape):
+        with pytest.raises(TypeError, match=r"takes 3 or 4 arguments, got 2"):
+            call(x._t, (x,))
+        with pytest.raises(TypeError, match="inputs are a sequence"):
+            call(x._t, 3, lambda g: (g,))
+        with pytest.raises(TypeError):
+            call(x._t, (x,), lambda g: (g,), 3)
+        for inputs in ((x, None, 2.0), [x, None, 2.0]):
+            y = call(x._t, inputs, lambda g, saved, two: (g * saved * two, None, None), [x.detach()._t, 2.0])
+            assert y._node.inputs == [x, None, None] and y._node.versions == [0, 0] and y.requires_grad
+            x.grad = None
+            y.backward(np.ones(2, np.float32))
+            assert x.grad is not None and x.grad.tolist() == [2.0, 4.0]
+    assert not autograd.attach(x._t, (None, 1.0), lambda g: (g, g)).requires_grad
+    assert autograd.needs_grad(1, x) and not autograd.needs_grad() and not autograd.needs_grad(x.detach())
+
+
+def test_no_grad_nests_and_decorates() -> None:
+    @qn.no_grad()
+    def enabled(depth: int) -> list[bool]:
+        """Says so."""
+        return [autograd.is_grad_enabled(), *(enabled(depth - 1) if depth else [])]
+
+    assert enabled.__doc__ == "Says so." and enabled(2) == [False] * 3 and autograd.is_grad_enabled()
+    with qn.no_grad():
+        with qn.no_grad():
+            assert not autograd.is_grad_enabled()
+        assert not autograd.is_grad_enabled()
+    with pytest.raises(KeyError), qn.no_grad():
+        raise KeyError
+    assert autograd.is_grad_enabled()

@@ -17,7 +17,8 @@ import pytest
 
 import quernel as qn
 from quernel import losses, models, nn, ops, optim
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
+from quernel.recording import State
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -128,6 +129,82 @@ def test_arguments_of_all_kinds_after_a_replay() -> None:
     np.testing.assert_array_equal(jitted(x, y, scale=2.0, negate=False).numpy(), (x + y) * 2)
     with pytest.raises(TypeError):
         jitted(x, y, 2.0)
+
+
+def test_nested_arguments_after_a_replay() -> None:
+    def combine(x: Any, state: Any, flag: Any) -> Any:
+        (h, rest), k = state
+        return x * 2.0 + h - rest[0] * k, (h + 1.0, flag)
+
+    x, h = ROWS, ROWS[::-1].copy()
+    jitted = warm(combine, x, ((h, [x]), 2.0), None)
+    short = jitted._latest
+    assert short is not None
+    for args, same in [
+        ((h, ((x, [h]), 5.0), None), True),
+        ((h, ((qn.tensor(x), [qn.tensor(h)]), 5.0), None), True),
+        ((x, ((h, (x,)), 2.0), None), False),
+        ((x, [(h, [x]), 2.0], None), False),
+        ((x, ((h, [x, x]), 2.0), None), False),
+        ((x, ((h, [x]), 2), None), False),
+        ((x, ((h, [x]), 2.0), "text"), False),
+        ((x, ((h[:1], [x]), 2.0), None), False),
+    ]:
+        assert (short.native.run(args) is not None) is same
+        got, want = jitted(*args), combine(*args)
+        np.testing.assert_array_equal(got[0].numpy(), np.asarray(want[0], np.float32))
+        np.testing.assert_array_equal(got[1][0].numpy(), want[1][0])
+        assert got[1][1] == want[1][1]
+
+
+class Counter(State):
+    """A state of one tensor."""
+
+    def __init__(self, at: float) -> None:
+        self.parts = (qn.tensor(np.full(3, at, np.float32)),)
+
+    def count(self, by: Any) -> Any:
+        self.parts[0][...] = self.parts[0] + by
+        return self.parts[0] * 2.0
+
+
+def test_states_are_changed_in_place_by_one_plan() -> None:
+    states = [Counter(at) for at in (0.0, 10.0, 20.0)]
+    step = qn.jit(lambda state, by: state.count(by))
+    for turn in range(1, 6):
+        for at, state in enumerate(states):
+            version = state.parts[0]._t.version
+            doubled = step(state, 1.0)
+            assert state.parts[0].tolist() == [10.0 * at + turn] * 3
+            assert doubled.tolist() == [20.0 * at + 2 * turn] * 3
+            assert state.parts[0]._t.version > version
+    assert len(step.plans()) == 1
+    states[0].parts = (qn.tensor(np.zeros(4, np.float32)),)  # of another size: another plan
+    for turn in range(1, 4):
+        assert step(states[0], 1.0).tolist() == [2.0 * turn] * 4
+    assert len(step.plans()) == 2
+    fixed = np.zeros(3, np.float32)
+    fixed.flags.writeable = False
+    states[1].parts = (qn.as_tensor(fixed),)
+    with pytest.raises(StateError, match="read-only"):
+        step(states[1], 1.0)
+    assert not fixed.any()
+
+
+def test_a_state_that_is_two_arguments() -> None:
+    first, second = Counter(1.0), Counter(2.0)
+
+    def move(a: Counter, b: Counter) -> Any:
+        a.count(1.0)
+        return b.count(10.0)
+
+    step = qn.jit(move)
+    for _ in range(4):
+        step(first, second)
+    assert first.parts[0].tolist() == [5.0] * 3 and second.parts[0].tolist() == [42.0] * 3
+    for _ in range(4):
+        step(first, first)
+    assert first.parts[0].tolist() == [49.0] * 3
 
 
 def test_results_of_a_repeated_replay_are_fresh() -> None:

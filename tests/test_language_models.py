@@ -77,6 +77,48 @@ def test_steps_give_the_bits_of_the_whole(kind: str) -> None:
     np.testing.assert_array_equal(np.concatenate(parts, 1), whole)
 
 
+@pytest.mark.parametrize("kind", MAKE)
+def test_after_the_prompt_one_plan_makes_the_tokens(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = made(kind)
+    ran, step = np.zeros(1, int), type(net).step
+
+    def counted(self: Any, x: Any, state: Any = None) -> Any:
+        ran[0] += 1
+        return step(self, x, state)
+
+    monkeypatch.setattr(type(net), "step", counted)
+    first = net.generate("the", 30, seed=0)
+    assert ran[0] == 3  # the prompt, once more eagerly, once to record
+    two = zip(net.stream("the", 30, seed=0), net.stream("cat", 30, seed=1), strict=True)
+    texts = ["".join(characters) for characters in zip(*two, strict=True)]  # of two streams that take turns
+    assert ran[0] == 5 and texts == [first, net.generate("cat", 30, seed=1)]
+    with qn.no_grad():
+        net.head.bias[...] = -net.head.bias - 1.0  # weights that change in place are those of the next text
+    assert net.generate("the", 30, seed=0) == by_recomputation(net, "the", 30, seed=0)
+    net.head = nn.Linear(net.head.weight.shape[1], net.tokens)
+    assert net.generate("the", 30, seed=0) == by_recomputation(net, "the", 30, seed=0)
+
+
+class Counting(LanguageModel):
+    """Scores from how often each token came, in a state that is of no tensors."""
+
+    tokens = 4
+
+    def __init__(self) -> None:
+        self.weight = nn.Parameter(np.eye(4, dtype=np.float32))
+
+    def step(self, x: qn.Tensor, state: Any = None) -> tuple[qn.Tensor, Any]:
+        counts = dict(state or {})
+        for code in x.numpy().ravel():
+            counts[int(code)] = counts.get(int(code), 0) + 1
+        row = np.array([[[counts.get(i, 0) for i in range(4)]]], np.float32)
+        return -qn.tensor(row) @ self.weight, counts
+
+
+def test_a_state_of_ones_own_goes_from_token_to_token() -> None:
+    assert Counting().generate([0, 1], 6, temperature=0) == [2, 3, 0, 1, 2, 3]
+
+
 def test_a_frozen_net_streams_the_bits_of_the_whole() -> None:
     net = made("lstm").eval()
     x = np.random.default_rng(0).integers(0, net.tokens, (3, 20))

@@ -57,6 +57,7 @@ void register_recurrent(py::module_& m);
 void register_attention(py::module_& m);
 void register_random(py::module_& m);
 void register_op(py::module_& m);
+void register_tape(py::module_& m);
 void register_optim(py::module_& m);
 void register_quant(py::module_& m);
 void register_sparse(py::module_& m);

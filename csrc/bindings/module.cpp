@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, m) {
   quernel::register_plan(m);
   quernel::register_replay(m);
   quernel::register_op(m);
+  quernel::register_tape(m);
   quernel::register_profile(m);
   quernel::register_elementwise(m);
   quernel::register_layout(m);

@@ -75,83 +75,145 @@ class ArrayRunner {
 // A plan of a jitted function, called again with arguments like those that it was replayed with.
 class Replayer {
  public:
-  // None where an argument is not simply an array, a tensor, a float, or a constant that identity tells.
+  // None where an argument is not simply an array, a tensor, a float, a constant that identity tells, or a tuple, list
+  // or `state` (recording.State) of these.
   static std::optional<Replayer> make(std::shared_ptr<Plan> plan, std::shared_ptr<ArenaPool> arenas,
-                                      const py::tuple& arguments, const py::type& tensor_class) {
+                                      const py::tuple& arguments, const py::type& tensor_class,
+                                      const py::type& state_class) {
     if (plan->device() != Device::kCpu) return std::nullopt;  // arrays must be copied there
     Replayer self(std::move(plan), std::move(arenas), tensor_class);
-    for (const py::handle x : arguments) {
-      const bool varies = is_exact_array(x.ptr()) || self.is_tensor(x) || PyFloat_CheckExact(x.ptr());
-      const bool constant =
-          x.is_none() || PyBool_Check(x.ptr()) || PyLong_CheckExact(x.ptr()) || PyUnicode_CheckExact(x.ptr());
-      if (!varies && !constant) return std::nullopt;
-      self.constants_.push_back(varies ? py::object() : py::reinterpret_borrow<py::object>(x));
-      self.varying_ += varies;
-    }
-    const auto& specs = self.plan_->arguments();
-    const bool writes = std::any_of(specs.begin(), specs.end(), [](const auto& spec) { return spec.written; });
-    if (self.varying_ != specs.size() || writes) return std::nullopt;
+    if (!self.add(arguments.ptr(), state_class) || self.varying_ != self.plan_->arguments().size()) return std::nullopt;
     return self;
   }
 
   // The results, or none if the plan does not serve these arguments now.
   std::optional<std::vector<Tensor>> run(const py::tuple& arguments) const {
-    if (arguments.size() != constants_.size() || default_device() != Device::kCpu) return std::nullopt;
+    if (default_device() != Device::kCpu) return std::nullopt;
     const auto& outputs = plan_->outputs();
-    std::vector<std::byte*> bases(1 + varying_ + outputs.size());
-    std::vector<double> numbers(varying_);
-    std::vector<Tensor> kept;
-    size_t at = 0;
-    for (size_t i = 0; i < constants_.size(); ++i) {
-      PyObject* x = PyTuple_GET_ITEM(arguments.ptr(), static_cast<Py_ssize_t>(i));
-      if (constants_[i]) {
-        if (x != constants_[i].ptr()) return std::nullopt;
-        continue;
-      }
-      bases[1 + at] = memory_of(x, plan_->arguments()[at], numbers[at], kept);
-      if (!bases[1 + at++]) return std::nullopt;
-    }
-    if (!plan_->valid_at(std::span(bases).subspan(1, varying_))) return std::nullopt;
+    Call call{std::vector<std::byte*>(1 + varying_ + outputs.size()), std::vector<double>(varying_), {}, {}};
+    if (!take(arguments.ptr(), call)) return std::nullopt;
+    if (!plan_->valid_at(std::span(call.bases).subspan(1, varying_))) return std::nullopt;
     std::vector<Tensor> results;
     results.reserve(outputs.size());
     for (const auto& spec : outputs) {
       results.push_back(Tensor::empty(spec.dtype, spec.shape, Device::kCpu));
-      bases[1 + at++] = results.back().data();
+      call.bases[1 + call.at++] = results.back().data();
     }
-    replay(*plan_, bases, *arenas_);
+    replay(*plan_, call.bases, *arenas_);
+    for (const Tensor& t : call.written) t.bump_version();
     return results;
   }
 
  private:
+  // What stands at a place of the arguments, parents before what they hold.
+  struct Place {
+    enum class Kind : uint8_t { kVaries, kConstant, kSequence, kState } kind;
+    py::object constant;  // kSequence and kState: the type
+    Py_ssize_t count = 0;
+  };
+  struct Call {
+    std::vector<std::byte*> bases;
+    std::vector<double> numbers;
+    std::vector<Tensor> kept, written;
+    size_t place = 0, at = 0;
+  };
+
   Replayer(std::shared_ptr<Plan> plan, std::shared_ptr<ArenaPool> arenas, const py::type& tensor_class)
       : plan_(std::move(plan)), arenas_(std::move(arenas)), tensor_class_(tensor_class) {}
 
-  bool is_tensor(py::handle x) const { return reinterpret_cast<PyObject*>(Py_TYPE(x.ptr())) == tensor_class_.ptr(); }
+  static py::object type_of(PyObject* x) {
+    return py::reinterpret_borrow<py::object>(reinterpret_cast<PyObject*>(Py_TYPE(x)));
+  }
+  bool is_tensor(PyObject* x) const { return reinterpret_cast<PyObject*>(Py_TYPE(x)) == tensor_class_.ptr(); }
 
-  std::byte* memory_of(PyObject* x, const Plan::TensorSpec& spec, double& number, std::vector<Tensor>& kept) const {
-    if (is_exact_array(x)) return memory_of_array(x, spec);
+  static py::object attribute(PyObject* x, PyObject* name) {
+    PyObject* value = PyObject_GetAttr(x, name);
+    if (!value) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(value);
+  }
+  static py::object parts_of(PyObject* state) {
+    static PyObject* const name = PyUnicode_InternFromString("parts");
+    return attribute(state, name);
+  }
+
+  // Notes down what an argument is; false where the short way cannot tell it from another.
+  bool add(PyObject* x, const py::type& state_class) {
+    const auto all = [&](PyObject* items) {
+      for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); ++i)
+        if (!add(PySequence_Fast_GET_ITEM(items, i), state_class)) return false;
+      return true;
+    };
+    if (PyTuple_CheckExact(x) || PyList_CheckExact(x)) {
+      places_.push_back({Place::Kind::kSequence, type_of(x), PySequence_Fast_GET_SIZE(x)});
+      return all(x);
+    }
+    if (py::isinstance(x, state_class)) {
+      const py::object parts = parts_of(x);
+      places_.push_back({Place::Kind::kState, type_of(x), PyTuple_GET_SIZE(parts.ptr())});
+      return all(parts.ptr());
+    }
+    const bool varies = is_exact_array(x) || is_tensor(x) || PyFloat_CheckExact(x);
+    const bool constant = x == Py_None || PyBool_Check(x) || PyLong_CheckExact(x) || PyUnicode_CheckExact(x);
+    if (varies) {
+      places_.push_back({Place::Kind::kVaries, {}});
+      ++varying_;
+    } else if (constant) {
+      places_.push_back({Place::Kind::kConstant, py::reinterpret_borrow<py::object>(x)});
+    }
+    return varies || constant;
+  }
+
+  // Adds the memory of an argument to the call; false if it is not like the one noted down here.
+  bool take(PyObject* x, Call& call) const {
+    const Place& place = places_[call.place++];
+    if (place.kind == Place::Kind::kConstant) return x == place.constant.ptr();
+    if (place.kind == Place::Kind::kVaries) {
+      const Plan::TensorSpec& spec = plan_->arguments()[call.at];
+      std::byte* memory = memory_of(x, spec, call);
+      call.bases[1 + call.at++] = memory;
+      return memory != nullptr;
+    }
+    if (reinterpret_cast<PyObject*>(Py_TYPE(x)) != place.constant.ptr()) return false;
+    if (place.kind == Place::Kind::kState) {
+      const py::object parts = parts_of(x);
+      return take_all(parts.ptr(), place.count, call);
+    }
+    return take_all(x, place.count, call);
+  }
+
+  bool take_all(PyObject* items, Py_ssize_t count, Call& call) const {
+    if (PySequence_Fast_GET_SIZE(items) != count) return false;
+    for (Py_ssize_t i = 0; i < count; ++i)
+      if (!take(PySequence_Fast_GET_ITEM(items, i), call)) return false;
+    return true;
+  }
+
+  std::byte* memory_of(PyObject* x, const Plan::TensorSpec& spec, Call& call) const {
+    if (is_exact_array(x)) return spec.written ? nullptr : memory_of_array(x, spec);
     if (PyFloat_CheckExact(x)) {
-      if (spec.dtype != DType::kFloat64 || spec.shape.rank() != 0) return nullptr;
+      if (spec.dtype != DType::kFloat64 || spec.shape.rank() != 0 || spec.written) return nullptr;
+      double& number = call.numbers[call.at];
       number = PyFloat_AS_DOUBLE(x);
       return reinterpret_cast<std::byte*>(&number);
     }
     if (!is_tensor(x)) return nullptr;
     static const std::array<PyObject*, 3> names{PyUnicode_InternFromString("_t"), PyUnicode_InternFromString("_spec"),
                                                 PyUnicode_InternFromString("_requires_grad")};
-    const auto get = [x](PyObject* name) { return py::reinterpret_steal<py::object>(PyObject_GetAttr(x, name)); };
-    const py::object native = get(names[0]), traced = get(names[1]), requires_grad = get(names[2]);
-    if (!native || !traced || !requires_grad) throw py::error_already_set();
+    const py::object native = attribute(x, names[0]), traced = attribute(x, names[1]),
+                     requires_grad = attribute(x, names[2]);
     if (!traced.is_none() || requires_grad.ptr() == Py_True) return nullptr;
     const auto& t = native.cast<const Tensor&>();
-    if (t.dtype() != spec.dtype || t.shape() != spec.shape) return nullptr;
-    kept.push_back(t);
+    if (t.device() != Device::kCpu || t.dtype() != spec.dtype || t.shape() != spec.shape ||
+        (spec.written && t.storage()->readonly()))
+      return nullptr;
+    (spec.written ? call.written : call.kept).push_back(t);
     return t.data();
   }
 
   std::shared_ptr<Plan> plan_;
   std::shared_ptr<ArenaPool> arenas_;
   py::object tensor_class_;
-  std::vector<py::object> constants_;  // null: an argument of the plan
+  std::vector<Place> places_;
   size_t varying_ = 0;
 };
 
@@ -165,7 +227,8 @@ void register_replay(py::module_& m) {
       .def("run", &ArrayRunner::run, py::arg("x"), "A fresh array; None if `x` is none that a plan here serves.");
   py::class_<Replayer>(m, "Replayer", "A jitted function's plan for arguments like those it was replayed with.")
       .def_static("make", &Replayer::make, py::arg("plan"), py::arg("arenas"), py::arg("arguments"),
-                  py::arg("tensor_class"), "None where an argument is no array, tensor, number, text or None.")
+                  py::arg("tensor_class"), py::arg("state_class"),
+                  "None where an argument is no array, tensor, number, text, None, or tuple, list or state of these.")
       .def("run", &Replayer::run, py::arg("arguments"), "The results; None if the plan does not serve these now.");
 }
 

@@ -135,13 +135,94 @@ void begin_queries(const AttentionArgs& a, const Block& b, const Workspace<T>& w
   }
 }
 
+// ---- one query ----------------------------------------------------------------------------------------------------
+
+// Scores to exponentials, as `exponentials` does it, with keys in the lanes. Sums run down the keys there, two by two:
+// so they do here, one by one.
+template <class T>
+void exponentials_of_one(const Workspace<T>& w, int64_t keys) {
+  using V = Vec<T>;
+  constexpr T kNone = -std::numeric_limits<T>::infinity();
+  const T before = w.top[0];
+  V best = V::set(before);
+  for (int64_t j = keys; j % V::kWidth != 0; ++j) w.scores[j] = kNone;
+  for (int64_t j = 0; j < keys; j += V::kWidth) best = raw_max(V::load(w.scores + j), best);
+  T lanes[V::kWidth];
+  best.store(lanes);
+  T top = before;
+  for (const T lane : lanes) top = lane > top ? lane : top;
+  const V shift = V::set(top == kNone ? T{0} : top);
+  for (int64_t j = 0; j < keys; j += V::kWidth) exp2_to_zero(V::load(w.scores + j) - shift).store(w.scores + j);
+  T even = 0, odd = 0;
+  int64_t j = 0;
+  for (; j + 2 <= keys; j += 2) {
+    even += w.scores[j];
+    odd += w.scores[j + 1];
+  }
+  if (j < keys) even += w.scores[j];
+  const V factor = exp2_to_zero(V::set(before) - shift);
+  factor.store(lanes);
+  w.factor[0] = lanes[0];
+  fma(V::set(w.sum[0]), factor, V::set(even + odd)).store(lanes);
+  w.sum[0] = lanes[0];
+  w.top[0] = top;
+}
+
+// y (+)= weights times rows [first, first + keys), where they lie.
+template <class T>
+void add_values(const HeadRows<const T>& v, int64_t first, int64_t keys, const T* weights, T* y, bool accumulate) {
+  using V = Vec<T>;
+  const auto columns = [&]<int kVecs>(int64_t col, int lanes) {
+    V sum[kVecs];
+#pragma GCC unroll 8
+    for (int i = 0; i < kVecs; ++i) sum[i] = accumulate ? get<V>(y + col + i * V::kWidth, lanes) : V::zero();
+    const T* row = v.at(first) + col;
+    for (int64_t j = 0; j < keys; ++j, row += v.row) {
+      const V weight = V::set(weights[j]);
+#pragma GCC unroll 8
+      for (int i = 0; i < kVecs; ++i) sum[i] = fma(weight, get<V>(row + i * V::kWidth, lanes), sum[i]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < kVecs; ++i) put(sum[i], y + col + i * V::kWidth, lanes);
+  };
+  int64_t col = 0;
+  for (; col + 4 * V::kWidth <= v.cols; col += 4 * V::kWidth) columns.template operator()<4>(col, V::kWidth);
+  for (; col < v.cols; col += V::kWidth)
+    columns.template operator()<1>(col, static_cast<int>(least(V::kWidth, v.cols - col)));
+}
+
+// The only query of a head without mask and dropout, such as the next position of a sequence: seven of eight lanes
+// would be idle above. Keys are in the lanes here, each result has the same chain of operations. Transposing keys into
+// registers instead of packing them took a tenth longer, and so did prefetching the rows to come.
+template <class T>
+void attend_one(const AttentionArgs& a, Block b, const Workspace<T>& w) {
+  const HeadRows<T> y = head_rows<T>(a.y, a.y_at, b.n, b.h, a.size.values);
+  const auto k = head_rows<const T>(a.k, a.k_at, b.n, b.h, a.size.depth);
+  const auto v = head_rows<const T>(a.v, a.v_at, b.n, b.h, a.size.values);
+  begin_queries(a, b, w);
+  const int64_t end = key_limit(a, b);
+  for (b.key = 0; b.key < end; b.key += kAttentionKeys) {
+    b.keys = least(kAttentionKeys, end - b.key);
+    pack_columns(k, b.key, b.keys, w.keys);
+    multiply(
+        Product<T>{w.columns, 0, kPackWidth<T>, w.keys, k.cols * kPackWidth<T>, w.scores, 0, 1, b.keys, k.cols, false});
+    exponentials_of_one(w, b.keys);
+    if (b.key > 0 && w.factor[0] != 1) scale_all(y.at(0), y.cols, static_cast<double>(w.factor[0]));
+    add_values(v, b.key, b.keys, w.scores, y.at(0), b.key > 0);
+  }
+  finish_rows(a, b, w, y);
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+
 template <class T>
 void attend(const AttentionArgs& a, int64_t item, void* scratch) {
   Workspace<T> w{};
   carve(a, scratch, w);
   const int64_t blocks = ceil_div(a.size.queries, kAttentionQueries), items = ceil_div(blocks, a.span);
   const int64_t head = item / items, first = item % items * a.span, count = least(a.span, blocks - first);
-  Block b{head / a.size.heads, head % a.size.heads, 0, 0, 0, 0};
+  Block b{head / a.size.heads, head % a.size.heads, 0, 1, 0, 0};
+  if (a.size.queries == 1 && !a.mask && !(a.dropout > 0)) return attend_one(a, b, w);
   const auto for_queries = [&](auto f) {
     for (int64_t i = 0; i < count; ++i) {
       b.query = (first + i) * kAttentionQueries;

@@ -23,9 +23,17 @@ struct Block {
 
 inline constexpr int64_t kScoreRow = kAttentionQueries;  // from a key's scores to the next one's
 
+// How many keys lie before the first query. A number from a tensor may be any: what says the same and adds up is taken.
+inline int64_t past_of(const AttentionInputs& a) {
+  if (!a.past_at) return a.past;
+  int64_t past;
+  __builtin_memcpy(&past, a.past_at, sizeof past);
+  return most(-a.size.queries, least(a.size.keys, past));
+}
+
 // Keys that a block of queries has to look at.
 inline int64_t key_limit(const AttentionInputs& a, const Block& b) {
-  return a.causal ? most(0, least(a.size.keys, a.past + b.query + b.queries)) : a.size.keys;
+  return a.causal ? most(0, least(a.size.keys, past_of(a) + b.query + b.queries)) : a.size.keys;
 }
 
 // The mask's elements from `at` on, as summands of natural scores: -inf keeps a key out, and so does false.
@@ -93,8 +101,9 @@ void add_mask(const AttentionInputs& a, const Block& b, T* scores) {
 // Query i sees keys up to past + i.
 template <class T>
 void mask_causal(const AttentionInputs& a, const Block& b, T* scores) {
-  for (int64_t j = most(0, a.past + b.query + 1 - b.key); j < b.keys; ++j) {
-    const int64_t end = least(b.queries, b.key + j - a.past - b.query);
+  const int64_t past = past_of(a);
+  for (int64_t j = most(0, past + b.query + 1 - b.key); j < b.keys; ++j) {
+    const int64_t end = least(b.queries, b.key + j - past - b.query);
     for (int64_t i = 0; i < end; ++i) scores[j * kScoreRow + i] = -std::numeric_limits<T>::infinity();
   }
 }

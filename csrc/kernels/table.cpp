@@ -129,6 +129,7 @@ Fn<AttentionArgs> attention;
 ScratchFn<AttentionArgs> attention_scratch;
 Fn<AttentionGradArgs> attention_grad, attention_grad_queries, attention_grad_keys, attention_grad_mask;
 ScratchFn<AttentionGradArgs> attention_grad_scratch;
+Fn<AppendRowsArgs> append_rows;
 
 // random
 Fn<DropoutArgs> dropout;
@@ -274,6 +275,7 @@ extern constinit const Level level{
             .attention_grad_queries = entry_with<attention_grad_queries, attention_grad_scratch>,
             .attention_grad_keys = entry_with<attention_grad_keys, attention_grad_scratch>,
             .attention_grad_mask = entry_with<attention_grad_mask, attention_grad_scratch>,
+            .append_rows = entry<append_rows>,
             // random
             .dropout = entry<dropout>,
             .dropout_grad = entry<dropout_grad>,

@@ -124,6 +124,7 @@ struct KernelTable {
   // attention
   Kernel<AttentionArgs> attention;
   Kernel<AttentionGradArgs> attention_grad, attention_grad_queries, attention_grad_keys, attention_grad_mask;
+  Kernel<AppendRowsArgs> append_rows;
   // random
   Kernel<DropoutArgs> dropout;
   Kernel<DropoutGradArgs> dropout_grad;

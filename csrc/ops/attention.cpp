@@ -1,9 +1,12 @@
 #include "ops/attention.h"
 
 #include <algorithm>
+#include <type_traits>
 
+#include "core/allocator.h"
 #include "core/error.h"
 #include "ops/common.h"
+#include "ops/embedding.h"
 #include "ops/matmul.h"
 #include "ops/strided.h"
 #include "runtime/launch.h"
@@ -60,7 +63,10 @@ Args arguments(const AttentionOperands& o) {
   check<ShapeError>(q_alone || (!k_alone && o.heads > 0), kOp, "needs k and v, unless the rows of q hold them");
   check<ShapeError>(k_alone || o.heads > 0, kOp, "needs v, unless the rows of k hold it");
   const Tensor &k_rows = q_alone ? o.k : o.q, &v_rows = k_alone ? o.v : k_rows;
-  const int64_t q_parts = q_alone ? 1 : 3, k_parts = k_alone ? 1 : q_alone ? 2 : 3;
+  // Not for gradients: those of the columns behind would be nobody's.
+  const bool q_packed = std::is_same_v<Args, AttentionArgs> && q_alone && !k_alone && o.q.rank() == 3 &&
+                        o.k.rank() == 3 && 2 * o.q.dim(2) == 3 * o.k.dim(2);
+  const int64_t q_parts = q_alone && !q_packed ? 1 : 3, k_parts = k_alone ? 1 : q_alone ? 2 : 3;
   const Heads q = heads_of("q", o.q, o.heads, 0, q_parts);
   const Heads k = heads_of("k", k_rows, o.heads, q_alone ? 0 : 1, k_parts);
   const Heads v = heads_of("v", v_rows, o.heads, k_alone ? 0 : k_parts - 1, k_parts);
@@ -69,10 +75,13 @@ Args arguments(const AttentionOperands& o) {
   const auto agree = [&](const Heads& h) { return h.batch == q.batch && h.heads == q.heads; };
   check<ShapeError>(agree(k) && agree(v) && q.cols == k.cols && k.rows == v.rows, kOp, "q of shape ", o.q.shape(),
                     ", k of shape ", k_rows.shape(), " and v of shape ", v_rows.shape(), " do not fit");
+  if (o.past_at.defined())
+    check<DTypeError>(o.past_at.dtype() == DType::kInt64 && o.past_at.size() == 1, kOp,
+                      "past is one int64, is of shape ", o.past_at.shape(), " and ", name(o.past_at.dtype()));
   Args a;
   a.dtype = o.q.dtype();
   a.causal = o.causal;
-  a.past = o.past;
+  a.past = o.past_at.defined() ? k.rows : o.past;  // for the work's estimate
   a.scale = o.scale;
   a.dropout = o.dropout;
   a.size = {q.batch, q.heads, q.rows, k.rows, q.cols, v.cols};
@@ -153,7 +162,8 @@ std::pair<Tensor, AttentionSaved> attention(const AttentionOperands& o, const Ge
   launch(kOp, &KernelTable::attention, args,
          work_of(args, s.batch * s.heads * ceil_div(query_blocks(s), args.span), s.depth + s.values),
          {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask),
-          read<A>(&A::state, state), write(&A::y, y), write(&A::lse, saved.lse), write(&A::drawn, saved.drawn)});
+          read<A>(&A::past_at, o.past_at), read<A>(&A::state, state), write(&A::y, y), write(&A::lse, saved.lse),
+          write(&A::drawn, saved.drawn)});
   return {y, saved};
 }
 
@@ -178,10 +188,11 @@ AttentionGrads attention_grad(const AttentionOperands& o, const Tensor& y, const
                        const Tensor& to_v, const Tensor& to_mask, Access access) {
     const int products = 2 + to_q.defined() + to_k.defined() + to_v.defined();
     launch(kOp, kernel, args, work_of(args, items, products * (s.depth + s.values) / 2),
-           {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask), read(&A::y, y),
-            read(&A::lse, saved.lse), read(&A::g, g), read<A>(&A::state, saved.drawn),
-            Operand{&to_q, field_offset(&A::dq), access}, Operand{&to_k, field_offset(&A::dk), access},
-            Operand{&to_v, field_offset(&A::dv), access}, write(&A::dmask, to_mask)});
+           {read<A>(&A::q, o.q), read<A>(&A::k, k), read<A>(&A::v, v), read<A>(&A::mask, o.mask),
+            read<A>(&A::past_at, o.past_at), read(&A::y, y), read(&A::lse, saved.lse), read(&A::g, g),
+            read<A>(&A::state, saved.drawn), Operand{&to_q, field_offset(&A::dq), access},
+            Operand{&to_k, field_offset(&A::dk), access}, Operand{&to_v, field_offset(&A::dv), access},
+            write(&A::dmask, to_mask)});
   };
   const bool wants_q = grads.q.defined(), wants_k = dk.defined(), wants_v = dv.defined();
   if (splits(s, wants_q, wants_k, wants_v)) {  // the rows of one tensor may be of both
@@ -195,6 +206,35 @@ AttentionGrads attention_grad(const AttentionOperands& o, const Tensor& y, const
   if (grads.mask.defined())
     run(&KernelTable::attention_grad_mask, mask_items(args), none, none, none, grads.mask, Access::kWrite);
   return grads;
+}
+
+Tensor append_rows(const Tensor& y, const Tensor& length, const Tensor& x) {
+  using A = AppendRowsArgs;
+  constexpr const char* kAppend = "append_rows";
+  check<ShapeError>(x.rank() == 3 && y.rank() == 3 && x.dim(0) == y.dim(0) && x.dim(2) >= y.dim(2), kAppend,
+                    "rows of shape ", x.shape(), " do not fit a cache of shape ", y.shape());
+  check<DTypeError>(x.dtype() == y.dtype(), kAppend, "the cache is ", name(y.dtype()), ", rows are ", name(x.dtype()));
+  check_like(kAppend, "length", length, {1}, DType::kInt64);
+  check_index({kAppend, "places where these rows fit", 0, false}, length.reshape({}),
+              std::max<int64_t>(y.dim(1) - x.dim(1) + 1, 0));
+  const Tensor at = Tensor::empty(DType::kInt64, {1}, length.device());
+  A args;
+  args.batch = x.dim(0);
+  args.rows = x.dim(1);
+  args.capacity = y.dim(1);
+  args.row_bytes = y.dim(2) * static_cast<int64_t>(itemsize(y.dtype()));
+  args.x_row_bytes = x.dim(2) * static_cast<int64_t>(itemsize(x.dtype()));
+  const double bytes = static_cast<double>(args.batch * args.rows * args.row_bytes);
+  launch(kAppend, &KernelTable::append_rows, args, {1, 10 + bytes / 8},
+         {read(&A::x, x), update(&A::y, y), update(&A::length, length), write(&A::at, at)});
+  return at;
+}
+
+int64_t length_now(const Tensor& length) {
+  check_like("length_now", "length", length, {1}, DType::kInt64);
+  int64_t now;
+  allocator(length.device()).download(&now, length.data(), sizeof now);
+  return now;
 }
 
 }  // namespace quernel::ops

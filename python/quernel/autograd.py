@@ -13,13 +13,15 @@ from __future__ import annotations
 import functools
 import itertools
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec, Self, TypeVar
 
 from quernel import _core, recording
 from quernel.errors import ShapeError, StateError
 from quernel.tensor import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 Gradients = Sequence["Tensor | RowsOfTable | None"]
 Lookups = tuple[_core.Tensor, _core.Tensor | None, _core.Tensor | None, int, int]
@@ -33,8 +35,7 @@ def is_grad_enabled() -> bool:
     return recording.local.thread.grad_enabled
 
 
-@contextmanager
-def no_grad() -> Iterator[None]:
+class no_grad:
     """Switches gradients off on this thread, as a context manager or a decorator.
 
     Example:
@@ -44,12 +45,27 @@ def no_grad() -> Iterator[None]:
         >>> y.requires_grad
         False
     """
-    thread = recording.local.thread
-    before, thread.grad_enabled = thread.grad_enabled, False
-    try:
-        yield
-    finally:
-        thread.grad_enabled = before
+
+    __slots__ = ("_before",)
+
+    _before: bool
+
+    def __enter__(self) -> None:
+        thread = recording.local.thread
+        self._before, thread.grad_enabled = thread.grad_enabled, False
+
+    def __exit__(self, *error: object) -> None:
+        recording.local.thread.grad_enabled = self._before
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        """The function, with gradients off while it runs."""
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with no_grad():
+                return function(*args, **kwargs)
+
+        return call
 
 
 class Node:
@@ -140,47 +156,35 @@ class Part(Node):
         pending.setdefault(whole, [None] * self.count)[self.index] = g
 
 
-def needs_grad(*inputs: object) -> bool:
-    """Whether the result of an op on these inputs needs a gradient."""
-    thread = recording.local.thread
-    if not thread.grad_enabled:
-        return False
-    if thread.current is not None:
-        _guard(inputs)
-    for x in inputs:  # noqa: SIM110 - any() takes twice as long
-        if isinstance(x, Tensor) and x._requires_grad:
-            return True
-    return False
-
-
-def _guard(inputs: Sequence[object]) -> None:
+def _guard(*inputs: object) -> None:
     """Ties the plan being recorded to which of these leaves want gradients (it forgets those that do not outlive it)."""
     for x in inputs:
         if isinstance(x, Tensor) and x._node is None:
             recording.guard(x, "requires_grad", bool(x._requires_grad))
 
 
-def attach(
-    out: _core.Tensor, inputs: Sequence[object], backward: Callable[..., Gradients], saved: Sequence[Any] = ()
-) -> Tensor:
-    """Wraps the result of an op and, if any input needs a gradient, puts the op on the tape.
+needs_grad: Callable[..., bool]
+"""``needs_grad(*inputs)``: whether the result of an op on these inputs needs a gradient."""
 
-    Args:
-        out: The native result.
-        inputs: The op's inputs; anything but a Tensor (a Python number, None) gets no gradient.
-        backward: ``backward(g, *saved)`` returns a gradient or None for each input. It must not refer to any Tensor made
-            from ``out``; what it needs of the operands goes through ``saved``.
-        saved: Native tensors, whose versions are checked before they are handed, wrapped, to ``backward``; anything
-            else is handed on as it is.
-    """
-    return put_on_tape(out, inputs, backward, saved) if needs_grad(*inputs) else Tensor(out)
+attach: Callable[..., Tensor]
+"""``attach(out, inputs, backward, saved=())`` wraps the result of an op; if an input needs a gradient, on the tape.
 
+Args:
+    out: The native result.
+    inputs: The op's inputs; anything but a Tensor (a Python number, None) gets no gradient.
+    backward: ``backward(g, *saved)`` returns a gradient or None for each input. It must not refer to any Tensor made
+        from ``out``; what it needs of the operands goes through ``saved``.
+    saved: Native tensors, whose versions are checked before they are handed, wrapped, to ``backward``; anything
+        else is handed on as it is.
+"""
 
-def put_on_tape(
-    out: _core.Tensor, inputs: Sequence[object], backward: Callable[..., Gradients], saved: Sequence[Any] = ()
-) -> Tensor:
-    """`attach`, for an op that has asked `needs_grad` already."""
-    return Tensor(out, True, Node(_targets(inputs), backward, saved))
+put_on_tape: Callable[..., Tensor]
+"""`attach`, for an op that has asked `needs_grad` already."""
+
+# In C (csrc/bindings/register_tape.cpp): every eager op ends there.
+needs_grad, attach, put_on_tape = _core.tape_functions(
+    Tensor, Node, recording.Thread, recording.local, _creation, _guard
+)
 
 
 def put_all_on_tape(

@@ -48,6 +48,8 @@ class _Plan:
         return True
 
     def result(self, outputs: list[_core.Tensor]) -> Any:
+        if type(self.output) is _Slot:
+            return Tensor(outputs[0])
         return _rebuild(self.output, list(map(Tensor, outputs)))
 
 
@@ -122,15 +124,16 @@ class Jitted(Generic[P, R]):
             if not signature.warm or signature.attempts >= _MAX_ATTEMPTS:
                 signature.warm = True
                 return self._eager(args_, kwargs_)
-            return self._record(signature, call.tensors, args_, kwargs_)
+            return self._record(signature, call, args_, kwargs_)
 
     def _again(self, latest: _Latest, args: tuple[Any, ...]) -> list[_core.Tensor] | None:
         """Replays the latest plan if it serves these arguments too; else the call must be taken apart."""
         for variable in latest.variables:
             if not variable.unchanged():
                 return None
+        plan = latest.plan
         with self._lock:
-            if not latest.plan.guards_hold():
+            if plan.epoch != recording.epoch() and not plan.guards_hold():
                 return None
             try:
                 return latest.native.run(args)
@@ -138,7 +141,7 @@ class Jitted(Generic[P, R]):
                 return None
 
     def _note(self, key: Any, plan: _Plan, args: tuple[Any, ...], variables: list[Variable]) -> None:
-        native = _core.Replayer.make(plan.native, self._arenas, args, Tensor)
+        native = _core.Replayer.make(plan.native, self._arenas, args, Tensor, recording.State)
         self._latest = None if native is None else _Latest(key, plan, native, is_grad_enabled(), variables)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -181,9 +184,9 @@ class Jitted(Generic[P, R]):
         finally:
             thread.jitted = False
 
-    def _record(self, signature: _Signature, arguments: list[_core.Tensor], args: Any, kwargs: Any) -> R:
+    def _record(self, signature: _Signature, call: Call, args: Any, kwargs: Any) -> R:
         signature.attempts += 1
-        current = recording.Recording(_core.Recorder(arguments))
+        current = recording.Recording(_core.Recorder(call.tensors), call.states)
         recording.enter(current)
         try:
             output, natives = self._run(args, kwargs)
@@ -253,7 +256,8 @@ def jit(fn: Callable[P, R] | None = None) -> Jitted[P, R] | Callable[[Callable[P
     Args:
         fn: Any function of tensors and arrays (nested in lists, tuples and dicts as you like), such as a whole
             training step. NumPy arrays and float arguments arrive in it as tensors, so that replays see their
-            current numbers; other arguments are part of the signature.
+            current numbers; so do the tensors of a `nn.KeyValueCache`, which is changed in place; other arguments are
+            part of the signature.
 
     Returns:
         A function that gives what `fn` gives, tensors detached and freshly allocated. Eager call, recorded call and

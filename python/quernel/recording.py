@@ -16,7 +16,7 @@ import itertools
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from quernel import _core
@@ -41,11 +41,25 @@ class Guard:
         return owner is None or getattr(owner, self.name) == self.value
 
 
+class State:
+    """Base of objects made of tensors that a function changes in place, such as a cache of keys and values.
+
+    As an argument of a jitted function such an object stands for its tensors: one plan serves all that are of these shapes.
+    What its methods decide by host state is theirs to guard.
+
+    Attributes:
+        parts: the tensors. Another tuple, such as one of larger tensors, is another state.
+    """
+
+    parts: tuple[Any, ...] = ()
+
+
 class Recording:
     """A recording in progress on this thread."""
 
-    def __init__(self, native: _core.Recorder) -> None:
+    def __init__(self, native: _core.Recorder, states: Sequence[State] = ()) -> None:
         self.native = native
+        self.states = states  # arguments of the call
         self.guards: dict[tuple[int, str], Guard] = {}
         self.line = ""  # the user's line that made it impossible
         self.may_succeed_later = False  # the reason may go away, so that this attempt does not count
@@ -58,7 +72,7 @@ class Recording:
         self.native.abandon(reason)
 
 
-class _Thread:
+class Thread:
     """What a thread has open, and whether its ops note down how to compute gradients."""
 
     __slots__ = ("current", "grad_enabled", "jitted", "transaction", "undo")
@@ -73,7 +87,7 @@ class _Thread:
 
 class _Local(threading.local):
     def __init__(self) -> None:
-        self.thread = _Thread()  # found once, its attributes cost next to nothing
+        self.thread = Thread()  # found once, its attributes cost next to nothing
 
 
 local = _Local()
@@ -104,6 +118,12 @@ def guard(owner: Any, name: str, value: Any) -> None:
         noted = recording.guards.get(key)
         if noted is None or noted.owner() is None:  # a dead owner's id may have gone to this one
             recording.guards[key] = Guard(owner, name, value)
+
+
+def guard_structure(module: Any) -> None:
+    """Notes that a method of a module runs, whose modules and attributes steer it, here and below."""
+    if local.thread.current is not None:
+        guard(module, "_structure", module._structure)
 
 
 def host_read(what: str) -> None:
@@ -145,7 +165,7 @@ class transaction:
 
     __slots__ = ("_thread",)
 
-    _thread: _Thread | None  # None inside another one
+    _thread: Thread | None  # None inside another one
 
     def __enter__(self) -> None:
         thread = local.thread

@@ -23,6 +23,7 @@ class Call:
     def __init__(self) -> None:
         self.key: list[Any] = []
         self.tensors: list[_core.Tensor] = []
+        self.states: list[recording.State] = []  # whose parts are among the tensors
         self.kept: list[Any] = []  # what the key refers to by identity
         self.obstacle = ""  # why no plan can serve this call
 
@@ -40,6 +41,9 @@ class Call:
         if isinstance(value, dict):
             self.key.append((dict, *value))
             return {name: self.take(item) for name, item in value.items()}
+        if isinstance(value, recording.State):
+            self._take_state(value)
+            return value
         self.key.append(self.constant(value))
         return value
 
@@ -53,6 +57,13 @@ class Call:
         else:
             self.obstacle = "an argument has a history; detach() it, gradients do not flow into a jitted call"
         return value
+
+    def _take_state(self, state: recording.State) -> None:
+        """The state's own tensors, no aliases: what changes them in place changes the state."""
+        self.key.append((type(state), len(state.parts)))
+        self.states.append(state)
+        for part in state.parts:
+            self._argument("t", part._t)
 
     def _argument(self, kind: str, native: _core.Tensor) -> Tensor:
         self.key.append((kind, native.dtype, native.shape, native.device))

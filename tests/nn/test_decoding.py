@@ -51,14 +51,94 @@ def test_an_encoder_layer_decodes_the_bits_of_the_whole(norm_first: bool, activa
     check_equal(y, layer(x, is_causal=True).numpy())
 
 
-def test_a_jitted_decode_goes_on_in_its_cache() -> None:
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("way", ["closure", "argument"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_jitted_decode_replays_until_its_cache_is_full(
+    way: str, batch: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    qn.seed(0)
+    net, cache = nn.TransformerEncoderLayer(8, 2, 16).eval(), nn.KeyValueCache()
+    ran = np.zeros(1, int)  # an array: plain variables belong to the signature
+
+    def decode(x: qn.Tensor, cache: nn.KeyValueCache = cache) -> qn.Tensor:
+        ran[0] += 1
+        return net.decode(x, cache)
+
+    jitted = qn.jit(decode)
+    step = jitted if way == "closure" else lambda x: jitted(x, cache)
+    x = np.random.default_rng(0).standard_normal((batch, 150, 8)).astype("f4")
+    y = np.concatenate([step(x[:, t : t + 1].copy()).numpy() for t in range(150)], 1)
+    check_equal(y, net(x, is_causal=True).numpy())
+    assert len(cache) == 150 and cache.parts[0].shape == (batch, 256, 16)
+    assert ran[0] <= 30  # up to three times for each size
+    cache.truncate(100)
+    before = ran[0]
+    y = np.concatenate([step(x[:, t : t + 1].copy()).numpy() for t in range(100, 150)], 1)
+    check_equal(y, net(x, is_causal=True).numpy()[:, 100:])
+    assert ran[0] == before and len(cache) == 150
+    assert all("grows" in r.message or "takes memory" in r.message for r in caplog.records)
+
+
+def test_caches_that_are_arguments_share_plans() -> None:
+    qn.seed(0)
+    net = nn.MultiheadAttention(8, 2).eval()
+    step = qn.jit(net.decode)
+    x = np.random.default_rng(0).standard_normal((3, 1, 40, 8)).astype("f4")
+    caches = [nn.KeyValueCache(64) for _ in x]
+    parts: list[list[np.ndarray]] = [[] for _ in x]
+    for t in range(40):
+        for sequence, cache, part in zip(x, caches, parts, strict=True):  # in turns
+            part.append(step(sequence[:, t : t + 1].copy(), cache).numpy())
+    for sequence, cache, part in zip(x, caches, parts, strict=True):
+        check_equal(np.concatenate(part, 1), net(sequence, is_causal=True).numpy())
+        assert len(cache) == 40
+    assert len(step.plans()) == 1
+    version = caches[0].parts[0]._t.version
+    step(x[0][:, :1].copy(), caches[0])
+    assert caches[0].parts[0]._t.version > version  # also where a replay has written
+
+
+def test_a_changed_layer_is_recorded_anew() -> None:
+    qn.seed(0)
+    net, cache = nn.MultiheadAttention(8, 2).eval(), nn.KeyValueCache(16)
+    step = qn.jit(net.decode)
+    x = np.random.default_rng(0).standard_normal((1, 1, 8)).astype("f4")
+    for _ in range(4):
+        step(x, cache)
+    net.out_proj = nn.Linear(8, 8)
+    other = nn.KeyValueCache()
+    for _ in range(4):
+        net.decode(x, other)
+    check_equal(step(x, cache).numpy(), net.decode(x, other).numpy())
+
+
+def test_a_jitted_decoder_reads_its_memory_once() -> None:
+    qn.seed(0)
+    net, cache = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 2).eval(), nn.DecoderCache()
+    rng = np.random.default_rng(0)
+    x, memory = (rng.standard_normal((2, t, 8)).astype("f4") for t in (20, 7))
+    step = qn.jit(lambda x, memory: net.decode(x, memory, cache))
+    y = np.concatenate([step(x[:, t : t + 1].copy(), memory).numpy() for t in range(20)], 1)
+    check_equal(y, net(x, memory, tgt_is_causal=True).numpy())
+    assert step.plans()
+
+
+def test_a_failed_call_takes_back_its_positions() -> None:
     qn.seed(0)
     net, cache = nn.MultiheadAttention(8, 2).eval(), nn.KeyValueCache()
-    step = qn.jit(lambda x: net.decode(x, cache))
-    x = np.random.default_rng(0).standard_normal((1, 8, 8)).astype("f4")
-    y = np.concatenate([step(qn.tensor(x[:, t : t + 1])).numpy() for t in range(8)], 1)
-    check_equal(y, net(x, is_causal=True).numpy())
-    assert len(cache) == 8
+    x = np.ones((1, 3, 8), np.float32)
+
+    @qn.jit
+    def step(x: qn.Tensor) -> None:
+        net.decode(x, cache)
+        raise RuntimeError
+
+    for held in (0, 3):
+        with pytest.raises(RuntimeError):
+            step(x)
+        assert len(cache) == held
+        net.decode(x, cache)
 
 
 @pytest.mark.usefixtures("isa")
@@ -86,6 +166,11 @@ def test_a_cache_grows_by_doubling() -> None:
     assert sorted(set(capacities)) == [1, 2, 4, 8, 16, 32, 64, 128] and cache.rows is not None
     check_equal(cache.rows.numpy(), np.arange(70.0).repeat(2).reshape(1, 70, 2))
     cache.truncate(3)
+    for wide in (1, 3):
+        with pytest.raises(
+            ShapeError, match=rf"the cache holds rows of 2 columns, got {wide}; begin a new one$"
+        ):
+            cache.append(qn.zeros((1, 1, wide)))
     cache.append(rows[9])
     check_equal(cache.rows.numpy()[0, :, 0], np.array([0.0, 1.0, 2.0, 9.0]))
     with pytest.raises(

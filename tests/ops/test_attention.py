@@ -388,6 +388,9 @@ sdpa, mha = ops.scaled_dot_product_attention, ops.multi_head_attention
         (lambda: sdpa(Q, Q, Q, None, 1.5), ArgumentError, r"dropout_p is a probability in \[0, 1\], got 1.5"),
         (lambda: sdpa(Q, Q, Q, None, True), ArgumentError, r"dropout_p is a probability in \[0, 1\], got True"),
         (lambda: sdpa(Q, Q, Q, scale=math.inf), ArgumentError, "scale must be finite, got inf"),
+        (lambda: sdpa(Q, Q, Q, is_causal=True, past=qn.tensor([1, 2])), ArgumentError,
+         r"past is one int64 beside a causal mask, got int64 \(2,\) with is_causal=True"),
+        (lambda: sdpa(Q, Q, Q, past=qn.tensor([1])), ArgumentError, r"past is one int64 .* with is_causal=False"),
         (lambda: sdpa(Q, Q, Q, past=2), ArgumentError, "past counts the keys before .* got 2 with is_causal=False"),
     ],
 )  # fmt: skip

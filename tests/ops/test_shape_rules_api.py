@@ -145,6 +145,7 @@ CASES: dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]] = {
     ],
     "multi_head_attention": [
         ((f(2, 5, 24),), {"num_heads": 2}), ((f(2, 5, 8), f(2, 6, 16), None, 4), {}),
+        ((f(2, 5, 24), f(2, 6, 16), None, 4), {"is_causal": True, "past": i(1)}),
         ((f(2, 5, 8), f(2, 6, 8), f(2, 6, 4), 2), {"attn_mask": f(2, 1, 1, 6) > 0.5}),
         *(((f(2, 5, 24),), {"num_heads": 2, "dropout_p": 0.5, "training": value}) for value in (True, False)),
     ],

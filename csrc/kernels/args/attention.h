@@ -15,12 +15,14 @@ struct AttentionSize {
 };
 
 // What both directions read. Key j takes part in the row of query i unless the mask keeps it out or, if `causal`,
-// j > past + i. The mask, bool (1 = takes part) or a summand of dtype, has strides for n, h, i and j; it may be null.
+// j > past + i; `past_at`, an int64, stands for `past` where it is not null. The mask, bool (1 = takes part) or a
+// summand of dtype, has strides for n, h, i and j; it may be null.
 struct AttentionInputs {
   const void* q = nullptr;
   const void* k = nullptr;
   const void* v = nullptr;
   const void* mask = nullptr;
+  const void* past_at = nullptr;
   DType dtype{};
   bool causal = false;
   bool mask_is_bool = false;
@@ -59,6 +61,18 @@ struct AttentionGradArgs : AttentionInputs {
   void* dk = nullptr;
   void* dv = nullptr;
   void* dmask = nullptr;
+};
+
+// A cache of keys and values takes `rows` more: y[n, at + i] = x[n, i, x_row_bytes - row_bytes, …), the last row_bytes
+// of each row of x, where `at` is what `length` was; then length += rows. check_index has refused a length that leaves
+// no room for them. One item: whoever writes the length is the one who reads it.
+struct AppendRowsArgs {
+  const void* x = nullptr;  // (batch, rows, x_row_bytes)
+  void* y = nullptr;        // (batch, capacity, row_bytes)
+  void* length = nullptr;   // an int64
+  void* at = nullptr;       // an int64
+  int64_t batch = 0, rows = 0, capacity = 0;
+  int64_t row_bytes = 0, x_row_bytes = 0;
 };
 
 // Queries and keys of a block. Those of the keys are part of the results' bits: the softmax's sums are rescaled from

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from quernel import nn, ops
+from quernel import nn, ops, recording
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, StateError
+from quernel.jit import jit
 from quernel.nn.checks import positive
+from quernel.runtime import device
 from quernel.tensor import Tensor
 from quernel.text.sampling import Sampler
 from quernel.training.trainer import mode
@@ -61,7 +65,9 @@ class LanguageModel(nn.Module):
             ArgumentError: an argument is out of range, the prompt empty, or the vocabulary not of the model's size.
             StateError: the prompt is text, and the model has no vocabulary.
         """
-        codes = list(self._codes(prompt, length, Sampler(temperature, top_k, seed)))
+        given = self._checked(prompt, length)
+        with mode(self, training=False):
+            codes = list(self._drawn(given, length, Sampler(temperature, top_k, seed), nullcontext))
         return self._vocabulary().decode(codes) if isinstance(prompt, str) else codes
 
     def stream(
@@ -74,7 +80,9 @@ class LanguageModel(nn.Module):
         seed: int | None = None,
     ) -> Iterator[Any]:
         """The tokens of `generate` one by one, each as soon as it is drawn."""
-        codes = self._codes(prompt, length, Sampler(temperature, top_k, seed))
+        given = self._checked(prompt, length)
+        evaluating = partial(mode, self, training=False)  # not between the tokens
+        codes = self._drawn(given, length, Sampler(temperature, top_k, seed), evaluating)
         if not isinstance(prompt, str):
             return codes
         tokens = self._vocabulary().tokens
@@ -91,8 +99,8 @@ class LanguageModel(nn.Module):
             )
         return self.vocabulary
 
-    def _codes(self, prompt: str | Sequence[int], length: int, sample: Sampler) -> Iterator[int]:
-        """Checks the arguments at once, and draws later."""
+    def _checked(self, prompt: str | Sequence[int], length: int) -> Any:
+        """The prompt's tokens (T,)."""
         if self.vocabulary is not None or isinstance(prompt, str):
             vocabulary = self._vocabulary()
         given = vocabulary.encode(prompt) if isinstance(prompt, str) else np.asarray(prompt)
@@ -109,22 +117,56 @@ class LanguageModel(nn.Module):
         if not hasattr(length, "__index__") or length < 0:
             raise ArgumentError(f"[generate] length is an integer, at least 0, got {length!r}")
         self._check_length(len(given), length)
-        return self._drawn(given, length, sample)
+        return given
 
     def _check_length(self, prompt: int, length: int) -> None:
         """Raises if the model cannot take so many tokens."""
 
-    def _drawn(self, given: Any, length: int, sample: Sampler) -> Iterator[int]:
+    def _begin(self, length: int) -> Any:  # noqa: ARG002
+        """The state in which a sequence of so many tokens begins, see `step`."""
+        return None
+
+    def _drawn(
+        self, given: Any, length: int, sample: Sampler, evaluating: Callable[[], AbstractContextManager[None]]
+    ) -> Iterator[int]:
         never = [] if self.vocabulary is None else self.vocabulary.special
-        state = None
+        state, x = self._begin(len(given) + length), given[None].astype(np.int64)
+        first, replayed = self._followers()
+        follow = first
         for _ in range(length):
-            with mode(self, training=False), no_grad():
-                scores, state = self.step(ops.as_tensor(given[None]).to(self.device), state)
-            last = scores[0, -1].numpy().astype(np.float64)
+            with evaluating(), no_grad(), device(self.device):
+                scores, after = follow(x, state)
+            state = state if after is None else after
+            last = scores.numpy().astype(np.float64)
             last[never] = -np.inf
             code = sample(last)
             yield code
-            given = np.array([code])
+            x = np.array([[code]])
+            follow = replayed if _of_tensors(state) else first
+
+    def _followers(self) -> tuple[Callable[..., Any], Callable[..., Any]]:
+        """What gives the scores after tokens (1, t) and the state to go on with; and the same as one plan for a size of state.
+
+        The state is None where it is the object that was given, changed in place.
+        """
+        if "follow" not in self._session:
+            step = type(self).step  # jit looks at what a function in a variable reads: a user's own too
+
+            def follow(x: Any, state: Any) -> tuple[Tensor, Any]:
+                recording.guard_structure(self)
+                scores, after = step(self, ops.as_tensor(x).to(self.device), state)
+                return scores[0, -1], None if after is state else after
+
+            self._session["follow"] = follow, jit(follow)
+        found: tuple[Callable[..., Any], Callable[..., Any]] = self._session["follow"]
+        return found
+
+
+def _of_tensors(state: Any) -> bool:
+    """Whether a plan can take a state as its argument."""
+    if isinstance(state, tuple | list):
+        return all(_of_tensors(item) for item in state)
+    return isinstance(state, Tensor | recording.State)
 
 
 class LSTMLanguageModel(LanguageModel):

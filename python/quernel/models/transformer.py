@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quernel import nn, ops
+from quernel import nn, ops, recording
 from quernel.errors import ArgumentError, ShapeError
 from quernel.models.classifier import pooled
 from quernel.models.language import LanguageModel
@@ -42,15 +42,22 @@ class _Transformer(nn.Module):
         nn.init.normal_(table.weight, 0.0, 0.02)
         return table
 
-    def _vectors(self, x: Tensor, past: int = 0) -> Tensor:
-        """Those of the tokens x (N, T), of which `past` lie before, and of their positions."""
-        end = past + x.shape[1]
+    def _vectors(self, x: Tensor, cache: nn.KeyValueCache | None = None) -> Tensor:
+        """Those of the tokens x (N, T), which come after what the cache holds, and of their positions."""
+        count = x.shape[1]
+        if cache is None or recording.current() is None:  # a replay's positions are checked as indices
+            self._check_end(count if cache is None else len(cache) + count, x)
+        places = arange(count, device=x.device)
+        if cache is not None and cache.parts:
+            places = cache.positions(count)
+        y: Tensor = self.drop(self.embed(x) + self.positions(places))
+        return y
+
+    def _check_end(self, end: int, x: Tensor) -> None:
         if end > self.max_len:
             raise ShapeError(
                 f"[{self._owner}] sequences have at most max_len={self.max_len} tokens, got {end} (x: {x.shape})"
             )
-        y: Tensor = self.drop(self.embed(x) + self.positions(arange(past, end, device=x.device)))
-        return y
 
 
 class TransformerClassifier(_Transformer):
@@ -157,11 +164,14 @@ class TransformerLanguageModel(_Transformer, LanguageModel):
     def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """See `LanguageModel`, in evaluation; the state, a cache of keys and values for each layer, is changed in place."""
         caches = [nn.KeyValueCache() for _ in self.blocks] if state is None else state
-        y = self._vectors(x, len(caches[0]))
+        y = self._vectors(x, caches[0])
         for block, cache in zip(self.blocks, caches, strict=True):
             assert isinstance(block, nn.TransformerEncoderLayer)
             y = block.decode(y, cache)
         return self.head(self.norm(y)), caches
+
+    def _begin(self, length: int) -> Any:
+        return [nn.KeyValueCache(1 << (length - 1).bit_length()) for _ in self.blocks]
 
     def _check_length(self, prompt: int, length: int) -> None:
         if prompt + length > self.max_len:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import TYPE_CHECKING
 
 from quernel import ops, recording
 from quernel.autograd import no_grad
@@ -13,31 +14,50 @@ from quernel.nn.checks import in_unit_interval, positive
 from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
-from quernel.ops.create import arange, zeros
+from quernel.ops.attention import length_now
+from quernel.ops.create import arange, full, zeros
 from quernel.ops.dtypes import INTEGER
 from quernel.tensor import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LAYER = "multihead_attention"
 
 
-class KeyValueCache:
+class KeyValueCache(recording.State):
     """Keys and values of the positions that `MultiheadAttention.decode` has seen, for one sequence or batch of them.
 
-    Its memory doubles when it is full, so that a position costs what it holds, however long the sequence.
+    Its memory grows to powers of two, so that a position costs what it holds, however long the sequence. How many it
+    holds is a number in memory like the rows: a jitted step that decodes replays one plan for as long as there is room. A
+    cache that is an argument of the step shares this plan with others of its size.
+
+    Args:
+        capacity: room for so many positions from the start, so that it need not grow.
+
+    Example:
+        >>> net, cache = nn.MultiheadAttention(8, 2), nn.KeyValueCache(capacity=100)
+        >>> step = qn.jit(net.decode)
+        >>> [step(np.ones((1, 1, 8), np.float32), cache).shape for _ in range(50)][-1], len(cache)
+        ((1, 1, 8), 50)
     """
 
-    def __init__(self) -> None:
-        self._rows: Tensor | None = None
-        self._length = 0
+    def __init__(self, capacity: int = 0) -> None:
+        self._capacity = capacity
+        self._made = 0  # how often `parts` were, which tells plans that the memory is another
 
     def __len__(self) -> int:
-        return self._length
+        recording.host_read("the length of a KeyValueCache")
+        return self._length()
 
     @property
     def rows(self) -> Tensor | None:
         """(N, T, 2·embed_dim), keys and behind them values; None before the first position."""
-        held = self._rows
-        return held if held is None or held.shape[1] == self._length else held[:, : self._length]
+        if not self.parts:
+            return None
+        held: Tensor = self.parts[0]
+        length = len(self)
+        return held if held.shape[1] == length else held[:, :length]
 
     def append(self, rows: Tensor) -> Tensor:
         """Adds positions, without their gradients.
@@ -45,29 +65,81 @@ class KeyValueCache:
         Returns:
             What the cache holds, (N, capacity, 2·embed_dim): the first ``len(cache)`` rows are positions.
         """
-        held, end = self._rows, self._length + rows.shape[1]
-        if held is not None and rows.shape[0] != held.shape[0]:
-            raise ShapeError(
-                f"[{_LAYER}] the cache holds {held.shape[0]} sequences, got {rows.shape[0]}; begin a new one"
-            )
-        with no_grad():
-            if held is None or end > held.shape[1]:
-                capacity = end if held is None else max(end, 2 * held.shape[1])
-                grown = zeros((rows.shape[0], capacity, rows.shape[2]), rows.dtype, device=rows.device)
-                if held is not None:
-                    grown[:, : self._length] = held[:, : self._length]
-                held = grown
-            held[:, self._length : end] = rows
-        self._rows, self._length = held, end
-        recording.host_write("a KeyValueCache")
+        return self.take(rows, rows.shape[2])[0]
+
+    @no_grad()
+    def take(self, rows: Tensor, columns: int) -> tuple[Tensor, Tensor]:
+        """`append` of the last ``columns`` of rows; also returns how many positions came before, as one int64."""
+        if self.parts:
+            count, _, wide = self.parts[0].shape
+            if rows.shape[0] != count:
+                raise ShapeError(
+                    f"[{_LAYER}] the cache holds {count} sequences, got {rows.shape[0]}; begin a new one"
+                )
+            if columns != wide:
+                raise ShapeError(
+                    f"[{_LAYER}] the cache holds rows of {wide} columns, got {columns}; begin a new one"
+                )
+        self._make_room(rows, columns)
+        held, length = self.parts
+        return held, ops.append_rows_(held, length, rows)
+
+    def positions(self, count: int) -> Tensor:
+        """The numbers of the next so many positions, (count,), int64."""
+        if not self.parts:
+            return arange(count)
+        held, length = self.parts
+        self._watch()
+        next_ones: Tensor = length + arange(count, device=held.device)
+        return next_ones
+
+    def once(self, make: Callable[[], Tensor]) -> Tensor:
+        """What the cache holds; an empty one first takes in the rows that ``make`` gives, and has room for no more."""
+        if self.parts:
+            self._watch()
+        else:
+            rows = make()
+            self._set(rows, rows.shape[1])
+        held: Tensor = self.parts[0]
         return held
 
     def truncate(self, length: int) -> None:
         """Forgets the positions from ``length`` on, as where a search goes back to an earlier one."""
-        if not 0 <= length <= self._length:
-            raise ArgumentError(f"[{_LAYER}] the cache holds {self._length} positions, got length={length}")
-        self._length = length
+        if not 0 <= length <= len(self):
+            raise ArgumentError(f"[{_LAYER}] the cache holds {len(self)} positions, got length={length}")
+        if self.parts:
+            self.parts[1][...] = length
+
+    def _length(self) -> int:
+        return length_now(self.parts[1]) if self.parts else 0
+
+    def _make_room(self, rows: Tensor, columns: int) -> None:
+        """Takes more memory if it is needed. A replay never needs it: there the write is refused, and the call runs eagerly."""
+        length = self._length()
+        end, before = length + rows.shape[1], self.parts
+        if before and end <= before[0].shape[1]:
+            self._watch()
+            return
+        capacity = max(self._capacity, 1 << (end - 1).bit_length())
+        held = zeros((rows.shape[0], capacity, columns), rows.dtype, device=rows.device)
+        if before:
+            held[:, :length] = before[0][:, :length]
+        self._set(held, length)
+
+    def _set(self, held: Tensor, length: int) -> None:
+        current = recording.current()
+        if current is not None:
+            current.abandon("a KeyValueCache takes memory", may_succeed_later=True)
+        recording.on_rollback(partial(setattr, self, "parts", self.parts))
+        self.parts = held, full((1,), length, "int64", device=held.device)
+        self._made += 1
         recording.host_write("a KeyValueCache")
+
+    def _watch(self) -> None:
+        """Ties the plan being recorded to the memory, unless that is an argument."""
+        current = recording.current()
+        if current is not None and all(state is not self for state in current.states):
+            recording.guard(self, "_made", self._made)
 
 
 class MultiheadAttention(Module):
@@ -202,12 +274,13 @@ class MultiheadAttention(Module):
             >>> [net.decode(np.ones((1, t, 8)), cache).shape for t in (3, 1)], len(cache)
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
-        x, size, past = self._as_input(x), self.embed_dim, len(cache)
+        recording.guard_structure(self)
+        x, size = self._as_input(x), self.embed_dim
         weight = self._joint_weight("decode")
         self._check("x", x, size)
         rows = ops.linear(x, weight, self.in_proj_bias, precision=self.precision)
-        held = cache.append(rows[:, :, size:])  # rows that are not written yet lie behind the causal mask
-        y = ops.multi_head_attention(rows[:, :, :size], held, None, self.num_heads, is_causal=True, past=past)
+        held, past = cache.take(rows, 2 * size)  # rows that are not written yet lie behind the causal mask
+        y = ops.multi_head_attention(rows, held, None, self.num_heads, is_causal=True, past=past)
         z: Tensor = self.out_proj(y)
         return z
 
@@ -219,18 +292,17 @@ class MultiheadAttention(Module):
 
         It has the bits of ``forward(x, memory, key_padding_mask=key_padding_mask)`` in evaluation.
         """
+        recording.guard_structure(self)
         x, memory, size = self._as_input(x), self._as_input(memory), self.embed_dim
         weight, bias = self._joint_weight("decode_memory"), self.in_proj_bias
         project = partial(ops.linear, precision=self.precision)
         self._check("x", x, size)
         self._check("memory", memory, size)
-        if not len(cache):
-            cache.append(project(memory, weight[size:], None if bias is None else bias[size:]))
-        held = cache.rows
-        if held is None or held.shape[:2] != memory.shape[:2]:
+        held = cache.once(lambda: project(memory, weight[size:], None if bias is None else bias[size:]))
+        if held.shape[:2] != memory.shape[:2]:
             raise ShapeError(
-                f"[{_LAYER}] the cache holds {None if held is None else held.shape[:2]} rows of another memory, "
-                f"this one is {memory.shape[:2]}; begin a new one"
+                f"[{_LAYER}] the cache holds {held.shape[:2]} rows of another memory, this one is {memory.shape[:2]}; "
+                "begin a new one"
             )
         mask = self._mask(
             x, memory, None if key_padding_mask is None else self._as_input(key_padding_mask), None

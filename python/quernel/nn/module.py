@@ -83,8 +83,7 @@ class Module(Verbs, Hookable):
             return self._call(args, kwargs)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if recording.local.thread.current is not None:
-            recording.guard(self, "_structure", self._structure)
+        recording.guard_structure(self)
         args = tuple([self._as_input(arg) for arg in args])
         if kwargs:
             kwargs = {name: self._as_input(value) for name, value in kwargs.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from quernel import ops
+from quernel import ops, recording
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError
 from quernel.nn.attention import KeyValueCache, MultiheadAttention
@@ -133,6 +133,7 @@ class TransformerEncoderLayer(_TransformerLayer):
             >>> [layer.decode(np.ones((1, t, 8)), cache).shape for t in (3, 1)], len(cache)
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
+        recording.guard_structure(self)
         return self._branches(self._as_input(src), lambda x: self.self_attn.decode(x, cache))
 
     def _branches(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
@@ -258,6 +259,7 @@ class TransformerDecoderLayer(_TransformerLayer):
         memory_key_padding_mask: Tensor | None = None,
     ) -> Tensor:
         """The next positions of a sequence, see `TransformerDecoder.decode`; caches of tgt and of memory."""
+        recording.guard_structure(self)
         own, other = cache
         return self._branches(
             tgt,
@@ -329,6 +331,7 @@ class TransformerDecoder(Module):
             >>> [net.decode(np.ones((1, t, 8)), memory, cache).shape for t in (3, 1)], len(cache)
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
+        recording.guard_structure(self)
         y, memory = self._as_input(tgt), self._as_input(memory)
         for layer, caches in zip(self.layers, cache.of_layers(self.num_layers), strict=True):
             assert isinstance(layer, TransformerDecoderLayer)

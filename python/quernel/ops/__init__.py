@@ -22,7 +22,7 @@ from quernel.ops.activation import (
     softplus,
     softsign,
 )
-from quernel.ops.attention import multi_head_attention, scaled_dot_product_attention
+from quernel.ops.attention import append_rows_, multi_head_attention, scaled_dot_product_attention
 from quernel.ops.compare import (
     eq,
     ge,
@@ -182,7 +182,7 @@ from quernel.ops.upsample import interpolate
 __all__ = [  # noqa: RUF022 - by file
     "ACTIVATIONS", "celu", "elu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid", "mish", "relu6",
     "selu", "softplus", "softsign",
-    "multi_head_attention", "scaled_dot_product_attention",
+    "append_rows_", "multi_head_attention", "scaled_dot_product_attention",
     "eq", "ge", "gt", "isfinite", "isinf", "isnan", "le", "logical_and", "logical_not", "logical_or", "logical_xor",
     "lt", "ne",
     "conv1d", "conv2d",

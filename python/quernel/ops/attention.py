@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from quernel import _core, random
 from quernel.autograd import Gradients, needs_grad, put_on_tape
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.errors import ArgumentError, DTypeError, QuernelError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import native
@@ -32,12 +32,17 @@ def _check_mask(name: str, mask: Any, dtype: str, scores: _Shape, dims: str) -> 
         raise ShapeError(f"[{name}] attn_mask of shape {spec.shape} does not broadcast to {dims} = {scores}")
 
 
-def _check_numbers(name: str, dropout_p: float, scale: float | None, is_causal: bool, past: int) -> None:
+def _check_numbers(name: str, dropout_p: float, scale: float | None, is_causal: bool, past: Any) -> None:
     if isinstance(dropout_p, bool) or not 0 <= dropout_p <= 1:
         raise ArgumentError(f"[{name}] dropout_p is a probability in [0, 1], got {dropout_p!r}")
     if scale is not None and not math.isfinite(scale):
         raise ArgumentError(f"[{name}] scale must be finite, got {scale!r}")
-    if past < 0 or (past and not is_causal):
+    if isinstance(past, Tensor):
+        if past.dtype != "int64" or past.size != 1 or not is_causal:
+            raise ArgumentError(
+                f"[{name}] past is one int64 beside a causal mask, got {past.dtype} {past.shape} with is_causal={is_causal}"
+            )
+    elif past < 0 or (past and not is_causal):
         raise ArgumentError(
             f"[{name}] past counts the keys before the first query of a causal mask, got {past} "
             f"with is_causal={is_causal}"
@@ -50,12 +55,12 @@ def _attend(
     heads: int,
     dropout_p: float,
     is_causal: bool,
-    past: int,
+    past: int | Tensor,
     scale: float,
 ) -> Tensor:
     q, k, v = map(native, operands)
     summand = None if mask is None else as_tensor(mask)
-    how = heads, is_causal, past, scale, float(dropout_p)
+    how = heads, is_causal, past._t if isinstance(past, Tensor) else past, scale, float(dropout_p)
     assert q is not None
     inputs = *operands, summand
     wanted = needs_grad(*inputs)
@@ -91,7 +96,7 @@ def _sdpa_rule(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    past: int = 0,
+    past: int | Tensor = 0,
 ) -> Spec:
     name = "scaled_dot_product_attention"
     query, key, value = spec_of(q), spec_of(k), spec_of(v)
@@ -134,7 +139,7 @@ def scaled_dot_product_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    past: int = 0,
+    past: int | Tensor = 0,
 ) -> Tensor:
     """Returns ``dropout(softmax(q kᵀ scale + mask)) v`` for each head, without the matrix of scores in memory.
 
@@ -153,7 +158,8 @@ def scaled_dot_product_attention(
             a matrix (N, H, Tq, Tk) whose rows are padded to a multiple of 4.
         is_causal: Whether query i sees only keys up to i, beside what the mask says; for Tq ≠ Tk too, as in PyTorch.
         scale: Factor of the scores; None is 1 / sqrt(D).
-        past: With ``is_causal``, how many keys lie before the first query: query i sees keys up to ``past + i``.
+        past: With ``is_causal``, how many keys lie before the first query: query i sees keys up to ``past + i``. Of a
+            tensor, one int64, a jitted step's replay reads the number anew.
 
     Raises:
         ShapeError: The shapes do not fit.
@@ -182,11 +188,18 @@ def scaled_dot_product_attention(
     )
 
 
-def _parts_of(k: Any, v: Any) -> tuple[int, int]:
+def _parts_of(q: Any, k: Any, v: Any) -> tuple[int, int]:
     """How many operands the rows of q and of k hold."""
     if k is None:
         return 3, 0
-    return 1, 2 if v is None else 1
+    if v is not None:
+        return 1, 1
+    return 3 if q.shape and k.shape and 2 * q.shape[-1] == 3 * k.shape[-1] else 1, 2
+
+
+def _check_heads(name: str, num_heads: Any) -> None:
+    if isinstance(num_heads, bool) or not hasattr(num_heads, "__index__") or num_heads < 1:
+        raise ArgumentError(f"[{name}] num_heads is a positive integer, got {num_heads!r}")
 
 
 def _multi_head_rule(
@@ -198,20 +211,20 @@ def _multi_head_rule(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    past: int = 0,
+    past: int | Tensor = 0,
     training: bool = True,  # noqa: ARG001
 ) -> Spec:
     name = "multi_head_attention"
-    if isinstance(num_heads, bool) or not hasattr(num_heads, "__index__") or num_heads < 1:
-        raise ArgumentError(f"[{name}] num_heads is a positive integer, got {num_heads!r}")
+    _check_heads(name, num_heads)
     if k is None and v is not None:
         raise ArgumentError(f"[{name}] v comes with k; give both, k alone (with v behind it) or neither")
     query = spec_of(q)
     check_floating(name, "q", query.dtype)
-    q_parts, k_parts = _parts_of(k, v)
-    given = {"q": (query, q_parts)}
-    given |= {n: (spec_of(t), p) for n, t, p in (("k", k, k_parts), ("v", v, 1)) if t is not None}
-    for n, (spec, parts) in given.items():
+    key, value = (None if t is None else spec_of(t) for t in (k, v))
+    q_parts, k_parts = _parts_of(query, key, value)
+    for n, spec, parts in (("q", query, q_parts), ("k", key, k_parts), ("v", value, 1)):
+        if spec is None:
+            continue
         check_same_dtype(name, "q", query.dtype, n, spec.dtype)
         if len(spec.shape) != 3 or spec.shape[-1] % (parts * num_heads):
             holds = "" if parts == 1 else f" for each of the {parts} operands in its rows"
@@ -222,12 +235,12 @@ def _multi_head_rule(
         if spec.shape[0] != query.shape[0]:
             raise ShapeError(f"[{name}] {n} has {spec.shape[0]} samples, q has {query.shape[0]}")
     width = query.shape[-1] // q_parts
-    keys = given["k"][0].shape if k is not None else query.shape
-    if k is not None and keys[-1] // k_parts != width:
+    keys = query.shape if key is None else key.shape
+    if key is not None and keys[-1] // k_parts != width:
         raise ShapeError(f"[{name}] k of shape {keys} does not fit q of shape {query.shape}")
-    columns = width if v is None else given["v"][0].shape[-1]
-    if v is not None and given["v"][0].shape[1] != keys[1]:
-        raise ShapeError(f"[{name}] v has {given['v'][0].shape[1]} rows, k has {keys[1]}")
+    columns = width if value is None else value.shape[-1]
+    if value is not None and value.shape[1] != keys[1]:
+        raise ShapeError(f"[{name}] v has {value.shape[1]} rows, k has {keys[1]}")
     if attn_mask is not None:
         scores = query.shape[0], int(num_heads), query.shape[1], keys[1]
         _check_mask(name, attn_mask, query.dtype, scores, "(N, H, Tq, Tk)")
@@ -245,7 +258,7 @@ def multi_head_attention(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
-    past: int = 0,
+    past: int | Tensor = 0,
     training: bool = True,
 ) -> Tensor:
     """Returns `scaled_dot_product_attention` of heads that lie side by side in rows, where they are: nothing is copied.
@@ -254,14 +267,14 @@ def multi_head_attention(
     one projection makes them.
 
     Args:
-        q: (N, Tq, H·D), or (N, T, 3·H·D).
+        q: (N, Tq, H·D), or (N, T, 3·H·D), of which beside a k without v the first H·D columns count.
         k: (N, Tk, H·D), or (N, Tk, 2·H·D).
         v: (N, Tk, H·Dv).
         num_heads: H.
         attn_mask: as in `scaled_dot_product_attention`, and so are the others.
         is_causal: Whether query i sees only keys up to i.
         scale: Factor of the scores; None is 1 / sqrt(D).
-        past: How many keys lie before the first query.
+        past: How many keys lie before the first query, a number or a tensor of one int64.
         training: Whether ``dropout_p`` means anything, as in `dropout`.
 
     Returns:
@@ -277,8 +290,49 @@ def multi_head_attention(
     """
     first = as_tensor(q)
     second, third = (None if t is None else as_tensor(t) for t in (k, v))
-    _multi_head_rule(first, second, third, num_heads, attn_mask, dropout_p, is_causal, scale, past)
-    depth = first._t.shape[-1] // (_parts_of(second, third)[0] * int(num_heads))
-    factor = 1 / math.sqrt(max(depth, 1)) if scale is None else float(scale)
+    _check_heads("multi_head_attention", num_heads)
+    _check_numbers("multi_head_attention", dropout_p, scale, is_causal, past)
+    parts = _parts_of(first, second, third)[0]
+    if parts == 3 and second is not None and needs_grad(first, second):
+        first, parts = first[..., : first.shape[-1] // 3], 1
+    factor = scale
+    if factor is None:
+        columns = first._t.shape[-1] if first._t.shape else 0
+        factor = 1 / math.sqrt(max(columns // (parts * num_heads), 1))
     p = dropout_p if training else 0.0
-    return _attend((first, second, third), attn_mask, int(num_heads), p, is_causal, past, factor)
+    try:
+        return _attend((first, second, third), attn_mask, int(num_heads), p, is_causal, past, float(factor))
+    except (QuernelError, TypeError):
+        _multi_head_rule(first, second, third, num_heads, attn_mask, dropout_p, is_causal, scale, past)
+        raise
+
+
+def append_rows_(y: Tensor, length: Tensor, rows: TensorLike) -> Tensor:
+    """Writes rows behind the ``length`` rows that ``y`` holds, in place, and adds their number to ``length``.
+
+    A jitted step that does so is one plan whatever the length. It is for caches of keys and values: of wider rows, such as
+    one projection makes with the queries in front, the last columns are taken.
+
+    Args:
+        y: (N, capacity, C).
+        length: (1,), int64, how many rows count so far.
+        rows: (N, t, C) or wider.
+
+    Returns:
+        What ``length`` was, as a tensor of its own: ``past`` of `multi_head_attention`.
+
+    Raises:
+        OutOfRangeError: there is no room for the rows. Nothing has been written.
+        ShapeError: The rows do not fit.
+
+    Example:
+        >>> y, length = qn.zeros((1, 4, 2)), qn.zeros((1,), dtype="int64")
+        >>> [qn.ops.append_rows_(y, length, qn.ones((1, t, 2))).item() for t in (3, 1)], length.item()
+        ([0, 3], 4)
+    """
+    return Tensor(_core.append_rows_(y._t, length._t, as_tensor(rows)._t))
+
+
+def length_now(length: Tensor) -> int:
+    """The number in a ``length`` of `append_rows_`, also while a step is recorded: a replay would refuse where it is too large."""
+    return _core.length_now(length._t)
