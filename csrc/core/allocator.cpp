@@ -16,6 +16,7 @@ namespace quernel {
 namespace {
 
 constexpr size_t kAlign = 64;
+constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -29,6 +30,16 @@ size_t class_size(size_t nbytes) {
 int class_index(size_t size) {
   const int log = std::bit_width(size) - 1;
   return log * 4 + static_cast<int>((size - (size_t{1} << log)) * 4 >> log);
+}
+
+// A block that is not among the cached ones. Large ones ask for huge pages, as NumPy's do: products walk down columns
+// of rows that lie a page apart, more of them than the TLB knows (2 to 6 % of the time of 1024^3 and 2048^3).
+void* fresh(size_t size) {
+  if (size < 2 * kHugePage) return std::aligned_alloc(kAlign, size);
+  size = round_up(size, kHugePage);
+  void* data = std::aligned_alloc(kHugePage, size);
+  if (data) madvise(data, size, MADV_HUGEPAGE);  // a wish: where there are none, small ones do
+  return data;
 }
 
 class HostAllocator : public Allocator {
@@ -52,10 +63,10 @@ class CachingAllocator final : public HostAllocator {
         return data;
       }
     }
-    void* data = std::aligned_alloc(kAlign, size);
+    void* data = fresh(size);
     if (!data) {
       trim();
-      data = std::aligned_alloc(kAlign, size);
+      data = fresh(size);
     }
     if (!data) throw OutOfMemory(nbytes);
     return data;

@@ -1,8 +1,11 @@
-// Matrix products. An item is a strip of rows times a panel of 64 columns; consecutive items walk down one panel, so
-// that B stays in L2 while A streams past it at a byte per cycle. K is cut into blocks of at most 4 KB of a row: six
-// rows of A stay in L1, a panel of B (256 KB) in L2. Between blocks the accumulators rest in C, which loses nothing:
-// each output remains one chain of FMAs over k, whatever the strip, the block or the thread. On AVX2, blocks of 1 KB
-// with A packed, and 16 columns of B in L1 for all rows of a strip, were both a few percent slower.
+// Matrix products. An item is a strip of rows times some panels of 64 columns. K is cut into blocks of at most 8 KB of
+// a row, rows into strips that stay in L2 (192 KB) while they meet one panel after the other. Between blocks the
+// accumulators rest in C, which loses nothing: each output remains one chain of FMAs over k, whatever the strip, the
+// block or the thread. How many panels an item has decides what is read again and again, see ops/matmul.cpp: one, and A
+// streams past it at a byte per cycle, which is as good while A is near; several, and those panels are read again for
+// each strip. At 2048^3 one panel was 15 % slower, for A comes from memory and each row of it lies on a page of its
+// own; blocks of 4 KB were 5 % slower. Packing rows of A, 16 columns of B for all rows of a strip (in L1, as GotoBLAS
+// has it), fetching the next panel or the next rows ahead: all measured equal or slower on AVX2.
 //
 // Where there is only one strip, B may be packed here, in blocks of 1 KB of a row of A, 64 KB of B (smaller ones, which
 // fit L1, were slower): it is not written to memory and read again.
@@ -31,7 +34,9 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kBlockBytes = 4096;        // of a row of A
+constexpr int64_t kBlockBytes = 8192;        // of a row of A
+constexpr int64_t kStripBytes = 192 << 10;   // of rows of A
+constexpr int64_t kLeastStripRows = 24;      // whole tiles at every level
 constexpr int64_t kPackedBlockBytes = 1024;  // of a row of A, where B is packed in scratch: 64 KB
 constexpr int64_t kRowsAtOnce = 8;           // of B, for a single row of A
 
@@ -46,6 +51,13 @@ inline int64_t packed_rows(const GemmArgs& g) {
 template <class T>
 int64_t block_depth(const GemmArgs& g) {
   return (g.pack || packs_rows(g) ? kPackedBlockBytes : kBlockBytes) / static_cast<int64_t>(sizeof(T));
+}
+
+// Rows that meet the panels of an item in turn: whole tiles of them, as many as stay in L2.
+template <class T>
+int64_t strip_rows(int64_t depth) {
+  const int64_t fit = kStripBytes / (depth * static_cast<int64_t>(sizeof(T)));
+  return (fit < kLeastStripRows ? kLeastStripRows : fit) / kLeastStripRows * kLeastStripRows;
 }
 
 template <class T>
@@ -120,32 +132,43 @@ void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelB
   }
 }
 
+// One block of K of a strip, in all panels.
+template <class T>
+void multiply_strip(const GemmArgs& g, const Operands<T>& p, const Part& strip, PanelBlock<T> block, int64_t k,
+                    T* scratch) {
+  block.a = p.a + strip.row * g.a_row + k * g.a_col;
+  if (packs_rows(g)) {
+    block.turned = scratch;
+    pack_rows(block.a, g, strip.end - strip.row, block.depth, scratch);
+  }
+  T* const packed = scratch + packed_rows(g) * block.depth;
+  for (block.first = strip.first; block.first < strip.last; block.first += kPanel) {
+    block.cols = least(strip.last - block.first, kPanel);
+    block.b = p.b + k * g.b_row + (g.pack ? block.first * g.b_col : block.first / kPackWidth<T> * g.group);
+    block.ldb = g.b_row;
+    block.group = g.group;
+    if (g.pack) {
+      block.ldb = kPackWidth<T>;
+      block.group = block.depth * block.ldb;
+      pack_block<Vec<T>>(Unpacked<T>{block.b, block.depth, g.b_row, g.b_col},
+                         Packed<T>{packed, block.group, block.cols});
+      block.b = packed;
+    }
+    multiply_panel(g, p.c, strip, block);
+  }
+}
+
 template <class T>
 void multiply_part(const GemmArgs& g, const Operands<T>& p, const Part& part, T* scratch) {
   const int64_t blocks = ceil_div(g.k, block_depth<T>(g)), depth = ceil_div(g.k, blocks);
-  T* const packed = scratch + packed_rows(g) * depth;
+  const int64_t rows = g.pack ? part.end - part.row : strip_rows<T>(depth);
   for (int64_t k = 0; k < g.k; k += depth) {
-    PanelBlock<T> block;
-    block.a = p.a + part.row * g.a_row + k * g.a_col;
+    PanelBlock<T> block{};
     block.depth = least(depth, g.k - k);
     block.begins = k == 0;
     block.ends = k + depth >= g.k;
-    block.turned = packs_rows(g) ? scratch : nullptr;
-    if (block.turned) pack_rows(block.a, g, part.end - part.row, block.depth, scratch);
-    for (block.first = part.first; block.first < part.last; block.first += kPanel) {
-      block.cols = least(part.last - block.first, kPanel);
-      block.b = p.b + k * g.b_row + (g.pack ? block.first * g.b_col : block.first / kPackWidth<T> * g.group);
-      block.ldb = g.b_row;
-      block.group = g.group;
-      if (g.pack) {
-        block.ldb = kPackWidth<T>;
-        block.group = block.depth * block.ldb;
-        pack_block<Vec<T>>(Unpacked<T>{block.b, block.depth, g.b_row, g.b_col},
-                           Packed<T>{packed, block.group, block.cols});
-        block.b = packed;
-      }
-      multiply_panel(g, p.c, part, block);
-    }
+    for (int64_t row = part.row; row < part.end; row += rows)
+      multiply_strip(g, p, Part{row, least(part.end, row + rows), part.first, part.last}, block, k, scratch);
   }
 }
 
