@@ -19,7 +19,7 @@ from quernel.graph.ir import Graph, Node, Ref, Value
 from quernel.graph.summary import macs
 
 FORK = 150_000  # a call's threads meeting once
-SHARED = 0.8  # what a thread does of its best when every layer is shared out by itself
+SHARED = 0.9  # what a thread does of its best when every layer is shared out by itself
 FEW_ROWS = (
     0.5,
     1.5,
@@ -28,7 +28,7 @@ SPILL = (
     0.4,
     5,
 )  # for a byte of activations and each doubling of a piece's widest beyond the core's own cache, at most so many
-STREAM = 5  # for a byte of weights that comes from memory
+STREAM = 0.5, 5  # for a byte of weights that comes from the shared cache, from memory
 _RECURRENT = ("lstm", "gru", "rnn")  # each step is a product of its own
 
 
@@ -55,13 +55,25 @@ class RowCosts(NamedTuple):
     weights: int
 
     def of(self, rows: int, caches: Caches, threads: int) -> float:
-        """MACs of `rows` rows that run together, while each of `threads` does the same with its own."""
+        """MACs of `rows` rows that run together on one thread, while others of `threads` do the same with their own."""
         near, far = FEW_ROWS
         work = sum(n * (1 + near / (m * rows) + far / (m * rows) ** 2) for n, m in self.products)
         doublings = min(max(0.0, math.log2(rows * self.widest / caches.own)), SPILL[1])
-        spilled = SPILL[0] * self.activations * doublings
-        streamed = STREAM * self.weights * threads if 2 * self.weights > caches.shared else 0
-        return rows * (work + spilled) + streamed
+        return rows * (work + SPILL[0] * self.activations * doublings) + self._streaming(caches, threads, 1)
+
+    def shared(self, rows: int, caches: Caches, threads: int) -> float:
+        """MACs of a thread when `rows` rows run together and every layer is shared out by itself."""
+        alone = self.of(rows, caches, 1)
+        if threads == 1:
+            return alone
+        weights = self._streaming(caches, 1, threads) - self._streaming(caches, 1, 1)
+        return (alone + weights) / (threads * SHARED)
+
+    def _streaming(self, caches: Caches, readers: int, parts: int) -> float:
+        """Of the weights' way to the core, all `readers` at the same time, or each of `parts` its own part."""
+        if 2 * self.weights > caches.shared:
+            return STREAM[1] * self.weights * readers
+        return STREAM[0] * self.weights if self.weights > parts * caches.own else 0
 
 
 def row_costs(graph: Graph) -> RowCosts:
@@ -91,7 +103,7 @@ def piece_rows(costs: RowCosts, batch: int, sizes: Sequence[int], threads: int, 
 
     def time(size: int) -> float:
         if size >= batch:
-            return costs.of(size, caches, 1) / (threads * SHARED if threads > 1 else 1)
+            return costs.shared(size, caches, threads)
         count, left = divmod(batch, size)
         total = math.ceil(count / threads) * costs.of(size, caches, threads)
         if left and count % threads == 0:  # a turn of the rest alone
