@@ -15,20 +15,6 @@ Tensor fresh_copy(const Tensor& t) {
   return copy;
 }
 
-// The short path of frozen models: arrays in, fresh arrays out.
-std::vector<py::array> run(const Plan& plan, const std::vector<py::array>& arguments, ArenaPool& arenas) {
-  std::vector<Tensor> inputs;
-  for (const py::array& array : arguments) inputs.push_back(from_numpy(array, false, plan.device()));
-  std::vector<Tensor> outputs;
-  {
-    py::gil_scoped_release unlocked;
-    outputs = plan.replay(inputs, arenas);
-  }
-  std::vector<py::array> results;
-  for (const Tensor& t : outputs) results.push_back(to_numpy(t, true));
-  return results;
-}
-
 }  // namespace
 
 void register_plan(py::module_& m) {
@@ -55,7 +41,6 @@ void register_plan(py::module_& m) {
       .def("stale", &Plan::stale)
       .def("valid", &Plan::valid, py::arg("arguments"))
       .def("replay", &Plan::replay, py::arg("arguments"), py::arg("arenas"), Unlocked())
-      .def("run", &run, py::arg("arrays"), py::arg("arenas"), "replay() on NumPy arrays.")
       .def_property_readonly("arena_nbytes", &Plan::arena_nbytes)
       .def_property_readonly("graphs", &Plan::graphs, "CUDA graphs captured so far.")
       .def_property_readonly("steps", &Plan::step_names)

@@ -5,7 +5,10 @@
 #include <span>
 
 #include "bindings/bindings.h"
+#include "core/error.h"
+#include "runtime/batch.h"
 #include "runtime/plan.h"
+#include "runtime/thread_pool.h"
 
 namespace quernel {
 namespace {
@@ -17,20 +20,20 @@ bool is_exact_array(PyObject* x) { return Py_TYPE(x) == py::detail::npy_api::get
 
 // Where an array's elements lie; null unless it is a plain array (C-contiguous, aligned, native) of this dtype and
 // shape.
-std::byte* memory_of_array(PyObject* x, const Plan::TensorSpec& spec) {
+std::byte* memory_of_array(PyObject* x, DType dtype, const Shape& shape) {
   constexpr int kPlain = int{py::array::c_style} | int{py::detail::npy_api::NPY_ARRAY_ALIGNED_};
   const auto& array = *py::detail::array_proxy(x);
-  const bool fits = array.descr == numpy_dtype(spec.dtype).ptr() && (array.flags & kPlain) == kPlain &&
-                    array.nd == spec.shape.rank() && std::equal(spec.shape.begin(), spec.shape.end(), array.dimensions);
+  const bool fits = array.descr == numpy_dtype(dtype).ptr() && (array.flags & kPlain) == kPlain &&
+                    array.nd == shape.rank() && std::equal(shape.begin(), shape.end(), array.dimensions);
   return fits ? reinterpret_cast<std::byte*>(array.data) : nullptr;
 }
 
-py::object fresh_array(const Plan::TensorSpec& spec) {
+py::object fresh_array(DType dtype, const Shape& shape) {
   auto& numpy = py::detail::npy_api::get();
   std::array<Py_intptr_t, kMaxRank> dims;
-  std::copy(spec.shape.begin(), spec.shape.end(), dims.begin());
-  PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, numpy_dtype(spec.dtype).inc_ref().ptr(),
-                                                spec.shape.rank(), dims.data(), nullptr, nullptr, 0, nullptr);
+  std::copy(shape.begin(), shape.end(), dims.begin());
+  PyObject* array = numpy.PyArray_NewFromDescr_(numpy.PyArray_Type_, numpy_dtype(dtype).inc_ref().ptr(), shape.rank(),
+                                                dims.data(), nullptr, nullptr, 0, nullptr);
   if (!array) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(array);
 }
@@ -41,36 +44,74 @@ void replay(const Plan& plan, std::span<std::byte*> bases, ArenaPool& arenas) {
   plan.replay_into(bases, arenas);
 }
 
-// Plans of a frozen model with one input and one output, each for another shape.
+void run_batch(const BatchPlan& plan, std::span<std::byte* const> arrays, ArenaPool& arenas) {
+  std::optional<py::gil_scoped_release> unlocked;
+  if (plan.work_ns() >= kBriefNs) unlocked.emplace();
+  plan.run(arrays, arenas);
+}
+
+// Batches of a frozen model with one input and one output, each of another size, for a number of threads.
 class ArrayRunner {
  public:
   explicit ArrayRunner(std::shared_ptr<ArenaPool> arenas) : arenas_(std::move(arenas)) {}
 
-  void add(std::shared_ptr<Plan> plan) {
-    if (plan->device() == Device::kCpu) plans_.push_back(std::move(plan));
+  void add(std::shared_ptr<BatchPlan> plan, int threads) {
+    if (plan->device() != Device::kCpu) return;
+    const Shape shape = plan->input_shape(0);
+    served_.push_back({std::move(plan), shape, threads});
   }
-  void clear() { plans_.clear(); }
+  void clear() { served_.clear(); }
 
   py::object run(const py::handle x) const {
     if (!is_exact_array(x.ptr())) return py::none();
-    for (const auto& candidate : plans_) {
-      std::byte* input = memory_of_array(x.ptr(), candidate->arguments()[0]);
-      if (!input) continue;
-      if (candidate->stale()) break;
-      const std::shared_ptr<Plan> plan = candidate;  // another thread may clear() while this one lets go of the GIL
-      py::object y = fresh_array(plan->outputs()[0]);
-      std::array bases{static_cast<std::byte*>(nullptr), input,
-                       reinterpret_cast<std::byte*>(py::detail::array_proxy(y.ptr())->data)};
-      replay(*plan, bases, *arenas_);
+    for (const Served& candidate : served_) {
+      std::byte* input = memory_of_array(x.ptr(), candidate.plan->input_dtype(0), candidate.shape);
+      if (!input || candidate.threads != ThreadPool::instance().size()) continue;
+      if (candidate.plan->stale()) break;
+      const auto plan = candidate.plan;  // another thread may clear() while this one lets go of the GIL
+      py::object y = fresh_array(plan->result_dtype(0), plan->result_shape(0));
+      const std::array arrays{input, reinterpret_cast<std::byte*>(py::detail::array_proxy(y.ptr())->data)};
+      try {
+        run_batch(*plan, arrays, *arenas_);
+      } catch (const ArgumentError&) {  // tells a place in a piece
+        break;
+      }
       return y;
     }
     return py::none();
   }
 
  private:
+  struct Served {
+    std::shared_ptr<BatchPlan> plan;
+    Shape shape;
+    int threads;
+  };
+
   std::shared_ptr<ArenaPool> arenas_;
-  std::vector<std::shared_ptr<Plan>> plans_;
+  std::vector<Served> served_;
 };
+
+// Any number of inputs and outputs, on any device; the inputs must have the dtypes and shapes of the plan's.
+std::vector<py::array> run_arrays(const BatchPlan& plan, const std::vector<py::array>& inputs, ArenaPool& arenas) {
+  check<ShapeError>(inputs.size() == plan.inputs(), "plan", "expected ", plan.inputs(), " arguments, got ",
+                    inputs.size());
+  std::vector<Tensor> tensors;
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    tensors.push_back(from_numpy(inputs[i], false, plan.device()));
+    check<ShapeError>(tensors[i].shape() == plan.input_shape(i) && tensors[i].dtype() == plan.input_dtype(i), "plan",
+                      "argument ", i, " was recorded as ", name(plan.input_dtype(i)), ' ', plan.input_shape(i),
+                      ", got ", name(tensors[i].dtype()), ' ', tensors[i].shape());
+  }
+  for (size_t i = 0; i < plan.results(); ++i)
+    tensors.push_back(Tensor::empty(plan.result_dtype(i), plan.result_shape(i), plan.device()));
+  std::vector<std::byte*> arrays;
+  for (const Tensor& t : tensors) arrays.push_back(t.data());
+  run_batch(plan, arrays, arenas);
+  std::vector<py::array> results;
+  for (size_t i = plan.inputs(); i < tensors.size(); ++i) results.push_back(to_numpy(tensors[i], true));
+  return results;
+}
 
 // A plan of a jitted function, called again with arguments like those that it was replayed with.
 class Replayer {
@@ -189,7 +230,7 @@ class Replayer {
   }
 
   std::byte* memory_of(PyObject* x, const Plan::TensorSpec& spec, Call& call) const {
-    if (is_exact_array(x)) return spec.written ? nullptr : memory_of_array(x, spec);
+    if (is_exact_array(x)) return spec.written ? nullptr : memory_of_array(x, spec.dtype, spec.shape);
     if (PyFloat_CheckExact(x)) {
       if (spec.dtype != DType::kFloat64 || spec.shape.rank() != 0 || spec.written) return nullptr;
       double& number = call.numbers[call.at];
@@ -220,9 +261,15 @@ class Replayer {
 }  // namespace
 
 void register_replay(py::module_& m) {
-  py::class_<ArrayRunner>(m, "ArrayRunner", "Frozen plans of one input and one output, each for another shape.")
+  py::class_<BatchPlan, std::shared_ptr<BatchPlan>>(m, "BatchPlan", "A frozen model's plans for one batch size.")
+      .def(py::init<std::shared_ptr<Plan>>(), py::arg("whole"))
+      .def(py::init<std::shared_ptr<Plan>, int64_t, std::shared_ptr<Plan>, int64_t>(), py::arg("piece"),
+           py::arg("count"), py::arg("rest"), py::arg("rows"), "`piece` `count` times, `rest` for the rows left over.")
+      .def("stale", &BatchPlan::stale)
+      .def("run", &run_arrays, py::arg("inputs"), py::arg("arenas"), "Fresh arrays computed from `inputs`.");
+  py::class_<ArrayRunner>(m, "ArrayRunner", "Frozen batches of one input and one output, each of another size.")
       .def(py::init<std::shared_ptr<ArenaPool>>(), py::arg("arenas"))
-      .def("add", &ArrayRunner::add, py::arg("plan"))
+      .def("add", &ArrayRunner::add, py::arg("plan"), py::arg("threads"), "For a pool of so many threads.")
       .def("clear", &ArrayRunner::clear)
       .def("run", &ArrayRunner::run, py::arg("x"), "A fresh array; None if `x` is none that a plan here serves.");
   py::class_<Replayer>(m, "Replayer", "A jitted function's plan for arguments like those it was replayed with.")

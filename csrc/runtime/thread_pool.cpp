@@ -303,13 +303,17 @@ void Pool::serve(Worker& worker, int index) {
 void Pool::claim_as_worker(Worker& worker, int index) {
   const Marked in_chunk(t_in_chunk);
   int64_t done = 0;
-  for (int64_t unclaimed; (unclaimed = unclaimed_.fetch_sub(1, std::memory_order_acquire)) > 0;)
+  bool brief = true;  // chunks: a caller that sleeps over one waits for no good reason
+  for (int64_t unclaimed; (unclaimed = unclaimed_.fetch_sub(1, std::memory_order_acquire)) > 0;) {
+    brief = call_.chunk_ns < kLateChunk;
     done += run_chunk(unclaimed, index);
+  }
   if (done == 0) return;
   reported_.fetch_add(static_cast<uint32_t>(done));
   if (!caller_sleeps_.load()) [[likely]]
     return;
   reported_.notify_one();
+  if (!brief) return;
   const int64_t switches = involuntary_switches();
   if (std::exchange(worker.switches, switches) != switches) leave_out(worker, now_ns());
 }

@@ -305,12 +305,42 @@ class FrozenPlan:
 
     def replay(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Fresh arrays computed from `arrays`, which must have the recorded shapes and dtypes."""
-        return self._native.run(arrays, self._arenas)
+        return _core.BatchPlan(self._native).run(arrays, self._arenas)
 
     @property
     def native(self) -> _core.Plan:
         """The plan itself, for what it can tell (steps, memory)."""
         return self._native
+
+
+class FrozenBatch:
+    """Plans that together serve one batch size of a model.
+
+    Args:
+        memory: Of the model.
+        rows: The batch size.
+        piece: For its number of rows; each run of it on one thread if it runs several times.
+        count: How often it runs.
+        rest: For the rows left over, for that many or more, but fewer than twice `rows`; None where there are none.
+    """
+
+    def __init__(
+        self, memory: FrozenMemory, rows: int, piece: FrozenPlan | None, count: int, rest: FrozenPlan | None
+    ) -> None:
+        self._memory = memory
+        self._native = _core.BatchPlan(piece and piece.native, count, rest and rest.native, rows)
+
+    def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Fresh arrays computed from `arrays`, which must have `rows` rows of the recorded shapes and dtypes."""
+        return self._native.run(arrays, self._memory.arenas)
+
+    def stale(self) -> bool:
+        """Whether the kernels are no longer the right ones."""
+        return self._native.stale()
+
+    def serve(self, threads: int) -> None:
+        """From now on the model's short way takes batches of this size here while the pool has so many threads."""
+        self._memory.runner.add(self._native, threads)
 
 
 def record_frozen(

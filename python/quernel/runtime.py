@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,18 @@ def set_num_threads(n: int) -> None:
     if n < 1:
         raise ArgumentError(f"[set_num_threads] at least one thread must work, got {n}")
     _core.set_num_threads(n)
+
+
+@functools.cache
+def cache_nbytes(level: int) -> int:
+    """Bytes of a core's cache of this level, 2 or 3, as Linux tells; elsewhere a usual size."""
+    from pathlib import Path
+
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu0/cache/index{level}/size").read_text(encoding="ascii")
+        return int(text.strip().removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return 1 << 20 if level == 2 else 16 << 20
 
 
 def cuda_unavailable_reason() -> str:

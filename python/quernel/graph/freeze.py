@@ -15,20 +15,21 @@ from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
 from quernel.graph.interpret import batch_size, run
 from quernel.graph.ir import Arg, Dim, Fields, Graph, Ref, Value
 from quernel.graph.passes import optimize
+from quernel.graph.pieces import Caches, piece_rows, row_costs
 from quernel.graph.rows import independent_rows
 from quernel.graph.sparse import keep_dense
 from quernel.graph.stream import Stream, with_states
 from quernel.graph.trace import Input, inputs_of, trace
-from quernel.jit import FrozenMemory, FrozenPlan, record_frozen
+from quernel.jit import FrozenBatch, FrozenMemory, FrozenPlan, record_frozen
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.ops.dtypes import FLOATING
-from quernel.runtime import default_device, device
+from quernel.runtime import cache_nbytes, default_device, device, num_threads
 from quernel.tensor import Tensor
 
 Array = npt.NDArray[Any]
 
-_MAX_EXACT = 32  # plans kept for a model whose batches cannot be padded
+_MAX_BATCHES = 32  # sizes of which is remembered how they run
 
 
 class Memory(NamedTuple):
@@ -43,16 +44,16 @@ class Frozen:
     """A model for inference alone: NumPy arrays in, fresh NumPy arrays out, one native call.
 
     It holds its own copy of the weights, as they were when it was made, packed once for all batch sizes. There is a
-    plan per batch size 1, 2, 3, 4, 6, 8, 12, 16, …, `max_batch`, recorded when first needed; a batch is padded to the
-    next of them, a larger one runs in chunks of `max_batch`. Neither changes a bit of the result. (A model that mixes
-    the rows of a batch gets a plan for each batch size that it meets.) Any number of threads may call it at once, and
-    it can be pickled.
+    plan per number of rows 1, 2, 3, 4, 6, 8, 12, 16, …, `max_batch`, recorded when first needed; a batch is padded to the
+    next of them, or runs in pieces, each of them on one thread (see `quernel.graph.pieces`). Neither changes a bit of
+    the result. (A model that mixes the rows of a batch gets a plan for each batch size that it meets.) Any number of
+    threads may call it at once, and it can be pickled.
 
     Args:
         source: The model's graph, which is optimized here (see `quernel.graph.passes`), or a module of its own, which is
             traced at the first call with that call's shapes.
-        max_batch: The largest batch of one native call. It decides too from which density on a sparse weight is kept dense
-            (`quernel.graph.sparse`).
+        max_batch: The most rows that run together; larger batches run in pieces. It decides too from which
+            density on a sparse weight is kept dense (`quernel.graph.sparse`).
 
     Example:
         >>> net = qn.nn.Sequential(qn.nn.Linear(4, 8), qn.nn.ReLU(), qn.nn.Linear(8, 2))
@@ -65,6 +66,9 @@ class Frozen:
         if type(max_batch) is not int or max_batch < 1:
             raise ArgumentError(f"[freeze] max_batch must be a whole number of at least 1, got {max_batch!r}")
         self._max_batch = max_batch
+        self._buckets = [1]
+        while self._buckets[-1] < max_batch:
+            self._buckets.append(bucket(self._buckets[-1] + 1, max_batch))
         self._lock = threading.Lock()
         self._home = default_device()  # of a model without weights
         self._graph: Graph | None = None
@@ -79,12 +83,13 @@ class Frozen:
         graph = optimize(keep_dense(graph, self._max_batch))
         weights = {k: tensor(w.detach().numpy(), device=self._home) for k, w in graph.weights.items()}
         graph = replace(graph, weights=weights)
-        self._padded = independent_rows(graph)
+        self._costs = row_costs(graph) if independent_rows(graph) else None  # None: rows are mixed
         self._reset()
         self._graph, self._pending = graph, None
 
     def _reset(self) -> None:
         self._plans: dict[int, FrozenPlan] = {}
+        self._batches: dict[tuple[int, int], FrozenBatch] = {}  # by rows and threads
         self._memory = FrozenMemory()
         self._run_ready = self._memory.runner.run  # the short way: one array in, one out, no padding
 
@@ -114,7 +119,7 @@ class Frozen:
 
     @property
     def max_batch(self) -> int:
-        """The largest batch of one native call."""
+        """The most rows that run together."""
         return self._max_batch
 
     @property
@@ -134,8 +139,9 @@ class Frozen:
             StateError: the shapes of its inputs are not known before the first call.
         """
         weights = sum(w.numpy().nbytes for w in self.graph.weights.values())
-        plan = self._plan(bucket(batch, self._max_batch) if self._padded else batch)
-        return Memory(weights, self.packed_nbytes, plan.native.arena_nbytes)
+        size = self._piece(batch)
+        arena = self._plan(size).native.arena_nbytes * min(num_threads(), max(1, batch // size))
+        return Memory(weights, self.packed_nbytes, arena)
 
     def __call__(self, *inputs: npt.ArrayLike) -> Any:
         """The model's output for a batch of any size.
@@ -162,15 +168,13 @@ class Frozen:
             _as_array(x, name, value) for x, (name, value) in zip(inputs, graph.inputs.items(), strict=True)
         ]
         batch = batch_size(graph, [a.shape for a in arrays])
-        if not self._padded:
-            return self._nest(self._plan(batch).replay(arrays))
-        if batch <= self._max_batch:
-            return self._nest(self._padded_run(arrays, batch))
-        chunks = [
-            self._padded_run([a[i : i + self._max_batch] for a in arrays], min(self._max_batch, batch - i))
-            for i in range(0, batch, self._max_batch)
-        ]
-        return self._nest([np.concatenate(parts) for parts in zip(*chunks, strict=True)])
+        if batch == 0 and self._costs is not None:
+            return self._nest([np.empty(v.at(0), v.dtype) for v in map(graph.value, graph.results)])
+        served = self._batch(batch)
+        try:
+            return self._nest(served.run(arrays))
+        except ArgumentError:  # it tells a place in a piece
+            return self._nest(self._record(batch).replay(arrays))
 
     def stream(self, state: Sequence[npt.ArrayLike] | None = None) -> Stream:
         """Begins sequences that are fed in chunks of the length that the model was frozen for.
@@ -196,18 +200,34 @@ class Frozen:
                 self._streamed = Frozen(graph, self._max_batch), count
         return Stream(*self._streamed, state)
 
-    def _padded_run(self, arrays: list[Array], batch: int) -> list[Array]:
-        if batch == 0:
-            return [np.empty(v.at(0), v.dtype) for v in map(self.graph.value, self.graph.results)]
-        size = bucket(batch, self._max_batch)
-        if size == batch:
-            return self._plan(size).replay(arrays)
-        padded = []
-        for a in arrays:
-            room = np.zeros((size, *a.shape[1:]), a.dtype)
-            room[:batch] = a
-            padded.append(room)
-        return [y[:batch] for y in self._plan(size).replay(padded)]
+    def _piece(self, batch: int) -> int:
+        """Rows that run together in a batch of this size."""
+        if self._costs is None:
+            return batch
+        if self.device != "cpu":
+            return bucket(batch, self._max_batch)
+        return piece_rows(
+            self._costs, batch, self._buckets, num_threads(), Caches(cache_nbytes(2), cache_nbytes(3))
+        )
+
+    def _batch(self, rows: int) -> FrozenBatch:
+        key = rows, num_threads()
+        batch = self._batches.get(key)
+        if batch is not None and not batch.stale():
+            return batch
+        size = self._piece(rows)
+        count, left = divmod(rows, size) if rows else (1, 0)
+        piece = self._plan(size) if count else None
+        rest = self._plan(bucket(left, self._max_batch)) if left else None
+        with self._lock:
+            batch = FrozenBatch(self._memory, rows, piece, count, rest)
+            if len(self._batches) >= _MAX_BATCHES:
+                self._batches.clear()
+                self._memory.runner.clear()
+            self._batches[key] = batch
+            if len(self.graph.inputs) == 1 and isinstance(self.graph.outputs, Ref):
+                batch.serve(key[1])
+            return batch
 
     def _plan(self, size: int) -> FrozenPlan:
         plan = self._plans.get(size)
@@ -219,13 +239,10 @@ class Frozen:
                 self._reset()
                 plan = None
             if plan is None:
-                if not self._padded and len(self._plans) >= _MAX_EXACT:
+                if self._costs is None and len(self._plans) >= _MAX_BATCHES:
                     self._plans.pop(next(iter(self._plans)))
-                    self._memory.runner.clear()
                 plan = self._record(size)
                 self._plans[size] = plan
-                if len(self.graph.inputs) == 1 and isinstance(self.graph.outputs, Ref):
-                    self._memory.runner.add(plan.native)
             return plan
 
     def _record(self, size: int) -> FrozenPlan:
