@@ -194,9 +194,8 @@ class Pass {
     const int64_t count = cut(begin, end), first = group_ * side_.cols + col;
     // Rows are dealt out evenly.
     const int64_t tiles = ceil_div(pixels_, kTileRows), least_rows = pixels_ / tiles, longer = pixels_ % tiles;
-    // The next stretch comes into L2 meanwhile, else its first tile would wait for all of it.
-    const int64_t lines = end - begin < kFewLines ? 0 : ceil_div(end - begin, tiles);
-    const T* next = b + end * kPackWidth<T>;
+    // The next stretch comes into L2 meanwhile, row by row: all at once, the tile would wait for it.
+    const int64_t ahead = end - begin < kFewLines ? 0 : (end - begin) * kPackWidth<T>;
     const TileFinish<T> epilogue = tile_finish<T>(args_, args_.y, first);
     const bool ends = end == depth_;
     const T* const* a = scratch_.a;
@@ -205,9 +204,8 @@ class Pass {
       const int rows = static_cast<int>(least_rows + (tile < longer ? 1 : 0));
       T* c[kTileRows];
       for (int i = 0; i < rows; ++i) c[i] = to[i] + col;
-      for (int64_t i = 0; i < lines; ++i, next += kPackWidth<T>) __builtin_prefetch(next, 0, 2);
       multiply_tile(Tile<T>{a, b, c, scratch_.stretch, count, single_, 1, kPackWidth<T>, group, rows, cols, begin > 0,
-                            in_tile_ && ends ? &epilogue : nullptr});
+                            in_tile_ && ends ? &epilogue : nullptr, ahead});
       if (after_tile_ && ends) finish(Finish<T>{&args_, static_cast<T*>(args_.y), c, rows, cols, first});
       a += rows;
       to += rows;

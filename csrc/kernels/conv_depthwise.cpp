@@ -92,6 +92,9 @@ inline void store(const Tile<typename V::Scalar>& t, V (&acc)[kRows], int64_t c,
   if (e.activation == Activation::kRelu) {
 #pragma GCC unroll 8
     for (int p = 0; p < kRows; ++p) acc[p] = relu(acc[p]);
+  } else if (e.activation == Activation::kRelu6) {
+#pragma GCC unroll 8
+    for (int p = 0; p < kRows; ++p) acc[p] = relu6(acc[p]);
   }
 #pragma GCC unroll 8
   for (int p = 0; p < kRows; ++p) put(acc[p], y + p * t.y_stride);
@@ -305,7 +308,7 @@ class Depthwise {
   void run_tile(const Tile<T>& t, int pixels) const {
     if (t.cols >= V::kWidth) kTable<V>[pixels - 1][choice_.kind](t);
     if (t.cols % V::kWidth) kTable<V>[pixels - 1][kTail](t);
-    if (args_.activation == Activation::kNone || args_.activation == Activation::kRelu) return;
+    if (is_in_registers(args_.activation)) return;
     T* rows[kPixels];
     for (int p = 0; p < pixels; ++p) rows[p] = t.y + p * t.y_stride;
     finish(Finish<T>{&rest_, t.base, rows, pixels, t.cols, 0});

@@ -77,17 +77,12 @@ class Pass {
     const int64_t group = args_.s.c * kLine, matrix = ceil_div(args_.s.o, kLine) * group;
     const int64_t pitch = whole_lines(args_.s.c), tiles = ceil_div(tiles_, kTileRows);
     const int64_t cols = ceil_div(least(kPanel, args_.s.o - panel * kPanel), V::kWidth) * V::kWidth;
-    const int64_t lines = ceil_div(args_.s.c, tiles);
     const float* b = static_cast<const float*>(args_.u) + panel * (kPanel / kLine) * group;
     const float* source = scratch_.source;
     float* products = scratch_.products;
     const Run run{0, 0, args_.s.c};
     for (int point = 0; point < kPoints * kPoints; ++point) {
-      const float* next = b + matrix;
       for (int64_t tile = 0; tile < tiles; ++tile) {
-        // The columns of the next matrix come into L2 meanwhile.
-        for (int64_t i = 0; i < lines; ++i, next += kLine)
-          for (int64_t col = 0; col < cols; col += kLine) __builtin_prefetch(next + col / kLine * group, 0, 2);
         const int64_t from = tiles_ * tile / tiles, to = tiles_ * (tile + 1) / tiles;
         const float* a[kTileRows];
         float* c[kTileRows];
@@ -95,8 +90,9 @@ class Pass {
           a[i - from] = source + i * pitch;
           c[i - from] = products + i * product_pitch(args_);
         }
+        // The columns of the next matrix come into L2 meanwhile.
         multiply_tile(Tile<float>{a, b, c, &run, 1, false, 1, kLine, group, static_cast<int>(to - from),
-                                  static_cast<int>(cols), false});
+                                  static_cast<int>(cols), false, nullptr, matrix});
       }
       b += matrix;
       source += source_matrix(args_);

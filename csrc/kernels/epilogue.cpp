@@ -1,5 +1,6 @@
 // Bias, residual, gate and activation, as a second pass over outputs that are still in L1. Register tiles finish bias,
-// residual and ReLU themselves (gemm_tile.cpp); the other activations would cost their code times every tile shape.
+// residual, ReLU and ReLU6 themselves (gemm_tile.cpp); the other activations would cost their code times every tile
+// shape.
 #include "kernels/epilogue.h"
 
 #include "kernels/simd/math.h"

@@ -24,6 +24,11 @@ inline bool is_trivial(const Epilogue& e) {
   return !e.bias && !e.residual && !e.gate && !e.pre && e.activation == Activation::kNone;
 }
 
+// Whether an activation takes so few instructions that every register tile has them.
+inline bool is_in_registers(Activation activation) {
+  return activation == Activation::kNone || activation == Activation::kRelu || activation == Activation::kRelu6;
+}
+
 }  // namespace
 
 void finish(const Finish<float>& f);

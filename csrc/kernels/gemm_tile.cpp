@@ -9,7 +9,7 @@
 #include <array>
 #include <utility>
 
-#include "kernels/simd/vec.h"
+#include "kernels/simd/math.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -65,11 +65,17 @@ inline void finish_tile(const Tile<T>& tile, int64_t col, int lanes, V (&acc)[kR
       for (int j = 0; j < kVecs; ++j) acc[i][j] = acc[i][j] + get(residual, j);
     }
   }
-  if (f.relu) {
+  if (f.activation == Activation::kRelu) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < kVecs; ++j) acc[i][j] = relu(acc[i][j]);
+    }
+  } else if (f.activation == Activation::kRelu6) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = relu6(acc[i][j]);
     }
   }
 }
@@ -144,6 +150,17 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
   const Run* end = tile.runs + tile.count;
   if (tile.single) {
     for (const Run* run = tile.runs; run < end; ++run) add(run->a, first + run->b);
+  } else if (kRows > 1 && tile.ahead) {
+    for (const Run* run = tile.runs; run < end; ++run) {
+      const T *b = first + run->b, *next = b + tile.ahead;
+#pragma GCC unroll 4
+      for (int64_t k = run->depth, at = run->a; k > 0; --k, at += a_step, b += ldb, next += ldb) {
+        constexpr int kLine = 64 / static_cast<int>(sizeof(T));
+#pragma GCC unroll 8
+        for (int j = 0; j < kVecs * V::kWidth; j += kLine) __builtin_prefetch(next + offset(j / V::kWidth), 0, 2);
+        add(at, b);
+      }
+    }
   } else {
     for (const Run* run = tile.runs; run < end; ++run) {
       const T* b = first + run->b;

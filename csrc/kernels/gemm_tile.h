@@ -1,8 +1,8 @@
 // The one floating-point multiplication of the engine: a register tile of up to kTileRows x kPanel outputs.
 // Matrix products, convolutions and their gradients differ only in the addresses they give it.
 #pragma once
-#include "kernels/args/epilogue.h"
 #include "kernels/args/matmul.h"
+#include "kernels/epilogue.h"
 
 namespace quernel::QUERNEL_ISA {
 
@@ -27,14 +27,15 @@ struct Run {
   int64_t depth;
 };
 
-// What a tile does to finished sums while they are in registers: relu(c + bias + residual), or less. The residual is
-// laid out as the output, which starts at `base`; bias starts at column 0 of the tile.
+// What a tile does to finished sums while they are in registers: activation(c + bias + residual), or less, the
+// activation being none, ReLU or ReLU6. The residual is laid out as the output, which starts at `base`; bias starts at
+// column 0 of the tile.
 template <class T>
 struct TileFinish {
   const T* bias;
   const T* residual;
   const T* base;
-  bool relu;
+  Activation activation;
 };
 
 // c[i][j] (+)= sum over runs r, then over k < r.depth: a[i][r.a + k * a_step] * b[r.b + k * ldb + j], for i < rows and
@@ -55,22 +56,21 @@ struct Tile {
   int cols;
   bool accumulate;  // continue the chain from c
   const TileFinish<T>* finish = nullptr;
+  int64_t ahead = 0;  // elements from each row of B to what comes into L2 meanwhile, 0: nothing; tiles of several rows
 };
 
 namespace {
 
 // Whether a tile can do all that the epilogue asks for. The rest is done in a pass of its own, see epilogue.cpp.
 inline bool finishes_in_tile(const Epilogue& e) {
-  return !e.gate && !e.pre && (e.activation == Activation::kNone || e.activation == Activation::kRelu) &&
-         (e.bias || e.residual || e.activation == Activation::kRelu);
+  return !e.gate && !e.pre && is_in_registers(e.activation) && !is_trivial(e);
 }
 
 // For a tile whose column 0 is output channel `first`.
 template <class T>
 inline TileFinish<T> tile_finish(const Epilogue& e, const void* base, int64_t first) {
   const T* bias = static_cast<const T*>(e.bias);
-  return {bias ? bias + first : nullptr, static_cast<const T*>(e.residual), static_cast<const T*>(base),
-          e.activation == Activation::kRelu};
+  return {bias ? bias + first : nullptr, static_cast<const T*>(e.residual), static_cast<const T*>(base), e.activation};
 }
 
 }  // namespace

@@ -64,7 +64,7 @@ void multiply(const Product<T>& p, const T* b, int64_t depth, int64_t cols, cons
   const int tiles = static_cast<int>(ceil_div(p.rows, kTileRows));
   for (int64_t panel = 0; panel < panels; ++panel) {
     const int64_t first = (how.backwards ? panels - 1 - panel : panel) * kPanel;
-    const TileFinish<T> finish{how.bias ? how.bias + first : nullptr, nullptr, nullptr, false};
+    const TileFinish<T> finish{how.bias ? how.bias + first : nullptr, nullptr, nullptr, Activation::kNone};
     const int width = static_cast<int>(least(kPanel, cols - first));
     for (int tile = 0; tile < tiles; ++tile) {
       const int from = p.rows * tile / tiles, height = p.rows * (tile + 1) / tiles - from;
