@@ -51,26 +51,57 @@ struct Bf16Gemm {
       static_cast<float*>(g.c)[i] = finished(g, sum, i, column);
       return;
     }
-    static_cast<uint16_t*>(g.c)[i] = finished_bf16(i, column, sum);
+    const float v = with_addends(sum, bias(column), static_cast<const uint16_t*>(g.residual), i);
+    if (g.pre) static_cast<uint16_t*>(g.pre)[i] = to_bf16(v);
+    static_cast<uint16_t*>(g.c)[i] = to_bf16(activate(g.activation, v));
   }
-  __device__ void store_two(int64_t r, int64_t column, Pair<float> sums) const {
-    const int64_t i = r * n + column;
-    if (g.dtype == DType::kFloat32)
-      *reinterpret_cast<Pair<float>*>(static_cast<float*>(g.c) + i) = {finished(g, sums.first, i, column),
-                                                                       finished(g, sums.second, i + 1, column + 1)};
-    else
-      *reinterpret_cast<Pair<uint16_t>*>(static_cast<uint16_t*>(g.c) + i) = {
-          finished_bf16(i, column, sums.first), finished_bf16(i + 1, column + 1, sums.second)};
+
+  // For warpgroup_tile.h.
+  struct Columns {
+    float bias[2];
+    bool has_second;
+  };
+  __device__ Columns columns(int64_t column) const {
+    const int64_t next = column + 1 < n ? column + 1 : column;
+    return {{bias(column), bias(next)}, next > column};
+  }
+  __device__ bool is_light() const { return g.activation == Activation::kNone || g.activation == Activation::kRelu; }
+  template <bool kLight>
+  __device__ void store_two(int64_t r, int64_t column, const Columns& c, Pair<float> sums, bool in_pairs) const {
+    const int64_t i = r * n + column, next = i + c.has_second;
+    const auto activated = [&](float v) {
+      return !kLight ? activate(g.activation, v) : g.activation == Activation::kRelu ? relu(v) : v;
+    };
+    if (g.dtype == DType::kFloat32) {
+      const auto* residual = static_cast<const float*>(g.residual);
+      const Pair<float> v{with_addends(sums.first, c.bias[0], residual, i),
+                          with_addends(sums.second, c.bias[1], residual, next)};
+      if (g.pre) put_two(static_cast<float*>(g.pre) + i, v, in_pairs, c.has_second);
+      put_two(static_cast<float*>(g.c) + i, {activated(v.first), activated(v.second)}, in_pairs, c.has_second);
+    } else {
+      const auto* residual = static_cast<const uint16_t*>(g.residual);
+      const Pair<float> v{with_addends(sums.first, c.bias[0], residual, i),
+                          with_addends(sums.second, c.bias[1], residual, next)};
+      if (g.pre)
+        put_two(static_cast<uint16_t*>(g.pre) + i, {to_bf16(v.first), to_bf16(v.second)}, in_pairs, c.has_second);
+      put_two(static_cast<uint16_t*>(g.c) + i, {to_bf16(activated(v.first)), to_bf16(activated(v.second))}, in_pairs,
+              c.has_second);
+    }
   }
 
  private:
-  __device__ uint16_t finished_bf16(int64_t i, int64_t column, float sum) const {
-    float v = sum;
-    if (g.bias) v = v + from_bf16(static_cast<const uint16_t*>(g.bias)[column]);
-    v = rounded(v);
-    if (g.residual) v = rounded(v + from_bf16(static_cast<const uint16_t*>(g.residual)[i]));
-    if (g.pre) static_cast<uint16_t*>(g.pre)[i] = to_bf16(v);
-    return to_bf16(activate(g.activation, v));
+  __device__ float bias(int64_t column) const {
+    if (!g.bias) return 0.f;
+    return g.dtype == DType::kFloat32 ? static_cast<const float*>(g.bias)[column]
+                                      : from_bf16(static_cast<const uint16_t*>(g.bias)[column]);
+  }
+  __device__ float with_addends(float sum, float bias, const float* residual, int64_t i) const {
+    if (g.bias) sum = sum + bias;
+    return residual ? sum + residual[i] : sum;
+  }
+  __device__ float with_addends(float sum, float bias, const uint16_t* residual, int64_t i) const {
+    const float v = rounded(g.bias ? sum + bias : sum);
+    return residual ? rounded(v + from_bf16(residual[i])) : v;
   }
 };
 
@@ -105,10 +136,13 @@ int64_t gemm_bf16_scratch(const Bf16GemmArgs& g) {
 Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
   const bool aligned = are_vectors(g.a, {g.k * 2});
   if (suits_warpgroups(g.n, g.k / 2)) {
-    if (!aligned)
-      for_each(ctx, g.m * g.k, Pack<uint16_t>{{g.a, ctx.scratch, DType::kBFloat16, false, g.m, g.k, g.k, 1}, g.k});
+    if (!aligned) {
+      const Bf16PackArgs copy{.src = g.a, .dst = ctx.scratch, .rows = g.m, .k = g.k, .src_row = g.k, .src_k = 1};
+      for_each(ctx, g.m * g.k, Pack<uint16_t>{copy, g.k});
+    }
+    const int64_t bytes = g.dtype == DType::kFloat32 ? 4 : 2;
     multiply_on_warpgroups(ctx, Bf16Gemm<true>(g), aligned ? g.a : ctx.scratch, g.k * 2, g.b,
-                           are_pairs(g.c, g.dtype == DType::kFloat32 ? 4 : 2, g.n));
+                           are_pairs(g.c, bytes, g.n) && are_pairs(g.pre, bytes, g.n));
   } else if (aligned) {
     multiply_on_tensor_cores(ctx, Bf16Gemm<true>(g));
   } else {

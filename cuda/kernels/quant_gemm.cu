@@ -45,14 +45,30 @@ struct QGemm {
   __device__ void store(int64_t r, int64_t column, int sum) const {
     put_quantized(g, g.y_float, sum, column, g.c, r * g.ldc + column);
   }
-  __device__ void store_two(int64_t r, int64_t column, Pair<int> sums) const {
+
+  // For warpgroup_tile.h.
+  struct Columns {
+    int bias[2];
+    float scale[2];
+    bool has_second;
+  };
+  __device__ Columns columns(int64_t column) const {
+    const int64_t next = column + 1 < n ? column + 1 : column;
+    const auto* bias = static_cast<const int*>(g.bias);
+    const auto* scale = static_cast<const float*>(g.scale);
+    return {{bias[column], bias[next]}, {scale[column], scale[next]}, next > column};
+  }
+  __device__ static constexpr bool is_light() { return true; }
+  template <bool kLight>
+  __device__ void store_two(int64_t r, int64_t column, const Columns& c, Pair<int> sums, bool in_pairs) const {
     const int64_t i = r * g.ldc + column;
-    const Pair<float> v{dequantized(g, sums.first, column), dequantized(g, sums.second, column + 1)};
+    const Pair<float> v{dequantized(sums.first, c.bias[0], c.scale[0]),
+                        dequantized(sums.second, c.bias[1], c.scale[1])};
     if (g.y_float)
-      *reinterpret_cast<Pair<float>*>(static_cast<float*>(g.c) + i) = v;
+      put_two(static_cast<float*>(g.c) + i, v, in_pairs, c.has_second);
     else
-      *reinterpret_cast<Pair<uint8_t>*>(static_cast<uint8_t*>(g.c) + i) = {requantized(g, v.first),
-                                                                           requantized(g, v.second)};
+      put_two(static_cast<uint8_t*>(g.c) + i, {requantized(g, v.first), requantized(g, v.second)}, in_pairs,
+              c.has_second);
   }
 };
 

@@ -12,11 +12,10 @@ __device__ inline int round_clamped(float v, float lo, float hi) {
   return static_cast<int>(rintf(v));
 }
 
-// What the sum of a column stands for.
-__device__ inline float dequantized(const Requantize& p, int sum, int64_t column) {
-  const auto biased = static_cast<int>(static_cast<unsigned>(sum) +
-                                       static_cast<unsigned>(static_cast<const int*>(p.bias)[column]));  // wraps
-  return static_cast<float>(biased) * static_cast<const float*>(p.scale)[column];
+// What a sum stands for.
+__device__ inline float dequantized(int sum, int bias, float scale) {
+  return static_cast<float>(static_cast<int>(static_cast<unsigned>(sum) + static_cast<unsigned>(bias))) *
+         scale;  // wraps
 }
 __device__ inline uint8_t requantized(const Requantize& p, float v) {
   const float lo = static_cast<float>(p.lo - p.zero_point), hi = static_cast<float>(p.hi - p.zero_point);
@@ -25,7 +24,7 @@ __device__ inline uint8_t requantized(const Requantize& p, float v) {
 
 // Writes the sum of a column at element i of the output.
 __device__ inline void put_quantized(const Requantize& p, bool as_float, int sum, int64_t column, void* y, int64_t i) {
-  const float v = dequantized(p, sum, column);
+  const float v = dequantized(sum, static_cast<const int*>(p.bias)[column], static_cast<const float*>(p.scale)[column]);
   if (as_float)
     static_cast<float*>(y)[i] = v;
   else

@@ -12,8 +12,9 @@
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
-//   void store(int64_t row, int64_t column, Sum sum)
-//   void store_two(int64_t row, int64_t column, Pair<Sum>)    neighbours, whose place is aligned to both
+//   struct Columns; Columns columns(int64_t column)           what a thread remembers of a column and the next one
+//   bool is_light()                                           little becomes of a sum
+//   void store_two<kLight>(int64_t row, int64_t column, Columns, Pair<Sum>, bool in_pairs)
 // Not measured on a device.
 #pragma once
 #include "core/wgmma.h"
@@ -167,13 +168,26 @@ __device__ void multiply_slices(const Tile& shared, int64_t slices, uint64_t a, 
   shared.release(previous);
 }
 
+// Writes neighbours: as one, where their place is aligned to both, or the second one only if there is one.
+template <class T>
+__device__ void put_two(T* to, Pair<T> two, bool in_pairs, bool has_second) {
+  if (in_pairs) {
+    *reinterpret_cast<Pair<T>*>(to) = two;
+  } else {
+    to[0] = two.first;
+    if (has_second) to[1] = two.second;
+  }
+}
+
 // Results of a warp go out through shared memory, 16 x 64 at a time, so that a warp writes a row of them, and what
-// becomes of a sum is compiled seldom. Rows there are exchanged as those of tiles are.
+// becomes of a sum is compiled seldom; several rows at once where that is little, whose reads wait together. Rows in
+// shared memory are exchanged as those of tiles are.
 template <class Tile, class P, class Sum>
 __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t first_column,
                            const Sum (&sums)[Tile::kCols / 2], bool in_pairs) {
   constexpr int kWidth = Tile::kStagedColumns;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int rows = static_cast<int>(most(0, least(16, p.m - first_row)));
   const auto pair = [&](int row, int column) -> Pair<Sum>& {
     return *reinterpret_cast<Pair<Sum>*>(staged + row * kWidth + (column ^ row % 8 * 8));
   };
@@ -186,16 +200,16 @@ __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t f
     }
     __syncwarp();
     const int64_t column = first_column + part * kWidth + lane * 2;
-#pragma unroll 1
-    for (int row = 0; row < 16; ++row) {
-      const int64_t r = first_row + row;
-      if (r >= p.m || column >= p.n) continue;
-      const Pair<Sum> two = pair(row, lane * 2);
-      if (in_pairs) {
-        p.store_two(r, column, two);
+    if (column < p.n) {
+      const auto columns = p.columns(column);
+      if (p.is_light()) {
+#pragma unroll 4
+        for (int row = 0; row < rows; ++row)
+          p.template store_two<true>(first_row + row, column, columns, pair(row, lane * 2), in_pairs);
       } else {
-        p.store(r, column, two.first);
-        if (column + 1 < p.n) p.store(r, column + 1, two.second);
+#pragma unroll 1
+        for (int row = 0; row < rows; ++row)
+          p.template store_two<false>(first_row + row, column, columns, pair(row, lane * 2), in_pairs);
       }
     }
     __syncwarp();
