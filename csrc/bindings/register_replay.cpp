@@ -261,10 +261,14 @@ class Replayer {
 }  // namespace
 
 void register_replay(py::module_& m) {
+  using PlanOrNone = std::optional<std::shared_ptr<Plan>>;
   py::class_<BatchPlan, std::shared_ptr<BatchPlan>>(m, "BatchPlan", "A frozen model's plans for one batch size.")
       .def(py::init<std::shared_ptr<Plan>>(), py::arg("whole"))
-      .def(py::init<std::shared_ptr<Plan>, int64_t, std::shared_ptr<Plan>, int64_t>(), py::arg("piece"),
-           py::arg("count"), py::arg("rest"), py::arg("rows"), "`piece` `count` times, `rest` for the rows left over.")
+      .def(py::init([](const PlanOrNone& piece, int64_t count, const PlanOrNone& rest, int64_t rows) {
+             return std::make_shared<BatchPlan>(piece.value_or(nullptr), count, rest.value_or(nullptr), rows);
+           }),
+           py::arg("piece"), py::arg("count"), py::arg("rest"), py::arg("rows"),
+           "`piece` `count` times, `rest` for the rows left over.")
       .def("stale", &BatchPlan::stale)
       .def("run", &run_arrays, py::arg("inputs"), py::arg("arenas"), "Fresh arrays computed from `inputs`.");
   py::class_<ArrayRunner>(m, "ArrayRunner", "Frozen batches of one input and one output, each of another size.")

@@ -328,7 +328,9 @@ class FrozenBatch:
         self, memory: FrozenMemory, rows: int, piece: FrozenPlan | None, count: int, rest: FrozenPlan | None
     ) -> None:
         self._memory = memory
-        self._native = _core.BatchPlan(piece and piece.native, count, rest and rest.native, rows)
+        self._native = _core.BatchPlan(
+            piece.native if piece else None, count, rest.native if rest else None, rows
+        )
 
     def run(self, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Fresh arrays computed from `arrays`, which must have `rows` rows of the recorded shapes and dtypes."""

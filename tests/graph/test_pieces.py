@@ -149,7 +149,8 @@ def test_weights_that_are_read_for_few_rows_keep_a_batch_together() -> None:
 
 def test_two_threads_share_a_batch_unless_it_is_small() -> None:
     assert piece_rows(LINEAR, 64, SIZES, 2, CACHES) == 32
-    assert piece_rows(LINEAR, 16, SIZES, 2, CACHES) == 8
+    assert piece_rows(LINEAR, 16, SIZES, 2, CACHES) == 16  # each half of the weights fits into a cache
+    assert piece_rows(LINEAR._replace(weights=230_000), 16, SIZES, 2, CACHES) == 8
     assert piece_rows(LINEAR, 2, SIZES, 2, CACHES) == 2
     tiny = LINEAR._replace(products=((100, 1),), weights=400)
     assert piece_rows(tiny, 64, SIZES, 2, CACHES) == 64

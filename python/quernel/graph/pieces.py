@@ -18,7 +18,7 @@ import numpy as np
 from quernel.graph.ir import Graph, Node, Ref, Value
 from quernel.graph.summary import macs
 
-FORK = 150_000  # a call's threads meeting once
+FORK = 100_000  # a call's threads meeting once
 SHARED = 0.9  # what a thread does of its best when every layer is shared out by itself
 FEW_ROWS = (
     0.5,
