@@ -2,7 +2,8 @@
 // after another; each thread of a block is a fiber that runs until it meets a barrier. QUERNEL_CUDA_SCHEDULE chooses
 // who goes on then: forward, reverse, random, greedy (a warp for as long as it can) or greedy-reverse. A missing
 // barrier gives wrong results in some of them; one that not every thread reaches, or threads that wait at different
-// ones, end the kernel with an error.
+// ones, end the kernel with an error. The blocks of a cluster (core/cluster.h) run together. What goes on beside
+// threads ends as late as it may, or at once: QUERNEL_CUDA_COPIES=early, QUERNEL_CUDA_PRODUCTS=early.
 //
 // What this cannot show: a weaker order of memory than the CPU's, and whatever depends on time.
 #pragma once

@@ -11,6 +11,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import quernel as qn
 from quernel import _core
@@ -96,6 +98,22 @@ def test_bytes(shape: tuple[int, int, int], offset: int) -> None:
     check_equal(
         N(_core.qlinear(*operands, 7, 2, 250, False)), np.clip(np.rint(sums / 4) + 7, 2, 250).astype(np.uint8)
     )
+
+
+@given(
+    st.integers(1, 300), st.integers(250, 520), st.integers(64, 200), st.sampled_from([BF16, np.int8]), st.integers(0, 99)
+)  # fmt: skip
+def test_large_products_are_exact_for_integers(m: int, n: int, words: int, dtype: Any, seed: int) -> None:
+    """Around where another family of kernels begins; slices come back to their places in shared memory several times."""
+    k = words * (4 if dtype is np.int8 else 2)
+    rng = np.random.default_rng(seed)
+    x, w = rng.integers(0, 9, (m, k)), rng.integers(-8, 9, (n, k))
+    if dtype is BF16:
+        y = qn.ops.linear(x.astype(np.float32), w.astype(np.float32), precision="bf16").numpy()
+    else:
+        zeros, ones = T(np.zeros(n, np.int32)), T(np.ones(n, np.float32))
+        y = N(_core.qlinear(T(x.astype(np.uint8)), T(w.astype(np.int8)), zeros, ones, 0, 0, 255, True))
+    check_equal(y, (x @ w.T).astype(np.float32))
 
 
 @pytest.mark.usefixtures("tf32")
