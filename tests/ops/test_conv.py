@@ -62,6 +62,7 @@ GEOMETRIES = [
     geometry((2, 8, 9, 32), (33, 3, 3, 32), padding=(3, 4)),  # results that read no pixel are 0
     geometry((2, 26, 21, 128), (14, 3, 2, 64), groups=2, padding=(1, 0)),  # whole panels, pixels are split
     geometry((1, 5, 5, 192), (19, 3, 3, 192), padding=(1, 1), stride=(2, 1)),  # whole panels, one split
+    geometry((2, 3, 2, 600), (450, 1, 1, 600)),  # the gradient of the weights is a plain product
 ]
 
 
