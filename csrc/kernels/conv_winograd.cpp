@@ -90,9 +90,9 @@ class Pass {
           a[i - from] = source + i * pitch;
           c[i - from] = products + i * product_pitch(args_);
         }
-        // The columns of the next matrix come into L2 meanwhile.
+        // The columns of the next matrix come into L2 behind those of the first tile.
         multiply_tile(Tile<float>{a, b, c, &run, 1, false, 1, kLine, group, static_cast<int>(to - from),
-                                  static_cast<int>(cols), false, nullptr, matrix});
+                                  static_cast<int>(cols), false, nullptr, tile == 0 ? matrix : 0});
       }
       b += matrix;
       source += source_matrix(args_);
