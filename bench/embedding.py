@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 
-import quernel as qn
 from bench import peers
 from bench.goals import Goal
 from bench.harness import Case
-from bench.train import RATE
-from quernel import losses, nn, optim
+from bench.train import RATE, quernel_steps
+from quernel import nn
 
 GOALS = {"": Goal({1: 1.5, 2: 1.5}, floor=1.0)}
 WIDTH, LENGTH, CLASSES = 64, 20, 10
@@ -46,16 +45,7 @@ def cases(threads: int, quick: bool) -> Iterator[Case]:  # noqa: ARG001
 
 def _ours(rows: int, data: list[Batch], sparse: bool) -> Callable[[], object]:
     net = nn.Sequential(nn.EmbeddingBag(rows, WIDTH, sparse=sparse), nn.Linear(WIDTH, CLASSES))
-    optimizer, batches = optim.Adam(net.parameters(), lr=RATE), cycle(data)
-
-    @qn.jit
-    def step(x: qn.Tensor, y: qn.Tensor) -> qn.Tensor:
-        optimizer.zero_grad()
-        loss = losses.cross_entropy(net(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
-
+    step, batches = quernel_steps(net), cycle(data)
     return lambda: step(*next(batches))
 
 

@@ -40,6 +40,12 @@ def cases(_threads: int, quick: bool) -> Iterator[Case]:
 
 def quernel_step(net: Any, x: Any, y: Any) -> Callable[[], object]:
     """A step of Adam on one batch."""
+    step = quernel_steps(net)
+    return lambda: step(x, y)
+
+
+def quernel_steps(net: Any) -> Callable[[Any, Any], object]:
+    """Steps of Adam on the batches that they are given."""
     optimizer = optim.Adam(net.parameters(), lr=RATE)
 
     @qn.jit
@@ -50,7 +56,7 @@ def quernel_step(net: Any, x: Any, y: Any) -> Callable[[], object]:
         optimizer.step()
         return loss
 
-    return lambda: step(x, y)
+    return step
 
 
 def _torch_step(

@@ -83,28 +83,14 @@ struct Bf16GradWeight {
     copy_chunk<kChunk>(copies, to, r.start && d.k < k ? r.start + 2 * d.k : nullptr);
   }
 
-  // An output pixel, and where its window begins.
-  struct Place {
-    int64_t pixel = 0, image = 0;
-    int32_t y = 0, x = 0;
-  };
-  __device__ Place place(int64_t at) const {
-    const ConvShape& s = args.s;
-    const int64_t pixel = first + at;
-    return {pixel, pixel / s.ow / s.oh, static_cast<int32_t>(pixel / s.ow % s.oh), static_cast<int32_t>(pixel % s.ow)};
-  }
-  __device__ void advance(Place& p, int by) const {
-    const ConvShape& s = args.s;
-    p.pixel += by;
-    for (p.x += by; p.x >= s.ow; p.x -= static_cast<int32_t>(s.ow)) {
-      if (++p.y == s.oh) p.y = 0, ++p.image;
-    }
-  }
+  using Place = OutputPixel;
+  __device__ Place place(int64_t at) const { return output_pixel(args.s, first, at); }
+  __device__ void advance(Place& p, int by) const { advance_pixel(args.s, p, by); }
 
   // What a pixel reads at a column; null: zero.
   __device__ const uint16_t* element(const Place& p, int64_t column) const {
     const ConvShape& s = args.s;
-    if (p.pixel >= end || column >= n) return nullptr;
+    if (first + p.k >= end || column >= n) return nullptr;
     const int64_t tap = column / s.c;
     const int64_t y = p.y * s.stride_h - s.pad_h + tap / s.kw * s.dilation_h;
     const int64_t x = p.x * s.stride_w - s.pad_w + tap % s.kw * s.dilation_w;

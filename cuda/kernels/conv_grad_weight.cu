@@ -1,7 +1,7 @@
 // The gradient of a convolution's weights as an implicit product on the mainloop of tile.h: rows are (kernel row,
 // kernel column, channel), columns output channels, k runs over output pixels. Each split sums a share of these; the
 // shares are added up in order afterwards, by sum_splits where the result is turned.
-#include "kernels/args/conv.h"
+#include "kernels/conv_tile.h"
 #include "kernels/tile.h"
 
 namespace quernel::cuda {
@@ -46,22 +46,9 @@ struct GradWeight {
             static_cast<int32_t>(i % channels)};
   }
 
-  struct Depth {
-    int64_t k = 0, image = 0;
-    int32_t y = 0, x = 0;  // of the output pixel
-  };
-  __device__ Depth depth(int64_t at) const {
-    const ConvShape& s = args.s;
-    const int64_t pixel = first + at;
-    return {at, pixel / s.ow / s.oh, static_cast<int32_t>(pixel / s.ow % s.oh), static_cast<int32_t>(pixel % s.ow)};
-  }
-  __device__ void advance(Depth& d, int64_t by) const {
-    const ConvShape& s = args.s;
-    d.k += by;
-    for (d.x += static_cast<int32_t>(by); d.x >= s.ow; d.x -= static_cast<int32_t>(s.ow)) {
-      if (++d.y == s.oh) d.y = 0, ++d.image;
-    }
-  }
+  using Depth = OutputPixel;
+  __device__ Depth depth(int64_t at) const { return output_pixel(args.s, first, at); }
+  __device__ void advance(Depth& d, int64_t by) const { advance_pixel(args.s, d, by); }
 
   __device__ T a(const Row& r, const Depth& d) const {
     const ConvShape& s = args.s;

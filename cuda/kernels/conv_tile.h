@@ -162,6 +162,22 @@ struct Windows {
   }
 };
 
+// An output pixel, place k of a sum over them.
+struct OutputPixel {
+  int64_t k = 0, image = 0;
+  int32_t y = 0, x = 0;
+};
+__device__ inline OutputPixel output_pixel(const ConvShape& s, int64_t first, int64_t k) {
+  const int64_t pixel = first + k;
+  return {k, pixel / s.ow / s.oh, static_cast<int32_t>(pixel / s.ow % s.oh), static_cast<int32_t>(pixel % s.ow)};
+}
+__device__ inline void advance_pixel(const ConvShape& s, OutputPixel& p, int64_t by) {
+  p.k += by;
+  for (p.x += static_cast<int32_t>(by); p.x >= s.ow; p.x -= static_cast<int32_t>(s.ow)) {
+    if (++p.y == s.oh) p.y = 0, ++p.image;
+  }
+}
+
 // Rows of taps in the words of tensor_tile.h: operand A of a convolution of bytes or bfloat16. With kAligned pixels are
 // rows of whole chunks of words, which `windows` counts; else words are put together from elements, which may be of
 // different taps, and it counts these.
