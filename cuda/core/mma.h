@@ -62,6 +62,7 @@ __device__ inline float upper_bf16(unsigned pair) { return __uint_as_float(pair 
 // multiply_bf16 where there is no such instruction: terms come from the lanes that hold them, and are added one by one.
 __device__ inline void multiply_bf16_by_shuffles(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
+#pragma unroll  // operands stay in registers
   for (int word = 0; word < 8; ++word) {
     unsigned left[2], right[2];
     for (int i = 0; i < 2; ++i) {

@@ -51,21 +51,21 @@ struct Bf16GradWeight {
 
   Bf16ConvGradWeightArgs args;
   int64_t m, n, k = 0, batches;
-  int64_t pitch;           // pixels of a row of the gradients, in words
-  int64_t first = 0, end;  // pixels of the chosen split
+  int64_t pitch;             // pixels of a row of the gradients, in words
+  int64_t first = 0, count;  // pixels of the chosen split
 
   explicit Bf16GradWeight(const Bf16ConvGradWeightArgs& a) : args(a), m(a.s.o), n(a.s.kh * a.s.kw * a.s.c) {
     batches = a.splits;
-    end = a.s.n * a.s.oh * a.s.ow;
-    pitch = ceil_div(end, kBf16Block) * kBf16Block / 2;
+    count = a.s.n * a.s.oh * a.s.ow;
+    pitch = ceil_div(count, kBf16Block) * kBf16Block / 2;
   }
 
   __device__ void enter(int64_t split) {
-    const int64_t blocks = ceil_div(end, kBf16GradPixels);
+    const int64_t blocks = ceil_div(count, kBf16GradPixels);
     args.dw = static_cast<float*>(args.dw) + split * m * n;
     first = blocks * split / args.splits * kBf16GradPixels;
-    end = least(end, blocks * (split + 1) / args.splits * kBf16GradPixels);
-    k = ceil_div(most(end - first, 0), 2);
+    count = most(0, least(count, blocks * (split + 1) / args.splits * kBf16GradPixels) - first);
+    k = ceil_div(count, 2);
   }
 
   struct Row {
@@ -90,7 +90,7 @@ struct Bf16GradWeight {
   // What a pixel reads at a column; null: zero.
   __device__ const uint16_t* element(const Place& p, int64_t column) const {
     const ConvShape& s = args.s;
-    if (first + p.k >= end || column >= n) return nullptr;
+    if (p.k >= count || column >= n) return nullptr;
     const int64_t tap = column / s.c;
     const int64_t y = p.y * s.stride_h - s.pad_h + tap / s.kw * s.dilation_h;
     const int64_t x = p.x * s.stride_w - s.pad_w + tap % s.kw * s.dilation_w;
