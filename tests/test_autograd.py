@@ -415,4 +415,7 @@ def test_no_grad_nests_and_decorates() -> None:
         assert not autograd.is_grad_enabled()
     with pytest.raises(KeyError), qn.no_grad():
         raise KeyError
+    off = qn.no_grad()
+    with off, off:  # one and the same
+        assert not autograd.is_grad_enabled()
     assert autograd.is_grad_enabled()

@@ -58,6 +58,8 @@ class ArrayRunner {
   void add(std::shared_ptr<BatchPlan> plan, int threads) {
     if (plan->device() != Device::kCpu) return;
     const Shape shape = plan->input_shape(0);
+    const auto serves = [&](const Served& s) { return s.shape == shape && s.threads == threads; };
+    std::erase_if(served_, serves);  // what is stale
     served_.push_back({std::move(plan), shape, threads});
   }
   void clear() { served_.clear(); }
@@ -67,7 +69,7 @@ class ArrayRunner {
     for (const Served& candidate : served_) {
       std::byte* input = memory_of_array(x.ptr(), candidate.plan->input_dtype(0), candidate.shape);
       if (!input || candidate.threads != ThreadPool::instance().size()) continue;
-      if (candidate.plan->stale()) break;
+      if (candidate.plan->stale()) continue;
       const auto plan = candidate.plan;  // another thread may clear() while this one lets go of the GIL
       py::object y = fresh_array(plan->result_dtype(0), plan->result_shape(0));
       const std::array arrays{input, reinterpret_cast<std::byte*>(py::detail::array_proxy(y.ptr())->data)};
@@ -131,7 +133,7 @@ class Replayer {
   std::optional<std::vector<Tensor>> run(const py::tuple& arguments) const {
     if (default_device() != Device::kCpu) return std::nullopt;
     const auto& outputs = plan_->outputs();
-    Call call{std::vector<std::byte*>(1 + varying_ + outputs.size()), std::vector<double>(varying_), {}, {}};
+    Call call{std::vector<std::byte*>(1 + varying_ + outputs.size()), std::vector<double>(varying_), {}, {}, {}};
     if (!take(arguments.ptr(), call)) return std::nullopt;
     if (!plan_->valid_at(std::span(call.bases).subspan(1, varying_))) return std::nullopt;
     std::vector<Tensor> results;
@@ -156,6 +158,7 @@ class Replayer {
     std::vector<std::byte*> bases;
     std::vector<double> numbers;
     std::vector<Tensor> kept, written;
+    std::vector<py::object> held;  // arrays in a list, which another thread may empty meanwhile
     size_t place = 0, at = 0;
   };
 
@@ -184,12 +187,14 @@ class Replayer {
         if (!add(PySequence_Fast_GET_ITEM(items, i), state_class)) return false;
       return true;
     };
+    nested_ |= !places_.empty() && !PyTuple_CheckExact(x) && (PyList_CheckExact(x) || py::isinstance(x, state_class));
     if (PyTuple_CheckExact(x) || PyList_CheckExact(x)) {
       places_.push_back({Place::Kind::kSequence, type_of(x), PySequence_Fast_GET_SIZE(x)});
       return all(x);
     }
     if (py::isinstance(x, state_class)) {
       const py::object parts = parts_of(x);
+      if (!PyTuple_Check(parts.ptr())) return false;
       places_.push_back({Place::Kind::kState, type_of(x), PyTuple_GET_SIZE(parts.ptr())});
       return all(parts.ptr());
     }
@@ -217,7 +222,7 @@ class Replayer {
     if (reinterpret_cast<PyObject*>(Py_TYPE(x)) != place.constant.ptr()) return false;
     if (place.kind == Place::Kind::kState) {
       const py::object parts = parts_of(x);
-      return take_all(parts.ptr(), place.count, call);
+      return PyTuple_Check(parts.ptr()) && take_all(parts.ptr(), place.count, call);
     }
     return take_all(x, place.count, call);
   }
@@ -230,7 +235,10 @@ class Replayer {
   }
 
   std::byte* memory_of(PyObject* x, const Plan::TensorSpec& spec, Call& call) const {
-    if (is_exact_array(x)) return spec.written ? nullptr : memory_of_array(x, spec.dtype, spec.shape);
+    if (is_exact_array(x)) {
+      if (nested_) call.held.push_back(py::reinterpret_borrow<py::object>(x));
+      return spec.written ? nullptr : memory_of_array(x, spec.dtype, spec.shape);
+    }
     if (PyFloat_CheckExact(x)) {
       if (spec.dtype != DType::kFloat64 || spec.shape.rank() != 0 || spec.written) return nullptr;
       double& number = call.numbers[call.at];
@@ -256,6 +264,7 @@ class Replayer {
   py::object tensor_class_;
   std::vector<Place> places_;
   size_t varying_ = 0;
+  bool nested_ = false;  // arguments within arguments
 };
 
 }  // namespace

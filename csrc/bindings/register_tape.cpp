@@ -30,7 +30,7 @@ struct Tape {
   PyTypeObject *tensor, *node, *native;
   Slot t, requires_grad, made_by, spec;                  // of a Tensor
   Slot inputs, backward, saved, versions, order, hooks;  // of a Node
-  Slot grad_enabled, recording;                          // of recording._Thread
+  Slot grad_enabled, recording;                          // of recording.Thread
   PyObject *local, *counter, *guard;                     // recording.local, numbers of nodes, autograd._guard
   PyObject* thread_name;
 
@@ -76,8 +76,18 @@ PyObject* versions(const Tape& tape, PyObject* saved) {
   if (!list) return nullptr;
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* x = PyTuple_GET_ITEM(saved, i);
-    const uint64_t version = Py_TYPE(x) == tape.native ? py::handle(x).cast<const Tensor&>().version() : 0;
-    PyList_SET_ITEM(list, i, PyLong_FromUnsignedLongLong(version));
+    uint64_t version = 0;
+    try {
+      if (Py_TYPE(x) == tape.native) version = py::handle(x).cast<const Tensor&>().version();
+    } catch (const py::cast_error& error) {  // one that was never made
+      PyErr_SetString(PyExc_TypeError, error.what());
+    }
+    PyObject* number = PyErr_Occurred() ? nullptr : PyLong_FromUnsignedLongLong(version);
+    if (!number) {
+      Py_DECREF(list);
+      return nullptr;
+    }
+    PyList_SET_ITEM(list, i, number);
   }
   return list;
 }

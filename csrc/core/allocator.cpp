@@ -38,7 +38,9 @@ void* fresh(size_t size) {
   if (size < 2 * kHugePage) return std::aligned_alloc(kAlign, size);
   size = round_up(size, kHugePage);
   void* data = std::aligned_alloc(kHugePage, size);
+#ifdef MADV_HUGEPAGE                             // Linux
   if (data) madvise(data, size, MADV_HUGEPAGE);  // a wish: where there are none, small ones do
+#endif
   return data;
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/allocator.h"
+#include "core/error.h"
 #include "runtime/profile.h"
 #include "runtime/thread_pool.h"
 
@@ -26,7 +27,12 @@ BatchPlan::BatchPlan(std::shared_ptr<const Plan> whole) : piece_(std::move(whole
 
 BatchPlan::BatchPlan(std::shared_ptr<const Plan> piece, int64_t count, std::shared_ptr<const Plan> rest, int64_t rows)
     : piece_(std::move(piece)), rest_(std::move(rest)), rows_(rows), count_(count) {
+  check<ArgumentError>((piece_ || count == 0) && (piece_ || rest_), "batch", "there is no plan for ", count,
+                       " pieces of ", rows, " rows");
   left_ = rest_ ? rows - (piece_ ? count * rows_of(*piece_) : 0) : 0;
+  if (rest_)
+    check<ArgumentError>(left_ > 0 && left_ <= rows_of(*rest_) && rows_of(*rest_) < 2 * rows, "batch", "a plan of ",
+                         rows_of(*rest_), " rows cannot take the last ", left_, " of ", rows);
 }
 
 double BatchPlan::work_ns() const {

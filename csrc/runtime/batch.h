@@ -1,6 +1,7 @@
 // A frozen model's batch, depth first: it is cut into pieces of rows, and a thread takes a piece through all steps of
-// a plan, in an arena of its own, then the next piece. So a call forks once and not once per step, and what passes
-// between steps stays in the thread's cache. Which size of piece pays is for the caller to know (graph/pieces.py).
+// a plan, in an arena that is its own meanwhile, then the next piece. So a call forks once and not once per step, and
+// what passes between steps stays in the thread's cache. Which size of piece pays is for the caller to know
+// (graph/pieces.py).
 //
 // Bits stay as they are where no row of the model's results depends on other rows (graph/rows.py): kernels sum in an
 // order that the number of rows has no part in.

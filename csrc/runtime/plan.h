@@ -59,7 +59,8 @@ class Plan {
   const std::vector<TensorSpec>& outputs() const { return outputs_; }
 
   // valid() and replay() for callers that have memory of the recorded sizes in hand. `bases` holds a place for the
-  // arena's address, then those of the arguments, of which none may be written, and of the results.
+  // arena's address, then those of the arguments and of the results. Of arguments that are written the caller tells the
+  // versions on.
   bool valid_at(std::span<std::byte* const> arguments) const;
   void replay_into(std::span<std::byte*> bases, ArenaPool& arenas) const;
 

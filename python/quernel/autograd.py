@@ -48,14 +48,16 @@ class no_grad:
 
     __slots__ = ("_before",)
 
-    _before: bool
+    def __init__(self) -> None:
+        self._before: list[bool] = []  # one may be entered again within itself
 
     def __enter__(self) -> None:
         thread = recording.local.thread
-        self._before, thread.grad_enabled = thread.grad_enabled, False
+        self._before.append(thread.grad_enabled)
+        thread.grad_enabled = False
 
     def __exit__(self, *error: object) -> None:
-        recording.local.thread.grad_enabled = self._before
+        recording.local.thread.grad_enabled = self._before.pop()
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function, with gradients off while it runs."""

@@ -85,21 +85,6 @@ def test_several_inputs_and_outputs(monkeypatch: pytest.MonkeyPatch, size: int) 
             np.testing.assert_array_equal(y, want[name].detach().numpy())
 
 
-@pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_a_refusal_tells_the_place_in_the_batch(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    always(monkeypatch, size)
-    frozen = Frozen(trace(nn.Embedding(5, 3), [Input((2,), "int64")]), max_batch=4)
-    tokens = np.zeros((7, 2), np.int64)
-    frozen(tokens)
-    tokens[5, 1] = 9
-    for _ in range(2):
-        with pytest.raises(IndexError, match=r"index 9 at position \(5, 1\) is out of range"):
-            frozen(tokens)
-    tokens[5, 1] = 4
-    assert frozen(tokens).shape == (7, 2, 3)
-
-
 def test_another_number_of_threads_may_choose_other_pieces() -> None:
     net = models.lenet5().eval()
     frozen = net.freeze(max_batch=64, input_shape=(28, 28, 1))
@@ -171,3 +156,27 @@ def test_what_a_row_costs() -> None:
     assert (128 * 5 + 5, 1) in costs.products
     assert costs.widest == 4 * 2 * 128  # what flatten takes and gives
     assert costs.weights == 4 * (8 * 27 + 8 + 128 * 5 + 5)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_refusal_names_the_row_of_a_batch_of_any_size(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    always(monkeypatch, size)
+    net = nn.Sequential(nn.Embedding(5, 4), nn.Flatten(), nn.Linear(None, 2))
+    frozen = Frozen(trace(net, [Input((3,), "int64")]), max_batch=8)
+    tokens = np.arange(20 * 3).reshape(20, 3) % 5
+    expected = frozen(tokens)
+    for row in (1, 5, 13):
+        bad = tokens.copy()
+        bad[row, 2] = 7
+        with pytest.raises(IndexError, match=rf"index 7 at position \({row % 8}, 2\)") as caught:
+            frozen(bad)
+        notes = getattr(caught.value, "__notes__", [])
+        assert notes == ([f"[frozen] rows count from row {row // 8 * 8} of the batch on"] if row > 7 else [])
+    np.testing.assert_array_equal(frozen(tokens), expected)
+
+
+def test_memory_of_an_empty_batch() -> None:
+    mixing = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    for net in (nn.Linear(3, 4), mixing):
+        assert Frozen(trace(net, [Input((3,))]), max_batch=4).memory(0).arena >= 0

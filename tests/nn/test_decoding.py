@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import nn
+from quernel import nn, ops
 from quernel.errors import ArgumentError, ShapeError
 from tests.checks import check_equal
 
@@ -177,3 +177,26 @@ def test_a_cache_grows_by_doubling() -> None:
         ArgumentError, match=r"^\[multihead_attention\] the cache holds 4 positions, got length=5"
     ):
         cache.truncate(5)
+
+
+def test_a_number_of_keys_before_that_changes_is_refused() -> None:
+    """A tensor says how many; its gradient would be that of another result."""
+    past = qn.tensor([2])
+    q, k = (qn.tensor(np.ones((1, 2, t, 4)), requires_grad=True) for t in (3, 5))
+    y = ops.scaled_dot_product_attention(q, k, k, is_causal=True, past=past)
+    check_equal(y.numpy(), ops.scaled_dot_product_attention(q, k, k, is_causal=True, past=2).numpy())
+    past[...] = 1
+    with pytest.raises(qn.errors.StateError, match="changed in place"):
+        y.sum().backward()
+
+
+def test_a_bias_learns_beside_queries_that_come_with_keys() -> None:
+    rng = np.random.default_rng(0)
+    q, k = rng.standard_normal((2, 3, 24)), rng.standard_normal((2, 5, 16))
+    gradients = []
+    for queries in (q, q[..., :8]):
+        bias = qn.tensor(rng.standard_normal((3, 5)) * 0, requires_grad=True)
+        ops.square(ops.multi_head_attention(queries, k, num_heads=2, attn_mask=bias)).sum().backward()
+        assert bias.grad is not None
+        gradients.append(bias.grad.numpy())
+    check_equal(*gradients)

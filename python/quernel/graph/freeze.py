@@ -69,7 +69,7 @@ class Frozen:
         self._buckets = [1]
         while self._buckets[-1] < max_batch:
             self._buckets.append(bucket(self._buckets[-1] + 1, max_batch))
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._home = default_device()  # of a model without weights
         self._graph: Graph | None = None
         self._streamed: tuple[Frozen, int] | None = None  # the same with states, and how many
@@ -140,7 +140,7 @@ class Frozen:
         """
         weights = sum(w.numpy().nbytes for w in self.graph.weights.values())
         size = self._piece(batch)
-        arena = self._plan(size).native.arena_nbytes * min(num_threads(), max(1, batch // size))
+        arena = self._plan(size).native.arena_nbytes * min(num_threads(), max(1, batch // max(1, size)))
         return Memory(weights, self.packed_nbytes, arena)
 
     def __call__(self, *inputs: npt.ArrayLike) -> Any:
@@ -173,8 +173,10 @@ class Frozen:
         served = self._batch(batch)
         try:
             return self._nest(served.run(arrays))
-        except ArgumentError:  # it tells a place in a piece
-            return self._nest(self._record(batch).replay(arrays))
+        except ArgumentError:
+            if self._costs is None or self._piece(batch) == batch:
+                raise
+            return self._nest(self._again(arrays, batch))  # what was refused tells a place in a piece
 
     def stream(self, state: Sequence[npt.ArrayLike] | None = None) -> Stream:
         """Begins sequences that are fed in chunks of the length that the model was frozen for.
@@ -200,6 +202,21 @@ class Frozen:
                 self._streamed = Frozen(graph, self._max_batch), count
         return Stream(*self._streamed, state)
 
+    def _again(self, arrays: list[Array], batch: int) -> list[Array]:
+        """What a piece refused, in parts as large as may be, so that the message tells the row."""
+        parts = []
+        for first in range(0, batch, self._max_batch):
+            part = [a[first : first + self._max_batch] for a in arrays]
+            with self._lock:
+                plan = self._record(min(self._max_batch, batch - first))
+            try:
+                parts.append(plan.replay(part))
+            except ArgumentError as error:
+                if first:
+                    error.add_note(f"[frozen] rows count from row {first} of the batch on")
+                raise
+        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+
     def _piece(self, batch: int) -> int:
         """Rows that run together in a batch of this size."""
         if self._costs is None:
@@ -215,11 +232,14 @@ class Frozen:
         batch = self._batches.get(key)
         if batch is not None and not batch.stale():
             return batch
-        size = self._piece(rows)
-        count, left = divmod(rows, size) if rows else (1, 0)
-        piece = self._plan(size) if count else None
-        rest = self._plan(bucket(left, self._max_batch)) if left else None
         with self._lock:
+            batch = self._batches.get(key)
+            if batch is not None and not batch.stale():
+                return batch
+            size = self._piece(rows)
+            count, left = divmod(rows, size) if rows else (1, 0)
+            piece = self._plan(size) if count else None
+            rest = self._plan(bucket(left, self._max_batch)) if left else None
             batch = FrozenBatch(self._memory, rows, piece, count, rest)
             if len(self._batches) >= _MAX_BATCHES:
                 self._batches.clear()
@@ -341,17 +361,21 @@ def _input_like(x: npt.ArrayLike, net: Module) -> Input:
 def _example_lengths(graph: Graph) -> dict[str, int]:
     """Values for the inputs of which lengths are made: zeros are values that every op takes but for those.
 
-    An input that is an op's lengths is 1. One that they are computed from, such as samples of which a front end makes
-    frames, is the longest extent of the inputs.
+    An input that is an op's lengths is 1, or the most that it may be if the op says so. One that they are computed from is
+    the longest extent of the inputs.
     """
-    direct = {a.node for node in graph.nodes if isinstance(a := node.args.get("lengths"), Ref)}
+    direct: dict[str, int] = {}
+    for node in graph.nodes:
+        if isinstance(ref := node.args.get("lengths"), Ref):
+            most = node.args.get("most")
+            direct[ref.node] = max(direct.get(ref.node, 1), most if isinstance(most, int) else 1)
     leads = set(direct)
     for node in reversed(graph.nodes):
         if node.name in leads:
             leads.update(ref.node for ref in node.refs)
     extents = [d for v in graph.inputs.values() for d in v.shape[1:] if isinstance(d, int)]
     whole = [k for k, v in graph.inputs.items() if k in leads and v.dtype not in FLOATING]
-    return {k: 1 if k in direct else max(extents, default=1) for k in whole}
+    return {k: direct.get(k, max(extents, default=1)) for k in whole}
 
 
 def _flatten(value: Any, put: Callable[[Tensor], None]) -> None:

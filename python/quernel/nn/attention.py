@@ -43,6 +43,8 @@ class KeyValueCache(recording.State):
     """
 
     def __init__(self, capacity: int = 0) -> None:
+        if type(capacity) is not int or capacity < 0:
+            raise ArgumentError(f"[{_LAYER}] capacity is a whole number of positions, got {capacity!r}")
         self._capacity = capacity
         self._made = 0  # how often `parts` were, which tells plans that the memory is another
 

@@ -60,7 +60,8 @@ def _attend(
 ) -> Tensor:
     q, k, v = map(native, operands)
     summand = None if mask is None else as_tensor(mask)
-    how = heads, is_causal, past._t if isinstance(past, Tensor) else past, scale, float(dropout_p)
+    past_at = past._t if isinstance(past, Tensor) else None
+    how = heads, is_causal, past if past_at is None else past_at, scale, float(dropout_p)
     assert q is not None
     inputs = *operands, summand
     wanted = needs_grad(*inputs)
@@ -78,6 +79,7 @@ def _attend(
         y: Tensor,
         lse: Tensor,
         drawn: Tensor | None,
+        _past: Tensor | None,  # saved for its version alone
     ) -> Gradients:
         rows, columns, values, summand = map(native, (q, k, v, mask))
         assert rows is not None
@@ -85,7 +87,7 @@ def _attend(
         found = _core.attention_grad(rows, columns, values, summand, *how, *saved, g._t, *wants)
         return [None if t is None else Tensor(t) for t in found]
 
-    return put_on_tape(y, inputs, backward, (q, k, v, native(summand), y, lse, drawn))
+    return put_on_tape(y, inputs, backward, (q, k, v, native(summand), y, lse, drawn, past_at))
 
 
 def _sdpa_rule(
@@ -293,7 +295,7 @@ def multi_head_attention(
     _check_heads("multi_head_attention", num_heads)
     _check_numbers("multi_head_attention", dropout_p, scale, is_causal, past)
     parts = _parts_of(first, second, third)[0]
-    if parts == 3 and second is not None and needs_grad(first, second):
+    if parts == 3 and second is not None and needs_grad(first, second, attn_mask):
         first, parts = first[..., : first.shape[-1] // 3], 1
     factor = scale
     if factor is None:

@@ -28,7 +28,7 @@ def train_on_batch(net: Module, x: Any, y: Any, sample_weight: Any, class_weight
     heads = trainer.heads
     heads.reset()
     with mode(net, training=True):
-        logs, outputs = trainer.train([trainer.place(samples)])
+        logs, outputs = trainer.train([samples])
     heads.update(outputs[0], samples.targets, samples.weights)
     return logs | heads.compute()
 

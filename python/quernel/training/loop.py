@@ -19,9 +19,9 @@ from quernel.nn.module import Module
 from quernel.progress import Progress, progress
 from quernel.training.checked import unchanged_on_error
 from quernel.training.objective import Logs
-from quernel.training.samples import is_array
+from quernel.training.samples import Samples, is_array
 from quernel.training.sources import Arrays, Loader, Source, is_loader, source
-from quernel.training.trainer import Batch, Mean, Trainer, mode, trainer_of
+from quernel.training.trainer import Mean, Trainer, mode, trainer_of
 
 if TYPE_CHECKING:
     from quernel.callbacks import Callback
@@ -197,25 +197,25 @@ def _epoch(run: _Run) -> Logs:
     heads.reset()
     with mode(trainer.net, training=True):
         groups = _Groups(run)
-        for number, group in enumerate(groups):
+        for number, (group, first) in enumerate(groups):
             for callback in run.callbacks:
                 callback.on_batch_begin(number)
             try:
-                logs, outputs = trainer.train(group, groups.look_ahead)
+                logs, outputs = trainer.train(group, first, groups.look_ahead)
             except ArgumentError as error:
                 if _PLACE.search(str(error)):
                     shuffled = run.shuffle and trainer.takes_batch_sizes
                     order = ", which are shuffled (shuffle=False keeps their order)" if shuffled else ""
                     error.add_note(f"[fit] rows count within batch {number} of the epoch, from 0 on{order}")
                 raise
-            size = sum(len(batch.samples) for batch in group)
+            size = sum(map(len, group))
             trainer.discard_batch = False
             for callback in run.callbacks:
                 callback.on_batch_end(number, logs)
             if not trainer.discard_batch:
                 mean.add(size, logs)
-                for (samples, _), measured in zip(group, outputs, strict=True):
-                    heads.update(measured, samples.targets, samples.weights)
+                for batch, measured in zip(group, outputs, strict=True):
+                    heads.update(measured, batch.targets, batch.weights)
             run.display.advance(size, logs["loss"])
             if trainer.stop_training:
                 break
@@ -223,10 +223,10 @@ def _epoch(run: _Run) -> Logs:
 
 
 class _Groups:
-    """Batches of an epoch, in groups whose gradients make one update.
+    """Batches of an epoch, in groups whose gradients make one update; of each what was placed of its first batch.
 
-    On CUDA the next group is copied there while the step before it runs. Not a loader's, which is asked for a batch when
-    that is wanted: it may draw random numbers, in an order that is the CPU's.
+    On CUDA the next group's first batch is copied there while the step before it runs. Not a loader's, which is asked for a
+    batch when that is wanted: it may draw random numbers, in an order that is the CPU's.
     """
 
     def __init__(self, run: _Run) -> None:
@@ -234,24 +234,32 @@ class _Groups:
         self._size = run.accumulation
         self._batches = run.training.batches(run.trainer.batch_size, run.shuffle)
         self._looks_ahead = run.trainer.net.device != "cpu" and isinstance(run.training, Arrays)
-        self._next: list[Batch] = []
+        self._next: tuple[list[Samples], tuple[Any, ...]] | None = None
+        self._error: Exception | None = None
 
-    def __iter__(self) -> Iterator[list[Batch]]:
+    def __iter__(self) -> Iterator[tuple[list[Samples], tuple[Any, ...]]]:
         return self
 
-    def __next__(self) -> list[Batch]:
-        group, self._next = self._next or self._take(), []
-        if not group:
+    def __next__(self) -> tuple[list[Samples], tuple[Any, ...]]:
+        if self._error:
+            raise self._error
+        taken, self._next = self._next or self._take(), None
+        if taken is None:
             raise StopIteration
-        return group
+        return taken
 
-    def _take(self) -> list[Batch]:
-        return [self._trainer.place(samples) for samples in itertools.islice(self._batches, self._size)]
+    def _take(self) -> tuple[list[Samples], tuple[Any, ...]] | None:
+        group = list(itertools.islice(self._batches, self._size))
+        return (group, self._trainer.place(group[0])) if group else None
 
     def look_ahead(self) -> None:
-        """Takes the next group now, if that is of use."""
-        if self._looks_ahead:
+        """Takes the next group now, if that is of use; what fails is raised when its turn comes."""
+        if not self._looks_ahead:
+            return
+        try:
             self._next = self._take()
+        except Exception as error:  # noqa: BLE001 - not of the batch that is being trained on
+            self._error = error
 
 
 def _validate(run: _Run, validation: Source) -> Logs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -48,13 +48,6 @@ class Clipping:
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [p for group in optimizer.param_groups for p in group.params]
-
-
-class Batch(NamedTuple):
-    """Samples, and what a step is given of them: on CUDA copies, which are under way there."""
-
-    samples: Samples
-    arguments: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -138,38 +131,43 @@ class Trainer:
 
     # ---- steps ------------------------------------------------------------------------------------------------------
 
-    def place(self, samples: Samples) -> Batch:
-        """Copies a batch to where the model is. A jitted step on the CPU reads the arrays themselves."""
+    def place(self, samples: Samples) -> tuple[Any, ...]:
+        """What a step is given of a batch: on CUDA copies, on the CPU the arrays themselves."""
         arguments: Any = (*samples.arguments, samples.targets, samples.weights)
         if self.net.device != "cpu":
             with device(self.net.device):
                 arguments = _as_tensors(arguments)
-        return Batch(samples, arguments)
+        placed: tuple[Any, ...] = arguments
+        return placed
 
     def train(
-        self, group: Sequence[Batch], meanwhile: Callable[[], None] | None = None
+        self,
+        group: Sequence[Samples],
+        first: tuple[Any, ...] | None = None,
+        meanwhile: Callable[[], None] | None = None,
     ) -> tuple[Logs, list[tuple[Any, ...]]]:
         """One update, from the gradients of one or more batches; its losses, and what metrics look at.
 
         Args:
             group: the batches.
+            first: what `place` made of the first one, if it is there already.
             meanwhile: what the host does before it waits for the losses.
         """
-        sizes = [len(batch.samples) for batch in group]
+        shares = [len(batch) / sum(map(len, group)) for batch in group]
         outcomes = []
         for i, batch in enumerate(group):
             how: tuple[Any, ...] = ()
             if len(group) > 1:
-                share = np.array(sizes[i] / sum(sizes), self.net.dtype or "float32")
-                how = share, i == 0, i == len(group) - 1
+                how = np.array(shares[i], self.net.dtype or "float32"), i == 0, i == len(group) - 1
+            arguments = first if first and i == 0 else self.place(batch)
             with device(self.net.device):  # where the arrays of the batch go
-                outcomes.append(self.train_step(*batch.arguments, *how))
+                outcomes.append(self.train_step(*arguments, *how))
         if meanwhile:
             meanwhile()
         logs = dict.fromkeys(self.heads.loss_names, 0.0)
-        for size, (values, _) in zip(sizes, outcomes, strict=True):
+        for share, (values, _) in zip(shares, outcomes, strict=True):
             for name, value in zip(logs, values, strict=True):
-                logs[name] += float(value.item()) * (size / sum(sizes))  # a share of 1 changes no bit
+                logs[name] += float(value.item()) * share  # a share of 1 changes no bit
         return logs, [measured for _, measured in outcomes]
 
     def test(self, batches: Iterable[Samples]) -> Logs:
