@@ -57,17 +57,17 @@ struct Bf16Gemm {
   }
 
   // For warpgroup_tile.h.
-  struct Columns {
+  struct TwoColumns {
     float bias[2];
     bool has_second;
   };
-  __device__ Columns columns(int64_t column) const {
+  __device__ TwoColumns columns(int64_t column) const {
     const int64_t next = column + 1 < n ? column + 1 : column;
     return {{bias(column), bias(next)}, next > column};
   }
   __device__ bool is_light() const { return g.activation == Activation::kNone || g.activation == Activation::kRelu; }
   template <bool kLight>
-  __device__ void store_two(int64_t r, int64_t column, const Columns& c, Pair<float> sums, bool in_pairs) const {
+  __device__ void store_two(int64_t r, int64_t column, const TwoColumns& c, Pair<float> sums, bool in_pairs) const {
     const int64_t i = r * n + column, next = i + c.has_second;
     const auto activated = [&](float v) {
       return !kLight ? activate(g.activation, v) : g.activation == Activation::kRelu ? relu(v) : v;

@@ -47,12 +47,12 @@ struct QGemm {
   }
 
   // For warpgroup_tile.h.
-  struct Columns {
+  struct TwoColumns {
     int bias[2];
     float scale[2];
     bool has_second;
   };
-  __device__ Columns columns(int64_t column) const {
+  __device__ TwoColumns columns(int64_t column) const {
     const int64_t next = column + 1 < n ? column + 1 : column;
     const auto* bias = static_cast<const int*>(g.bias);
     const auto* scale = static_cast<const float*>(g.scale);
@@ -60,7 +60,7 @@ struct QGemm {
   }
   __device__ static constexpr bool is_light() { return true; }
   template <bool kLight>
-  __device__ void store_two(int64_t r, int64_t column, const Columns& c, Pair<int> sums, bool in_pairs) const {
+  __device__ void store_two(int64_t r, int64_t column, const TwoColumns& c, Pair<int> sums, bool in_pairs) const {
     const int64_t i = r * g.ldc + column;
     const Pair<float> v{dequantized(sums.first, c.bias[0], c.scale[0]),
                         dequantized(sums.second, c.bias[1], c.scale[1])};

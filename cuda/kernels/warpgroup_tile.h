@@ -12,9 +12,9 @@
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
-//   struct Columns; Columns columns(int64_t column)           what a thread remembers of a column and the next one
+//   struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
 //   bool is_light()                                           little becomes of a sum
-//   void store_two<kLight>(int64_t row, int64_t column, Columns, Pair<Sum>, bool in_pairs)
+//   void store_two<kLight>(int64_t row, int64_t column, TwoColumns, Pair<Sum>, bool in_pairs)
 // Not measured on a device.
 #pragma once
 #include "core/wgmma.h"
