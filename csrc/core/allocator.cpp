@@ -33,7 +33,7 @@ int class_index(size_t size) {
 }
 
 // A block that is not among the cached ones. Large ones ask for huge pages, as NumPy's do: products walk down columns
-// of rows that lie a page apart, more of them than the TLB knows (2 to 6 % of the time of 1024^3 and 2048^3).
+// of rows that lie a page apart, more of them than the TLB knows.
 void* fresh(size_t size) {
   if (size < 2 * kHugePage) return std::aligned_alloc(kAlign, size);
   size = round_up(size, kHugePage);

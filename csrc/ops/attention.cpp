@@ -210,7 +210,7 @@ AttentionGrads attention_grad(const AttentionOperands& o, const Tensor& y, const
 
 Tensor append_rows(const Tensor& y, const Tensor& length, const Tensor& x) {
   using A = AppendRowsArgs;
-  constexpr const char* kAppend = "append_rows";
+  constexpr const char* kAppend = "append_rows_";
   check<ShapeError>(x.rank() == 3 && y.rank() == 3 && x.dim(0) == y.dim(0) && x.dim(2) >= y.dim(2), kAppend,
                     "rows of shape ", x.shape(), " do not fit a cache of shape ", y.shape());
   check<DTypeError>(x.dtype() == y.dtype(), kAppend, "the cache is ", name(y.dtype()), ", rows are ", name(x.dtype()));

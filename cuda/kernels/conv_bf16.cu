@@ -18,20 +18,11 @@ template <bool kAligned>
 struct Bf16Conv : TapWords<uint16_t, kAligned> {
   using Base = TapWords<uint16_t, kAligned>;
   using Element = Bf16;
-  using Columns = AlongK;
-  using typename Base::Depth;
-  static constexpr int kBChunk = Base::kChunk;
 
   Bf16ConvArgs args;
-  int64_t pitch;  // words of a column of weights
 
-  explicit Bf16Conv(const Bf16ConvArgs& a)
-      : Base(a.s, a.x, 0), args(a), pitch(ceil_div(a.s.kh * a.s.kw * a.s.c, kBf16Block) * kBf16Block / 2) {}
-
-  __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    const int64_t word = this->word(d);
-    const auto* w = static_cast<const unsigned*>(args.w);
-    return word < this->k && column < this->n ? w + column * pitch + word : nullptr;
+  explicit Bf16Conv(const Bf16ConvArgs& a) : Base(a.s, a.x, 0, a.w), args(a) {
+    this->pitch = ceil_div(a.s.kh * a.s.kw * a.s.c, kBf16Block) * kBf16Block / 2;
   }
   __device__ void store(int64_t r, int64_t column, float sum) const {
     const ConvShape& s = args.s;

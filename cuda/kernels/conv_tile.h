@@ -178,29 +178,34 @@ __device__ inline void advance_pixel(const ConvShape& s, OutputPixel& p, int64_t
   }
 }
 
-// Rows of taps in the words of tensor_tile.h: operand A of a convolution of bytes or bfloat16. With kAligned pixels are
-// rows of whole chunks of words, which `windows` counts; else words are put together from elements, which may be of
-// different taps, and it counts these.
+// Rows of taps in the words of tensor_tile.h, and weights as rows of words along k: the operands of a convolution of
+// bytes or bfloat16. With kAligned pixels are rows of whole chunks of words, which `windows` counts; else words are put
+// together from elements, which may be of different taps, and it counts these.
 template <class Element, bool kAligned>
 struct TapWords {
   static constexpr int kOf = 4 / static_cast<int>(sizeof(Element));  // elements of a word
-  static constexpr int kChunk = kAligned ? 4 : 1, kStep = kAligned ? 1 : kOf;
+  static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = kChunk, kStep = kAligned ? 1 : kOf;
+  using Columns = AlongK;
   using Depth = Windows<false>::Depth;
   using Row = Windows<false>::Row;
 
   Windows<false> windows;
   const Element* x;
   unsigned padding;  // a word of it
+  const unsigned* w;
   int64_t m, n, k, batches;
+  int64_t pitch;  // words of a column of weights
 
-  TapWords(ConvShape s, const void* images, Element padding_)
+  TapWords(ConvShape s, const void* images, Element padding_, const void* weights)
       : windows((s.c /= kAligned ? kOf : 1, s)),
         x(static_cast<const Element*>(images)),
         padding(padding_ * (kOf == 4 ? 0x01010101u : 0x00010001u)),
+        w(static_cast<const unsigned*>(weights)),
         m(windows.m),
         n(windows.n),
         k(ceil_div(windows.k, kStep)),
-        batches(windows.batches) {}
+        batches(windows.batches),
+        pitch(k) {}
 
   __device__ void enter(int64_t group) {
     windows.enter(group);
@@ -209,7 +214,10 @@ struct TapWords {
   __device__ Row row(int64_t i) const { return windows.row(i); }
   __device__ Depth depth(int64_t word) const { return windows.depth(word * kStep); }
   __device__ void advance(Depth& d, int words) const { windows.advance(d, words * kStep); }
-  __device__ int64_t word(const Depth& d) const { return d.k / kStep; }
+  __device__ const unsigned* b(const Depth& d, int64_t column) const {
+    const int64_t word = d.k / kStep;
+    return word < k && column < n ? w + column * pitch + word : nullptr;
+  }
 
   __device__ void copy_a(AsyncCopies& copies, unsigned* to, const Row& r, const Depth& d) const {
     if constexpr (kAligned) {

@@ -11,22 +11,15 @@ template <bool kAligned>
 struct QConv : TapWords<uint8_t, kAligned> {
   using Base = TapWords<uint8_t, kAligned>;
   using Element = Bytes;
-  using Columns = AlongK;
-  using typename Base::Depth;
-  static constexpr int kBChunk = Base::kChunk;
 
   QConvArgs p;
 
-  explicit QConv(const QConvArgs& args) : Base(args.s, args.x, static_cast<uint8_t>(args.x_zero_point)), p(args) {}
+  explicit QConv(const QConvArgs& args)
+      : Base(args.s, args.x, static_cast<uint8_t>(args.x_zero_point), args.w), p(args) {}
 
   __device__ void enter(int64_t group) {
     Base::enter(group);
-    p.w = static_cast<const int8_t*>(p.w) + group * ceil_div(this->n, kQPanel) * this->k * 4 * kQPanel;
-  }
-  __device__ const unsigned* b(const Depth& d, int64_t column) const {
-    const int64_t word = this->word(d);
-    const auto* w = static_cast<const unsigned*>(p.w);
-    return word < this->k && column < this->n ? w + column * this->k + word : nullptr;
+    this->w += group * ceil_div(this->n, kQPanel) * kQPanel * this->pitch;
   }
   __device__ void store(int64_t r, int64_t column, int sum) const {
     const int64_t channel = this->windows.group * this->n + column;

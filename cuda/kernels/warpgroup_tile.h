@@ -276,7 +276,8 @@ void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* a, int64_t a
       return;
     const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
     const int64_t clusters = least(tiles, device_multiprocessors() / Tile::kCluster);
-    allow_shared(kernel, Tile::kBytes);
+    static const bool allowed = (allow_shared(kernel, Tile::kBytes), true);  // once for each kernel
+    (void)allowed;
     launch_clusters(ctx, kernel, Tile::kCluster, static_cast<unsigned>(clusters * Tile::kCluster), Tile::kBlock,
                     Tile::kBytes, p, left, right, in_pairs);
   };

@@ -179,4 +179,7 @@ def test_a_refusal_names_the_row_of_a_batch_of_any_size(monkeypatch: pytest.Monk
 def test_memory_of_an_empty_batch() -> None:
     mixing = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     for net in (nn.Linear(3, 4), mixing):
-        assert Frozen(trace(net, [Input((3,))]), max_batch=4).memory(0).arena >= 0
+        frozen = Frozen(trace(net, [Input((3,))]), max_batch=4)
+        none, one = frozen.memory(0), frozen.memory(1)
+        assert none.weights == one.weights > 0 and none.arena <= one.arena
+        assert frozen(np.ones((0, 3), np.float32)).shape == (0, 4)

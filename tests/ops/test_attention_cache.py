@@ -90,7 +90,7 @@ def test_appended_rows(dtype: str) -> None:
         length[...] = wrong
         with pytest.raises(
             OutOfRangeError,
-            match=rf"^\[append_rows\] index {wrong} is out of range for 9 places where these rows fit",
+            match=rf"^\[append_rows_\] index {wrong} is out of range for 9 places where these rows fit",
         ):
             ops.append_rows_(y, length, np.ones((2, 1, 5), dtype))
         assert length.tolist() == [wrong]
@@ -114,9 +114,9 @@ def test_rows_that_do_not_fit_a_cache() -> None:
             "index 0 is out of range for 0 places where these rows fit",
         ),
     ):
-        with pytest.raises(error, match=rf"^\[append_rows\] {message}"):
+        with pytest.raises(error, match=rf"^\[append_rows_\] {message}"):
             ops.append_rows_(y, length, rows)
-    with pytest.raises(ShapeError, match=r"^\[append_rows\] length expects shape \(1,\), is \(2,\)"):
+    with pytest.raises(ShapeError, match=r"^\[append_rows_\] length expects shape \(1,\), is \(2,\)"):
         ops.append_rows_(y, qn.tensor([0, 0]), np.ones((2, 1, 5), "f4"))
     assert not y.numpy().any() and length.item() == 0
 

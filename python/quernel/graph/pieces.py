@@ -20,15 +20,12 @@ from quernel.graph.summary import macs
 
 FORK = 100_000  # a call's threads meeting once
 SHARED = 0.9  # what a thread does of its best when every layer is shared out by itself
-FEW_ROWS = (
-    0.5,
-    1.5,
-)  # a/m + b/m^2 more for a product of m rows: its weights' way to the core, half-filled registers
-SPILL = (
-    0.4,
-    5,
-)  # for a byte of activations and each doubling of a piece's widest beyond the core's own cache, at most so many
-STREAM = 0.5, 5  # for a byte of weights that comes from the shared cache, from memory
+# A product of m rows takes more by the first / m, its weights' way to the core, and the second / m^2, half-filled registers.
+WEIGHTS_WAY, HALF_FILLED = 0.5, 1.5
+# For a byte of activations and each doubling of a piece's widest beyond the core's own cache, of which so many count.
+SPILL, MOST_DOUBLINGS = 0.4, 5
+# For a byte of weights that comes from the shared cache, and from memory.
+NEAR_STREAM, FAR_STREAM = 0.5, 5
 _RECURRENT = ("lstm", "gru", "rnn")  # each step is a product of its own
 
 
@@ -56,10 +53,11 @@ class RowCosts(NamedTuple):
 
     def of(self, rows: int, caches: Caches, threads: int) -> float:
         """MACs of `rows` rows that run together on one thread, while others of `threads` do the same with their own."""
-        near, far = FEW_ROWS
-        work = sum(n * (1 + near / (m * rows) + far / (m * rows) ** 2) for n, m in self.products)
-        doublings = min(max(0.0, math.log2(rows * self.widest / caches.own)), SPILL[1])
-        return rows * (work + SPILL[0] * self.activations * doublings) + self._streaming(caches, threads, 1)
+        work = sum(
+            n * (1 + WEIGHTS_WAY / (m * rows) + HALF_FILLED / (m * rows) ** 2) for n, m in self.products
+        )
+        doublings = min(max(0.0, math.log2(rows * self.widest / caches.own)), MOST_DOUBLINGS)
+        return rows * (work + SPILL * self.activations * doublings) + self._streaming(caches, threads, 1)
 
     def shared(self, rows: int, caches: Caches, threads: int) -> float:
         """MACs of a thread when `rows` rows run together and every layer is shared out by itself."""
@@ -72,8 +70,8 @@ class RowCosts(NamedTuple):
     def _streaming(self, caches: Caches, readers: int, parts: int) -> float:
         """Of the weights' way to the core, all `readers` at the same time, or each of `parts` its own part."""
         if 2 * self.weights > caches.shared:
-            return STREAM[1] * self.weights * readers
-        return STREAM[0] * self.weights if self.weights > parts * caches.own else 0
+            return FAR_STREAM * self.weights * readers
+        return NEAR_STREAM * self.weights if self.weights > parts * caches.own else 0
 
 
 def row_costs(graph: Graph) -> RowCosts:

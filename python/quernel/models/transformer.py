@@ -47,9 +47,7 @@ class _Transformer(nn.Module):
         count = x.shape[1]
         if cache is None or recording.current() is None:  # a replay's positions are checked as indices
             self._check_end(count if cache is None else len(cache) + count, x)
-        places = arange(count, device=x.device)
-        if cache is not None and cache.parts:
-            places = cache.positions(count)
+        places = arange(count, device=x.device) if cache is None else cache.positions(count, x.device)
         y: Tensor = self.drop(self.embed(x) + self.positions(places))
         return y
 

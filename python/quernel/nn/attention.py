@@ -86,14 +86,13 @@ class KeyValueCache(recording.State):
         held, length = self.parts
         return held, ops.append_rows_(held, length, rows)
 
-    def positions(self, count: int) -> Tensor:
+    def positions(self, count: int, device: str) -> Tensor:
         """The numbers of the next so many positions, (count,), int64."""
-        if not self.parts:
-            return arange(count)
-        held, length = self.parts
-        self._watch()
-        next_ones: Tensor = length + arange(count, device=held.device)
-        return next_ones
+        places = arange(count, device=device)
+        if self.parts:
+            self._watch()
+            places = places + self.parts[1]
+        return places
 
     def once(self, make: Callable[[], Tensor]) -> Tensor:
         """What the cache holds; an empty one first takes in the rows that ``make`` gives, and has room for no more."""

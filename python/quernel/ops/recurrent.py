@@ -328,6 +328,10 @@ def checked_lengths(
     """
     lengths = as_tensor(lengths)
     _checked_lengths_rule(lengths, most, least, unit, owner)
+    return _checked(lengths, most, least, unit, owner)
+
+
+def _checked(lengths: Tensor, most: int, least: int, unit: str, owner: str) -> Tensor:
     ends = cast(lengths, "int64")
     _core.check_lengths(owner, ends._t, least, most, unit)
     return ends
@@ -361,5 +365,5 @@ def sequence_mask(lengths: TensorLike, steps: int) -> Tensor:
     """
     lengths = as_tensor(lengths)
     _sequence_mask_rule(lengths, steps)
-    ends = checked_lengths(lengths, steps, owner="sequence_mask")
+    ends = _checked(lengths, steps, 1, "time steps", "sequence_mask")
     return lt(arange(steps, device=ends.device), unsqueeze(ends, 1))
