@@ -25,7 +25,7 @@ inline bool is_trivial(const Epilogue& e) {
 }
 
 // Whether an activation takes so few instructions that every register tile has them.
-inline bool is_in_registers(Activation activation) {
+constexpr bool is_in_registers(Activation activation) {
   return activation == Activation::kNone || activation == Activation::kRelu || activation == Activation::kRelu6;
 }
 
