@@ -57,7 +57,7 @@ def net_of(head: type[nn.Module], outputs: int = 3) -> nn.Sequential:
     return nn.Sequential(nn.Linear(5, outputs), head())
 
 
-@pytest.mark.parametrize(("loss", "y", "head"), CASES, ids=str)
+@pytest.mark.parametrize(("loss", "y", "head"), CASES)
 def test_losses_train_with_and_without_weights(loss: Any, y: np.ndarray, head: type[nn.Module]) -> None:
     results = []
     for eagerly in (True, False):
