@@ -278,6 +278,7 @@ void register_replay(py::module_& m) {
            }),
            py::arg("piece"), py::arg("count"), py::arg("rest"), py::arg("rows"),
            "`piece` `count` times, `rest` for the rows left over.")
+      .def("nbytes", &BatchPlan::nbytes, py::arg("threads"), "Of temporary memory, at most.")
       .def("stale", &BatchPlan::stale)
       .def("run", &run_arrays, py::arg("inputs"), py::arg("arenas"), "Fresh arrays computed from `inputs`.");
   py::class_<ArrayRunner>(m, "ArrayRunner", "Frozen batches of one input and one output, each of another size.")

@@ -39,6 +39,22 @@ double BatchPlan::work_ns() const {
   return (piece_ ? piece_->work_ns() * static_cast<double>(count_) : 0) + (rest_ ? rest_->work_ns() : 0);
 }
 
+bool BatchPlan::is_apart(size_t a) const {
+  const int64_t size = rows_of(*rest_);
+  return a < inputs() ? rows_ < size : left_ < size;
+}
+
+int64_t BatchPlan::nbytes(int64_t threads) const {
+  if (device() == Device::kCuda) threads = 1;  // one piece after another
+  const int64_t piece = piece_ ? piece_->arena_nbytes() : 0;
+  const int64_t pieces = piece * std::min(threads, count_);
+  if (!rest_) return pieces;
+  int64_t rest = rest_->arena_nbytes();
+  for (size_t a = 0; a < inputs() + results(); ++a)
+    if (is_apart(a)) rest += static_cast<int64_t>(operand(*rest_, a).nbytes());
+  return std::max(pieces, rest + piece * std::min(threads - 1, count_));
+}
+
 void BatchPlan::run_piece(int64_t i, std::span<std::byte* const> arrays, ArenaPool& arenas) const {
   std::vector<std::byte*> bases(1 + arrays.size());
   for (size_t a = 0; a < arrays.size(); ++a) {
@@ -60,12 +76,11 @@ void BatchPlan::run_rest(std::span<std::byte* const> arrays, ArenaPool& arenas) 
   for (size_t a = 0; a < arrays.size(); ++a) {
     const Plan::TensorSpec& spec = operand(*rest_, a);
     const int64_t row = row_nbytes(spec);
-    const bool is_input = a < inputs();
     bases[1 + a] = arrays[a] + (rows_ - there) * row;
-    if (is_input ? there == size : left_ == size) continue;
+    if (!is_apart(a)) continue;
     own[a] = Storage::allocate(spec.nbytes(), device());
     bases[1 + a] = own[a]->data();
-    if (!is_input) continue;
+    if (a >= inputs()) continue;
     copy(bases[1 + a], arrays[a], there * row);
     copy(bases[1 + a] + there * row, arrays[a], (size - there) * row);
   }

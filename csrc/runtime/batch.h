@@ -29,7 +29,8 @@ class BatchPlan {
   Shape result_shape(size_t i) const { return of_all_rows(any().outputs()[i].shape); }
   Device device() const { return any().device(); }
   bool stale() const { return (piece_ && piece_->stale()) || (rest_ && rest_->stale()); }
-  double work_ns() const;  // estimated, on one thread
+  double work_ns() const;                 // estimated, on one thread
+  int64_t nbytes(int64_t threads) const;  // of temporary memory, at most, where so many threads work on it
 
   // `arrays`: the inputs, then the results, contiguous. A kernel's refusal (a bad index, …) tells the place of its
   // cause in a piece.
@@ -39,6 +40,8 @@ class BatchPlan {
   const Plan& any() const { return piece_ ? *piece_ : *rest_; }
   Shape of_all_rows(const Shape& recorded) const { return cut() ? recorded.with(0, rows_) : recorded; }
   bool cut() const { return rest_ || count_ > 1; }
+  // Of the rest, whether operand `a` lies in memory of its own while it runs: more rows than are there, or are wanted.
+  bool is_apart(size_t a) const;
   void run_piece(int64_t i, std::span<std::byte* const> arrays, ArenaPool& arenas) const;
   void run_rest(std::span<std::byte* const> arrays, ArenaPool& arenas) const;
 

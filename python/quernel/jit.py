@@ -336,6 +336,10 @@ class FrozenBatch:
         """Fresh arrays computed from `arrays`, which must have `rows` rows of the recorded shapes and dtypes."""
         return self._native.run(arrays, self._memory.arenas)
 
+    def nbytes(self, threads: int) -> int:
+        """Bytes of temporary memory of a run, at most, where so many threads work on it."""
+        return self._native.nbytes(threads)
+
     def stale(self) -> bool:
         """Whether the kernels are no longer the right ones."""
         return self._native.stale()

@@ -109,6 +109,22 @@ def test_memory_is_that_of_the_pieces_that_run_at_once() -> None:
     assert many.arena == one.arena * size * qn.runtime.num_threads()
 
 
+@pytest.mark.usefixtures("threads")
+def test_memory_counts_the_rest_of_a_batch() -> None:
+    frozen = nn.Sequential(nn.Linear(8, 128), nn.ReLU(), nn.Linear(128, 4)).freeze(8, input_shape=(8,))
+    row = 4 * 128  # the hidden layer's
+    assert frozen.memory(6).arena == 6 * row
+    assert frozen.memory(5).arena == 6 * (
+        row + 4 * 8 + 4 * 4
+    )  # in six rows, with copies of what comes and goes
+    # A full piece beside it on another thread, or alone. The six rows left are at hand, their results are not.
+    apart = 6 * row
+    assert frozen.memory(14).arena == max(8 * row, apart + 8 * row * (qn.runtime.num_threads() > 1))
+    assert frozen.memory(13).arena == max(
+        8 * row, 6 * (row + 4 * 4) + 8 * row * (qn.runtime.num_threads() > 1)
+    )
+
+
 def _caches() -> Caches:
     return Caches(qn.runtime.cache_nbytes(2), qn.runtime.cache_nbytes(3))
 

@@ -37,7 +37,7 @@ class Memory(NamedTuple):
 
     weights: int  # its copy, from which plans for further batch sizes are recorded and which is pickled
     packed: int  # as the kernels read them, where that is another layout
-    arena: int  # intermediate results of one call
+    arena: int  # intermediate results of one call, at most
 
 
 class Frozen:
@@ -139,8 +139,7 @@ class Frozen:
             StateError: the shapes of its inputs are not known before the first call.
         """
         weights = sum(w.numpy().nbytes for w in self.graph.weights.values())
-        size = self._piece(batch)
-        arena = self._plan(size).native.arena_nbytes * min(num_threads(), max(1, batch // max(1, size)))
+        arena = self._batch(batch).nbytes(num_threads())
         return Memory(weights, self.packed_nbytes, arena)
 
     def __call__(self, *inputs: npt.ArrayLike) -> Any:
