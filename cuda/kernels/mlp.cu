@@ -8,8 +8,8 @@
 // bank conflicts.
 //
 // A sum runs over k in order, one fma after the other, and ends as in tile.h: a layer has the bits of gemm_f32.
-// Epilogues without residual, gate and `pre` that end in nothing or ReLU are done in
-// registers; others by finished(), compiled once.
+// Epilogues without residual, gate and `pre` that end in nothing or ReLU are done in registers; others by finished(),
+// compiled once.
 #include "core/device.h"
 #include "core/math.h"
 #include "core/mma.h"
