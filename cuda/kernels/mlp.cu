@@ -53,15 +53,19 @@ struct TurnedPlaces {
   }
 };
 
-// to[k][i] = from[k * k_stride + i * stride] for k < depth and i < kAcross, zeros beyond `ks` and `count`.
+// A slice of a turned matrix: to[k][i] = from[k * k_stride + i * stride] for k < kDepth and i < kAcross, zeros beyond
+// `ks` and `count`.
 template <int kAcross>
-__device__ void copy_turned(AsyncCopies& copies, float* to, int pitch, int depth, const float* from, int64_t k_stride,
-                            int64_t ks, int64_t stride, int64_t count) {
+__device__ void copy_turned(AsyncCopies& copies, float* to, int pitch, const float* from, int k_stride, int ks,
+                            int stride, int64_t count) {
   const TurnedPlaces<kAcross> own;
-  for (int k = own.column; k < depth; k += own.kStep) {
-    for (int i = own.row; i < kAcross; i += own.kRowStep) {
+  static_assert(kDepth % own.kStep == 0 && kAcross % own.kRowStep == 0);
+#pragma unroll
+  for (int k = own.column; k < own.column + kDepth; k += own.kStep) {
+#pragma unroll
+    for (int i = own.row; i < own.row + kAcross; i += own.kRowStep) {
       const bool valid = k < ks && i < count;
-      copies.copy<4>(to + k * pitch + i, valid ? from + k * k_stride + i * stride : from, valid);
+      copies.copy<4>(to + k * pitch + i, valid ? from + (k * k_stride + i * stride) : from, valid);
     }
   }
 }
@@ -77,7 +81,7 @@ class Slices {
     const MlpLayer& layer = p_.layer[layer_];
     const auto* b = static_cast<const float*>(layer.b) + int64_t{at_} * layer.b_row;
     if (layer.pack)
-      copy_turned<kCols>(copies, to, kPitch, kDepth, b, layer.b_row, depth_ - at_, layer.b_col, layer.n);
+      copy_turned<kCols>(copies, to, kPitch, b, layer.b_row, depth_ - at_, layer.b_col, layer.n);
     else if ((reinterpret_cast<uintptr_t>(b) | unsigned(layer.b_row * 4) | unsigned(layer.group * 4)) % 16 == 0)
       copy_rows<4>(copies, to, b, layer);
     else
@@ -93,9 +97,11 @@ class Slices {
   // Rows of columns, packed or plain, kChunk columns at once; packed ones are padded with zeros.
   template <int kChunk>
   __device__ void copy_rows(AsyncCopies& copies, float* to, const float* b, const MlpLayer& layer) {
-    constexpr int kAcross = kCols / kChunk, kWidth = kPackWidth<float>;
-    for (int i = static_cast<int>(threadIdx.x); i < kDepth * kAcross; i += kThreads) {
-      const int k = i / kAcross, column = i % kAcross * kChunk;
+    constexpr int kAcross = kCols / kChunk, kWidth = kPackWidth<float>, kEach = kDepth * kAcross / kThreads;
+    static_assert(kEach * kThreads == kDepth * kAcross);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int at = static_cast<int>(threadIdx.x) + i * kThreads, k = at / kAcross, column = at % kAcross * kChunk;
       const bool valid = at_ + k < depth_ && column < layer.n;
       const float* from = b + (column / kWidth * layer.group + column % kWidth + k * layer.b_row);
       copies.copy<kChunk * 4>(to + k * kPitch + column, valid ? from : b, valid);
@@ -149,8 +155,9 @@ __device__ void finish(float* values, const MlpLayer& layer, bool light, int64_t
   }
 }
 
+// Two blocks share a multiprocessor: left to itself, the compiler spills registers to have room for four.
 template <int kRows, int kCols>
-__global__ void __launch_bounds__(kThreads) mlp_tile(const __grid_constant__ MlpArgs p) {
+__global__ void __launch_bounds__(kThreads, 2) mlp_tile(const __grid_constant__ MlpArgs p) {
   using B = Block<kRows, kCols>;
   float* const values = shared_memory<float>();
   float* const weights = values + kCols * B::kRowPitch;
@@ -162,8 +169,9 @@ __global__ void __launch_bounds__(kThreads) mlp_tile(const __grid_constant__ Mlp
   AsyncCopies copies;
   Slices<kCols, B::kColPitch> slices(p);
   int depth = static_cast<int>(p.k);
-  copy_turned<kRows>(copies, values, B::kRowPitch, static_cast<int>(ceil_div(depth, kDepth)) * kDepth,
-                     static_cast<const float*>(p.a) + first_row * depth, 1, depth, depth, rows);
+  const float* x = static_cast<const float*>(p.a) + first_row * depth;
+  for (int k = 0; k < depth; k += kDepth)
+    copy_turned<kRows>(copies, values + k * B::kRowPitch, B::kRowPitch, x + k, 1, depth - k, depth, rows);
   for (int stage = 0; stage < kStages - 1; ++stage) {
     slices.fetch(copies, weights + stage * B::kStage);
     copies.close_group();
