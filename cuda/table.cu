@@ -84,6 +84,7 @@ Fn<PackArgs> pack_f32, pack_f64;
 Fn<Bf16GemmArgs> gemm_bf16;
 ScratchFn<Bf16GemmArgs> gemm_bf16_scratch;
 Fn<Bf16PackArgs> pack_bf16;
+Fn<MlpArgs> mlp_f32;
 
 // conv
 Fn<ConvArgs> conv2d_f32, conv2d_f64, conv2d_grad_input_f32, conv2d_grad_input_f64;
@@ -113,6 +114,7 @@ constinit const KernelTable table{
     .pack_f64 = entry<pack_f64>,
     .gemm_bf16 = entry_with<gemm_bf16, gemm_bf16_scratch>,
     .pack_bf16 = entry<pack_bf16>,
+    .mlp_f32 = entry<mlp_f32>,
     // conv
     .conv2d_f32 = entry<conv2d_f32>,
     .conv2d_f64 = entry<conv2d_f64>,

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import quernel as qn
 from bench import harness, peers, tables
-from bench.cuda import convolutions, products, steps, timing
+from bench.cuda import convolutions, inference, products, steps, timing
 from bench.goals import Goal
 from bench.harness import Result
 from quernel import _core
 
-SUBJECTS = {"products": products, "convolutions": convolutions, "steps": steps}
+SUBJECTS = {"products": products, "convolutions": convolutions, "inference": inference, "steps": steps}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import quernel as qn
 from bench import peers
-from bench.cuda.timing import torch_cuda
+from bench.cuda.timing import captured, torch_cuda
 from bench.goals import Goal
 from bench.harness import Case
 from bench.nets import batch, nchw
@@ -16,13 +16,12 @@ from quernel import models, nn
 
 GOALS = {"step": Goal({1: 2.0})}
 MLPS = [(width, n) for width in (64, 128, 256) for n in (128, 1024, 16384)]
-WARM_UP = 3  # steps before a capture, as torch asks for
 
 
 def cases(quick: bool) -> Iterator[Case]:
     """MLPs of four layers, LeNet and ResNet-8."""
     nets: list[tuple[str, Callable[[], nn.Sequential], tuple[int, ...], int]] = [
-        (f"mlp {width} batch {n}", lambda width=width: _mlp(width), (width,), n)
+        (f"mlp {width} batch {n}", lambda width=width: mlp(width), (width,), n)
         for width, n in ([(8, 4)] if quick else MLPS)
     ]
     if not quick:
@@ -42,7 +41,8 @@ def cases(quick: bool) -> Iterator[Case]:
         yield Case(name, calls, group="step")
 
 
-def _mlp(width: int) -> nn.Sequential:
+def mlp(width: int) -> nn.Sequential:
+    """Four layers."""
     hidden = [layer for _ in range(3) for layer in (nn.Linear(width, width), nn.ReLU())]
     return nn.Sequential(*hidden, nn.Linear(width, 10))
 
@@ -54,7 +54,7 @@ def _eager(torch: Any, net: Any, x: Any, y: Any, compiled: bool = False) -> Call
 
 
 def _graph(torch: Any, net: Any, x: Any, y: Any) -> Callable[[], object]:
-    """The whole step as one graph, captured as torch's documentation says."""
+    """The whole step as one graph."""
     twin = peers.torch_layers(torch, net).cuda()
     optimizer = torch.optim.Adam(twin.parameters(), lr=RATE, capturable=True, fused=True)
 
@@ -63,14 +63,4 @@ def _graph(torch: Any, net: Any, x: Any, y: Any) -> Callable[[], object]:
         torch.nn.functional.cross_entropy(twin(x), y).backward()
         optimizer.step()
 
-    aside = torch.cuda.Stream()
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UP):
-            step()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    replay: Callable[[], object] = graph.replay
-    return replay
+    return captured(torch, step)

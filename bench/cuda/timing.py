@@ -21,6 +21,7 @@ from bench.harness import Case, Result
 BLOCK_SECONDS = 2e-2
 L2_BYTES = 128 * 2**20  # twice that of any GPU so far
 MOST_COPIES = 64
+WARM_UP = 3  # calls before a capture, as torch asks for
 
 
 def torch_cuda() -> Any:
@@ -33,6 +34,21 @@ def rotating(make: Callable[[], Any], nbytes: float) -> Callable[[], Any]:
     """A function that returns one of several results of `make`, of so many bytes each, in turn."""
     copies = max(1, min(MOST_COPIES, int(L2_BYTES / max(nbytes, 1.0)) + 1))
     return itertools.cycle([make() for _ in range(copies)]).__next__
+
+
+def captured(torch: Any, call: Callable[[], object]) -> Callable[[], object]:
+    """What torch does in `call` as one CUDA graph, captured as its documentation says."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(WARM_UP):
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    replay: Callable[[], object] = graph.replay
+    return replay
 
 
 def synchronize() -> None:

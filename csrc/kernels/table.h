@@ -13,6 +13,7 @@
 #include "kernels/args/layout.h"
 #include "kernels/args/loss.h"
 #include "kernels/args/matmul.h"
+#include "kernels/args/mlp.h"
 #include "kernels/args/norm.h"
 #include "kernels/args/optim.h"
 #include "kernels/args/peak.h"
@@ -43,6 +44,7 @@ struct KernelTable {
   Kernel<PackArgs> pack_f32, pack_f64;
   Kernel<Bf16GemmArgs> gemm_bf16;
   Kernel<Bf16PackArgs> pack_bf16;
+  Kernel<MlpArgs> mlp_f32;  // CUDA alone, for plans (runtime/fuse_layers.cpp)
   // conv
   Kernel<ConvArgs> conv2d_f32, conv2d_f64;
   Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;

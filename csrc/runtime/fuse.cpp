@@ -10,6 +10,10 @@
 //   these, rows     relu, tanh, sigmoid, gelu, silu,
 //                   relu6, hardswish                  activation; T is kept as `pre` if others read it
 //   these, rows     relu_grad(Y, T)                   gate: the gradient passes where the ReLU's output Y is positive
+//   gemm, mlp       gemm                              mlp (CUDA, float32, not in tf32): both in one kernel, T in shared
+//                                                     memory, if neither has more than 128 columns; T is kept if others
+//                                                     read it (fuse_layers.cpp)
+//   pack            mlp                               the mlp reads what is packed for it alone as it lies
 //
 // gemm, conv: products and convolutions, forward or towards the input. rows: batch_norm and max_pool2d's gradient.
 //
@@ -338,6 +342,9 @@ bool Fuser::fuse_epilogue(size_t consumer, size_t producer, const Use& t, const 
 
 }  // namespace
 
-void fuse(Program& program) { Fuser(program).run(); }
+void fuse(Program& program) {
+  Fuser(program).run();
+  fuse_layers(program);  // epilogues are complete
+}
 
 }  // namespace quernel

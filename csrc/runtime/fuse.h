@@ -5,6 +5,7 @@
 namespace quernel {
 
 void fuse(Program& program);
+void fuse_layers(Program& program);  // its last pattern
 
 // Moves checks as early and small visible writes as late as their operands allow. False: a check depends on a visible
 // write, so that a refusal could not leave everything as it was.

@@ -17,7 +17,7 @@
 
 namespace quernel {
 
-inline constexpr size_t kMaxArgsSize = 512;
+inline constexpr size_t kMaxArgsSize = 1024;
 
 enum class Access : uint8_t { kRead, kWrite, kUpdate };
 

@@ -24,6 +24,13 @@ namespace quernel::cuda {
 __device__ inline float product_sum(float a, float b, float c) { return fmaf(a, b, c); }
 __device__ inline double product_sum(double a, double b, double c) { return fma(a, b, c); }
 
+// A sum of products too small for their type may be -0, unless a product of zeros, with which slices are filled up,
+// comes last. So that tiles of all depths agree it never is.
+template <class T>
+__device__ inline T finished_sum(T sum) {
+  return sum + T(0);
+}
+
 template <class P, int kRows, int kCols, int kDepth, int TM, int TN>
 __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
   using T = typename P::T;
@@ -92,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
 #pragma unroll 1
     for (int at = t; at < kRows / TM * kCols; at += kThreads) {
       const int64_t r = first_row + at / kCols * TM + i, c = first_column + at % kCols;
-      if (r < p.m && c < p.n) p.store(r, c, staged[at]);
+      if (r < p.m && c < p.n) p.store(r, c, finished_sum(staged[at]));
     }
     __syncthreads();
   }

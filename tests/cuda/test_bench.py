@@ -50,6 +50,8 @@ def test_the_page_has_every_subject(
         "## convolutions",
         "| tf32 5x5x16 1x1->16 batch 2 |",
         "| mlp 8 batch 4 |",
+        "## inference",
+        "| mlp 8x4 batch 4 |",
     ):
         assert line in text
     assert "wrote" in capsys.readouterr().out

@@ -61,6 +61,14 @@ def test_tiles_of_both_sizes_give_the_same_bits(shape: tuple[int, int, int], dty
     check_equal(qn.ops.linear(a, b, bias).numpy()[-3:], qn.ops.linear(a[-3:], b, bias).numpy())
 
 
+def test_sums_that_underflow_have_one_zero() -> None:
+    """Slices of tiles are filled up with zeros to different depths; zeros added to -0 make 0."""
+    a, b = np.full((400, 8), -1e-30, np.float32), np.full((128, 8), 1e-30, np.float32)
+    whole = qn.ops.linear(a, b).numpy()
+    check_equal(whole[-3:], qn.ops.linear(a[-3:], b).numpy())
+    check_equal(whole, np.zeros((400, 128), np.float32))
+
+
 @pytest.mark.parametrize("offset", [0, 8, 1])
 @pytest.mark.parametrize(("n", "activation"), [(258, "gelu"), (257, "silu")])
 def test_large_products_of_bfloat16_end_as_separate_ops(n: int, activation: str, offset: int) -> None:
