@@ -19,7 +19,7 @@ class MatrixRuns {
 
   Runs find(const uint8_t* a, int64_t lda, int rows) {
     const int64_t whole = k_ / 4, rest = k_ % 4;
-    const uint8_t** last = whole > 0 ? rows_ + kQStrip : rows_;
+    const uint8_t** last = whole > 0 ? rows_ + kRunPitch : rows_;
     for (int r = 0; r < rows; ++r) rows_[r] = a + r * lda;
     if (rest == 0) return {rows_, 1, whole, whole};
     for (int r = 0; r < rows; ++r) {
@@ -31,7 +31,7 @@ class MatrixRuns {
 
  private:
   int64_t k_;
-  const uint8_t* rows_[2 * kQStrip];
+  const uint8_t* rows_[2 * kRunPitch];
   uint8_t last_[4 * kQStrip] = {};
 };
 
@@ -64,10 +64,10 @@ Status conv2d_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
   const ConvShape& s = p.s;
   const PixelRuns runs_of(p, ctx.scratch);
   const int64_t n = s.o / s.groups, panel = conv_runs(s) * runs_of.bytes() * kQPanel;
-  const int64_t pixels = s.n * s.oh * s.ow, strips = ceil_div(pixels, kQStrip);
+  const int64_t pixels = s.n * s.oh * s.ow;
   const RowWriter writer(p, p.y_float, p.y, s.o);
   for (int64_t item = range.begin; item < range.end; ++item) {
-    const int64_t group = item / strips, pixel = item % strips * kQStrip;
+    const int64_t group = item % s.groups, pixel = item / s.groups * kQStrip;  // groups fastest: they share lines
     const int rows = static_cast<int>(pixels - pixel < kQStrip ? pixels - pixel : kQStrip);
     const Runs runs = runs_of.find(group, pixel, rows);
     const int8_t* b = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * panel;

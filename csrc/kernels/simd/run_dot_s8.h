@@ -12,14 +12,40 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// Runs of up to kQStrip rows: row r of run i begins at rows[i * kQStrip + r]. All have `groups` of four k, but the
+constexpr int64_t kRunPitch = kQStrip + 8;  // rows beyond the last are written eight at a time
+
+// Runs of up to kQStrip rows: row r of run i begins at rows[i * kRunPitch + r]. All have `groups` of four k, but the
 // last.
 struct Runs {
   const uint8_t* const* rows;
   int64_t count, groups, last_groups;
 };
 
-// Requantized rows of up to 64 columns: see Requantize in args/quant.h.
+// Copies rows of n bytes, in pieces that overlap. (A masked store of bytes takes some twenty cycles on Zen 4.)
+[[gnu::noinline]] inline void copy_rows(const uint8_t* rows, int64_t pitch, int count, int64_t n, uint8_t* y,
+                                        int64_t ldy) {
+  using Sixteen [[gnu::vector_size(16)]] = uint8_t;
+  const auto put = [](const uint8_t* from, uint8_t* to, auto piece) {
+    __builtin_memcpy(&piece, from, sizeof(piece));
+    __builtin_memcpy(to, &piece, sizeof(piece));
+  };
+  for (; count > 0; --count, rows += pitch, y += ldy) {
+    if (n >= 16) {
+      for (int64_t i = 0; i + 16 < n; i += 16) put(rows + i, y + i, Sixteen{});
+      put(rows + n - 16, y + n - 16, Sixteen{});
+    } else if (n >= 8) {
+      put(rows, y, uint64_t{});
+      put(rows + n - 8, y + n - 8, uint64_t{});
+    } else if (n >= 4) {
+      put(rows, y, uint32_t{});
+      put(rows + n - 4, y + n - 4, uint32_t{});
+    } else {
+      for (int64_t i = 0; i < n; ++i) y[i] = rows[i];
+    }
+  }
+}
+
+// Where sums go: requantized as Requantize in args/quant.h says, or dequantized.
 class RowWriter {
  public:
   RowWriter(const Requantize& p, bool y_float, void* y, int64_t ldy)
@@ -30,51 +56,64 @@ class RowWriter {
         hi_(_mm512_set1_ps(static_cast<float>(p.hi - p.zero_point))),
         zero_point_(_mm512_set1_epi32(p.zero_point)) {}
 
-  // V sums of a row, bias included, to y from element `to` on.
-  template <int V>
-  [[gnu::always_inline]] void write(const __m512i (&sum)[V], const Columns& cols, int64_t to) const {
-    if (y_float_) return write_float<V>(sum, cols, reinterpret_cast<float*>(y_) + to);
-    const uint64_t mask = ~uint64_t{0} >> (64 - cols.count);
-    uint8_t* y = y_ + to;
-    if constexpr (V == 1) {
-      const __m128i bytes = _mm512_cvtepi32_epi8(requantize(sum[0], cols.scale));
-      if (cols.count == 16)
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(y), bytes);
-      else
-        _mm_mask_storeu_epi8(y, static_cast<__mmask16>(mask), bytes);
-    } else {
-      const __m512i low = _mm512_packs_epi32(requantize(sum[0], cols.scale), requantize(sum[1], cols.scale + 16));
-      __m512i high = low;
-      if constexpr (V == 3) high = _mm512_packs_epi32(requantize(sum[2], cols.scale + 32), _mm512_setzero_si512());
-      if constexpr (V == 4)
-        high = _mm512_packs_epi32(requantize(sum[2], cols.scale + 32), requantize(sum[3], cols.scale + 48));
-      // Packing works within 128-bit lanes: lane i holds columns 4 i … + 3 of each vector.
-      const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-      const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
-      if (V == 4 && cols.count == 64)
-        _mm512_storeu_si512(y, bytes);
-      else if (V == 2 && cols.count == 32)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(bytes));
-      else
-        _mm512_mask_storeu_epi8(y, mask, bytes);
-    }
-  }
   int64_t ldy() const { return ldy_; }
 
- private:
-  template <int V>
-  static void write_float(const __m512i (&sum)[V], const Columns& cols, float* y) {
+  // Sums of R rows of V registers, bias included, to the first cols.count columns from element `to` on. Whole rows are
+  // stored at once, others by way of a buffer.
+  template <int R, int V>
+  [[gnu::always_inline]] void write(const __m512i (&sum)[R][V], const Columns& cols, int64_t to) const {
+    __m512 scale[V];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      const int left = cols.count - 16 * v;
-      const __mmask16 mask = static_cast<__mmask16>(left < 16 ? (1 << left) - 1 : 0xffff);
-      _mm512_mask_storeu_ps(y + 16 * v, mask,
-                            _mm512_mul_ps(_mm512_cvtepi32_ps(sum[v]), _mm512_load_ps(cols.scale + 16 * v)));
+    for (int v = 0; v < V; ++v) scale[v] = _mm512_load_ps(cols.scale + 16 * v);
+    const int64_t count = cols.count;
+    if (y_float_) {
+      alignas(64) float rows[R][16 * V];
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v)
+          _mm512_store_ps(rows[r] + 16 * v, _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][v]), scale[v]));
+      return copy_rows(reinterpret_cast<uint8_t*>(rows), 64 * V, R, 4 * count, y_ + 4 * to, 4 * ldy_);
     }
+    const __m512 lo = lo_, hi = hi_;
+    const __m512i zero_point = zero_point_;
+    alignas(64) uint8_t rows[R][64];
+    const bool whole = count == 16 * V && V != 3;
+    uint8_t* y = whole ? y_ + to : rows[0];
+    const int64_t pitch = whole ? ldy_ : 64;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      __m512i q[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        __m512i total = sum[r][v];
+        asm volatile("" : "+v"(total) : : "memory");  // row by row: GCC would convert all first, on the stack
+        const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(total), scale[v]);
+        q[v] = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(product, lo), hi)), zero_point);
+      }
+      store_bytes<V>(q, y + r * pitch);
+    }
+    if (!whole) copy_rows(rows[0], 64, R, count, y_ + to, ldy_);
   }
-  [[gnu::always_inline]] __m512i requantize(__m512i sum, const float* scale) const {
-    const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_load_ps(scale));
-    return _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, lo_), hi_)), zero_point_);
+
+ private:
+  // 16 V bytes; of three registers, 64.
+  template <int V>
+  [[gnu::always_inline]] static void store_bytes(const __m512i (&q)[V], uint8_t* y) {
+    if constexpr (V == 1) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_cvtepi32_epi8(q[0]));
+    } else {
+      const __m512i low = _mm512_packs_epi32(q[0], q[1]);
+      __m512i high = low;
+      if constexpr (V > 2) high = _mm512_packs_epi32(q[2], q[V - 1]);
+      // Packing works within 128-bit lanes: lane i holds columns 4 i … + 3 of each register.
+      const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+      const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
+      if constexpr (V == 2)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(bytes));
+      else
+        _mm512_storeu_si512(y, bytes);
+    }
   }
 
   uint8_t* y_;
@@ -94,7 +133,7 @@ template <int R, int V>
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) sum[r][v] = _mm512_load_si512(cols.bias + 16 * v);
   const uint8_t* const* rows = runs.rows + first;
-  for (int64_t run = runs.count; run > 0; --run, rows += kQStrip) {
+  for (int64_t run = runs.count; run > 0; --run, rows += kRunPitch) {
     const uint8_t* x[R];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) x[r] = rows[r];
@@ -114,8 +153,7 @@ template <int R, int V>
       }
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) writer.write<V>(sum[r], cols, to + r * writer.ldy());
+  writer.write<R, V>(sum, cols, to);
 }
 
 template <int R, int V>
