@@ -2,16 +2,9 @@
 // four vectors are interleaved within their 128-bit lanes, so sum j holds in its lane L the bytes 16 L + 4 j … + 3:
 // permuted() puts weights, biases and scales into that order, and packing to bytes undoes it for nothing.
 #pragma once
-// GCC 12 warns of the deliberately undefined operands in its own header (its bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <cstdint>
 
-#include "kernels/args/quant.h"
+#include "kernels/simd/requantize_avx512.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -26,10 +19,7 @@ class QuadTaps {
   // Where the sums keep lane `lane`.
   static int permuted(int lane) { return lane % 16 / 4 * 16 + lane / 16 * 4 + lane % 4; }
 
-  explicit QuadTaps(const Requantize& p)
-      : lo_(_mm512_set1_ps(static_cast<float>(p.lo - p.zero_point))),
-        hi_(_mm512_set1_ps(static_cast<float>(p.hi - p.zero_point))),
-        zero_point_(_mm512_set1_epi32(p.zero_point)) {}
+  explicit QuadTaps(const Requantize& p) : requantize_(p) {}
 
   // bias[64], permuted.
   static Sum start(const int32_t* bias) {
@@ -56,9 +46,9 @@ class QuadTaps {
 
   // The first `count` of 64 bytes; `whole`: all of them may be overwritten. scale[64], permuted.
   [[gnu::always_inline]] void write(const Sum& sum, const float* scale, uint8_t* y, int64_t count, bool whole) const {
-    const __m512i low = _mm512_packs_epi32(requantize(sum.part[0], scale), requantize(sum.part[1], scale + 16));
-    const __m512i high = _mm512_packs_epi32(requantize(sum.part[2], scale + 32), requantize(sum.part[3], scale + 48));
-    const __m512i bytes = _mm512_packus_epi16(low, high);
+    const __m512 factor[kSums] = {_mm512_loadu_ps(scale), _mm512_loadu_ps(scale + 16), _mm512_loadu_ps(scale + 32),
+                                  _mm512_loadu_ps(scale + 48)};
+    const __m512i bytes = requantize_(sum.part, factor);
     if (whole)
       _mm512_storeu_si512(y, bytes);
     else
@@ -77,14 +67,8 @@ class QuadTaps {
     sum = _mm512_dpbusd_epi32(sum, x, w);
     asm("" : "+v"(sum));  // stays where it is: GCC moves sums to the stack otherwise
   }
-  // See Requantize in args/quant.h.
-  [[gnu::always_inline]] __m512i requantize(__m512i sum, const float* scale) const {
-    const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_loadu_ps(scale));
-    return _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(v, lo_), hi_)), zero_point_);
-  }
 
-  __m512 lo_, hi_;
-  __m512i zero_point_;
+  PackingRequantizer requantize_;
 };
 
 }  // namespace

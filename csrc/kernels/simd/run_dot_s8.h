@@ -8,6 +8,7 @@
 #pragma once
 #include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
+#include "kernels/simd/requantize_avx512.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
@@ -49,12 +50,7 @@ struct Runs {
 class RowWriter {
  public:
   RowWriter(const Requantize& p, bool y_float, void* y, int64_t ldy)
-      : y_(static_cast<uint8_t*>(y)),
-        ldy_(ldy),
-        y_float_(y_float),
-        lo_(_mm512_set1_ps(static_cast<float>(p.lo - p.zero_point))),
-        hi_(_mm512_set1_ps(static_cast<float>(p.hi - p.zero_point))),
-        zero_point_(_mm512_set1_epi32(p.zero_point)) {}
+      : y_(static_cast<uint8_t*>(y)), ldy_(ldy), y_float_(y_float), requantize_(p) {}
 
   int64_t ldy() const { return ldy_; }
 
@@ -75,52 +71,42 @@ class RowWriter {
           _mm512_store_ps(rows[r] + 16 * v, _mm512_mul_ps(_mm512_cvtepi32_ps(sum[r][v]), scale[v]));
       return copy_rows(reinterpret_cast<uint8_t*>(rows), 64 * V, R, 4 * count, y_ + 4 * to, 4 * ldy_);
     }
-    const __m512 lo = lo_, hi = hi_;
-    const __m512i zero_point = zero_point_;
+    const PackingRequantizer requantize = requantize_;
     alignas(64) uint8_t rows[R][64];
     const bool whole = count == 16 * V && V != 3;
     uint8_t* y = whole ? y_ + to : rows[0];
     const int64_t pitch = whole ? ldy_ : 64;
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      __m512i q[V];
+      __m512i total[V];
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        __m512i total = sum[r][v];
-        asm volatile("" : "+v"(total) : : "memory");  // row by row: GCC would convert all first, on the stack
-        const __m512 product = _mm512_mul_ps(_mm512_cvtepi32_ps(total), scale[v]);
-        q[v] = _mm512_add_epi32(_mm512_cvtps_epi32(_mm512_min_ps(_mm512_max_ps(product, lo), hi)), zero_point);
+        total[v] = sum[r][v];
+        asm volatile("" : "+v"(total[v]) : : "memory");  // row by row: GCC would convert all first, on the stack
       }
-      store_bytes<V>(q, y + r * pitch);
+      store_bytes<V>(requantize(total, scale), y + r * pitch);
     }
     if (!whole) copy_rows(rows[0], 64, R, count, y_ + to, ldy_);
   }
 
  private:
-  // 16 V bytes; of three registers, 64.
+  // 16 V bytes as the requantizer packs them; of three registers, 64.
   template <int V>
-  [[gnu::always_inline]] static void store_bytes(const __m512i (&q)[V], uint8_t* y) {
-    if constexpr (V == 1) {
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_cvtepi32_epi8(q[0]));
-    } else {
-      const __m512i low = _mm512_packs_epi32(q[0], q[1]);
-      __m512i high = low;
-      if constexpr (V > 2) high = _mm512_packs_epi32(q[2], q[V - 1]);
-      // Packing works within 128-bit lanes: lane i holds columns 4 i … + 3 of each register.
-      const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-      const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high));
-      if constexpr (V == 2)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(bytes));
-      else
-        _mm512_storeu_si512(y, bytes);
-    }
+  [[gnu::always_inline]] static void store_bytes(__m512i packed, uint8_t* y) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes = _mm512_permutexvar_epi32(order, packed);
+    if constexpr (V == 1)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_castsi512_si128(bytes));
+    else if constexpr (V == 2)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(bytes));
+    else
+      _mm512_storeu_si512(y, bytes);
   }
 
   uint8_t* y_;
   int64_t ldy_;
   bool y_float_;
-  __m512 lo_, hi_;
-  __m512i zero_point_;
+  PackingRequantizer requantize_;
 };
 
 // R rows from `first` on, V panels of `panel` bytes from b on; to y from element `to` on.
