@@ -20,7 +20,7 @@ SOURCES = sorted((CSRC / "kernels").glob("*.cpp"))
 LEVEL, FLAGS = "avx512", ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 DOT_FLAGS = [*FLAGS, "-mavx512vnni"]
 AMX_FLAGS = [*DOT_FLAGS, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
-DOT_ONLY = {"table_dot.cpp"}
+DOT_ONLY = {"table_dot.cpp", "quant_depthwise_dot.cpp", "quant_gemm_runs.cpp"}
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 NM = shutil.which("nm")

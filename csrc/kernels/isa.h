@@ -80,6 +80,13 @@ inline constexpr bool kEmulatedTiles = true;
 #else
 inline constexpr bool kEmulatedTiles = false;
 #endif
+
+// Levels that multiply bytes without widening them; dots_bytes() says so of the active one.
+#if defined(__AVX512VNNI__) || defined(QUERNEL_AMX_EMULATED)
+inline constexpr bool kDotLevel = true;
+#else
+inline constexpr bool kDotLevel = false;
+#endif
 #endif
 
 }  // namespace quernel

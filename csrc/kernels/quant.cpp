@@ -38,13 +38,13 @@ Status pack_s8(const PackArgs& p, Range range, const Ctx&) {
   for (int64_t item = range.begin; item < range.end; ++item) {
     const int64_t batch = item / panels, panel = item % panels;
     const int8_t* src = static_cast<const int8_t*>(p.src) + batch * p.src_batch + panel * kQPanel * p.src_col;
-    int8_t* dst = static_cast<int8_t*>(p.dst) + batch * p.dst_batch + panel * groups * 4 * kQPanel;
+    int8_t* dst = static_cast<int8_t*>(p.dst) + batch * p.dst_batch + panel * p.taps * groups * 4 * kQPanel;
     const int64_t columns = p.n - panel * kQPanel < kQPanel ? p.n - panel * kQPanel : kQPanel;
     const int64_t whole = p.src_row == 1 ? p.k / 4 : 0;
-    if (columns < kQPanel) __builtin_memset(dst, 0, static_cast<size_t>(groups * 4 * kQPanel));
-    for (int64_t j = 0; j < columns; ++j) {
-      const int8_t* column = src + j * p.src_col;
-      int8_t* out = dst + 4 * j;
+    if (columns < kQPanel) __builtin_memset(dst, 0, static_cast<size_t>(p.taps * groups * 4 * kQPanel));
+    for (int64_t j = 0; j < columns * p.taps; ++j) {
+      const int8_t* column = src + j / p.taps * p.src_col + j % p.taps * p.src_tap;
+      int8_t* out = dst + 4 * (j / p.taps + j % p.taps * groups * kQPanel);
       for (int64_t g = 0; g < whole; ++g) __builtin_memcpy(out + g * 4 * kQPanel, column + 4 * g, 4);
       for (int64_t k = 4 * whole; k < 4 * groups; ++k)
         out[k / 4 * 4 * kQPanel + k % 4] = k < p.k ? column[k * p.src_row] : int8_t{0};

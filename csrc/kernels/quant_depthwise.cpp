@@ -89,11 +89,12 @@ void sum_few(uintptr_t base, const uintptr_t* taps, int64_t pairs, int64_t chann
 
 }  // namespace
 
-// Weights (C, taps): src_col = taps, n = C, k = taps; item = block of channels.
+// Weights (C, taps): src_col = taps, n = C, k = taps; item = 64 channels.
 Status pack_depthwise_s8(const PackArgs& p, Range range, const Ctx&) {
   const int8_t* src = static_cast<const int8_t*>(p.src);
-  const int64_t pairs = ceil_div(p.k, 2);
-  for (int64_t block = range.begin; block < range.end; ++block) {
+  const int64_t pairs = ceil_div(p.k, 2), per_item = 64 / kTapChannels;
+  const int64_t end = least(range.end * per_item, ceil_div(p.n, kTapChannels));
+  for (int64_t block = range.begin * per_item; block < end; ++block) {
     const int64_t first = first_channel(block, p.n);
     int16_t* dst = static_cast<int16_t*>(p.dst) + block * pairs * 2 * kTapChannels;
     for (int64_t i = 0; i < pairs; ++i)

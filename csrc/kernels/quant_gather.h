@@ -1,5 +1,6 @@
 // Copies input patches of a convolution over bytes, NHWC, into rows of a matrix, one per output pixel and ordered
-// (kh, kw, c) like the weights. Taps outside the image become the padding value.
+// (kh, kw, c) like the weights. Taps outside the image become the padding value, and what lies between runs that the
+// weights have padded is anything.
 //
 // Output pixels of one row read a piece of one input row per ky, KW taps each: (kw, c) is contiguous unless taps are
 // dilated or channels grouped. A piece that leaves the image, or ends so near its end that whole vectors would be read
@@ -25,12 +26,18 @@ inline void copy_over(uint8_t* dst, const uint8_t* src, int64_t n) {
   }
 }
 
+// Whole groups of four k, which packed weights have for each output column.
+inline int64_t packed_depth(const ConvShape& s) {
+  const int64_t runs = conv_runs(s), k = s.kh * s.kw * (s.c / s.groups);
+  return kDotLevel ? runs * ((k / runs + 3) / 4 * 4) : (k + 3) / 4 * 4;
+}
+
 inline int64_t clamp_index(int64_t i, int64_t lo, int64_t hi) { return i < lo ? lo : i > hi ? hi : i; }
 
 class Gather {
  public:
   // Bytes between rows of a patch: an odd number of cache lines, so that rows spread over the L1's sets.
-  static int64_t stride(const ConvShape& s) { return (s.kh * s.kw * (s.c / s.groups) + kOverrun + 63) / 64 * 64 | 64; }
+  static int64_t stride(const ConvShape& s) { return (packed_depth(s) + kOverrun + 63) / 64 * 64 | 64; }
   static int64_t scratch(const ConvShape& s) {
     return kQStrip * stride(s) + columns(s, s.ow < kQStrip ? s.ow : kQStrip) * s.c + kOverrun;
   }
@@ -45,6 +52,7 @@ class Gather {
     const bool together = s_.dilation_w == 1 && s_.groups == 1;
     runs_ = together ? 1 : s_.kw;
     run_bytes_ = together ? s_.kw * s_.c : s_.c / s_.groups;
+    run_step_ = kDotLevel ? (run_bytes_ + 3) / 4 * 4 : run_bytes_;
   }
 
   // Rows [pixel, pixel + rows) of the N·OH·OW output pixels.
@@ -72,7 +80,7 @@ class Gather {
     for (int64_t ky = 0; ky < s_.kh; ++ky) {
       const uint8_t* src = piece(row / s_.oh, iy + ky * s_.dilation_h, ox * s_.stride_w - s_.pad_w, pixels);
       src += group * (s_.c / s_.groups);
-      for (int64_t run = 0; run < runs_; ++run, src += s_.dilation_w * s_.c, out += run_bytes_)
+      for (int64_t run = 0; run < runs_; ++run, src += s_.dilation_w * s_.c, out += run_step_)
         for (int r = 0; r < pixels; ++r) copy_over(out + r * lda, src + r * step, run_bytes_);
     }
   }
@@ -99,7 +107,7 @@ class Gather {
   int32_t padding_;
   uint8_t* patch_;
   uint8_t* piece_;
-  int64_t runs_, run_bytes_;
+  int64_t runs_, run_bytes_, run_step_;
 };
 
 }  // namespace

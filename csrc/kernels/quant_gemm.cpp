@@ -1,4 +1,5 @@
-// int8 GEMM and convolution, u8 activations x s8 weights -> u8 or float; the only kernels of the dot-product levels.
+// int8 GEMM and convolution, u8 activations x s8 weights -> u8 or float; at the level of VNNI alone,
+// quant_gemm_runs.cpp.
 //
 // Weights come packed in panels of 16 columns, [N/16][K/4][16][4], the last panel and k-group padded with zeros: one
 // layout feeds vpdpbusd, AMX tiles and the widening products of AVX2. (With panels of 64 columns a register tile of 16
@@ -66,8 +67,7 @@ int64_t conv2d_u8s8_scratch(const QConvArgs& p) {
   if constexpr (kWidens) {
     if (planar_pays_u8s8(p)) return planar_scratch_u8s8(p);
   }
-  const int64_t k = p.s.kh * p.s.kw * (p.s.c / p.s.groups);
-  return ceil_div(Gather::scratch(p.s), 64) * 64 + PanelDot::scratch(column_bytes(k));
+  return ceil_div(Gather::scratch(p.s), 64) * 64 + PanelDot::scratch(packed_depth(p.s));
 }
 
 Status conv2d_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
@@ -80,7 +80,7 @@ Status conv2d_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
   alignas(64) int32_t acc[kQStrip * kQColumns];
   const ConvShape& s = p.s;
   // Whole groups of four k: what a patch holds beyond its last k meets weights of zero.
-  const int64_t k = column_bytes(s.kh * s.kw * (s.c / s.groups)), n = s.o / s.groups;
+  const int64_t k = packed_depth(s), n = s.o / s.groups;
   const int64_t pixels = s.n * s.oh * s.ow, strips = ceil_div(pixels, kQStrip);
   const int64_t group_bytes = ceil_div(n, kQPanel) * kQPanel * k;
   uint8_t* scratch = static_cast<uint8_t*>(ctx.scratch);

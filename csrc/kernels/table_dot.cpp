@@ -14,6 +14,11 @@ ScratchFn<QGemmArgs> gemm_u8s8_scratch;
 Fn<QConvArgs> conv2d_u8s8;
 ScratchFn<QConvArgs> conv2d_u8s8_scratch;
 Fn<QSparseArgs> sparse_u8s8;
+#if defined(__AVX512VNNI__)
+Fn<PackArgs> pack_depthwise_s8;
+Fn<QConvArgs> depthwise2d_u8s8;
+ScratchFn<QConvArgs> depthwise2d_u8s8_scratch;
+#endif
 
 extern constinit const Level level{
     .name = QUERNEL_STRING(QUERNEL_ISA),
@@ -25,7 +30,13 @@ extern constinit const Level level{
             .conv2d_bf16 = entry_with<conv2d_bf16, conv2d_bf16_scratch>,
             .conv2d_grad_weight_bf16 = entry_with<conv2d_grad_weight_bf16, conv2d_grad_weight_bf16_scratch>,
             .gemm_u8s8 = entry_with<gemm_u8s8, gemm_u8s8_scratch>,
+#if defined(__AVX512VNNI__)
+            .pack_depthwise_s8 = entry<pack_depthwise_s8>,
+#endif
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
+#if defined(__AVX512VNNI__)
+            .depthwise2d_u8s8 = entry_with<depthwise2d_u8s8, depthwise2d_u8s8_scratch>,
+#endif
             .sparse_u8s8 = entry<sparse_u8s8>,
         },
 };

@@ -60,19 +60,21 @@ void set_output(Args& args, const QOutput& out) {
   args.y_float = out.as_float;
 }
 
-// Weight (groups · N, K) -> (groups, N/16, K/4, 16, 4).
-Tensor pack_weight(const Tensor& weight, int64_t groups, int64_t n, int64_t k) {
-  const std::string kind = "pack_s8/" + std::to_string(groups);
+// Weight (groups · N, runs · K) -> (groups, N/16, runs · K/4, 16, 4), each run padded to whole groups of four k.
+Tensor pack_weight(const Tensor& weight, int64_t groups, int64_t n, int64_t k, int64_t runs = 1) {
+  const std::string kind = "pack_s8/" + std::to_string(groups) + "/" + std::to_string(runs);
   return derived(weight, kind.c_str(), [&] {
-    const int64_t panels = ceil_div(n, kQPanel), k4 = ceil_div(k, 4);
+    const int64_t panels = ceil_div(n, kQPanel), k4 = runs * ceil_div(k, 4);
     const Tensor packed = Tensor::empty(DType::kInt8, {groups, panels, k4, kQPanel, 4}, weight.device());
     PackArgs args;
     args.k = k;
     args.n = n;
     args.src_row = 1;
-    args.src_col = k;
+    args.src_col = runs * k;
     args.batch = groups;
-    args.src_batch = n * k;
+    args.src_batch = n * runs * k;
+    args.taps = runs;
+    args.src_tap = k;
     args.dst_batch = panels * k4 * 4 * kQPanel;
     if (packed.size() > 0)
       launch("pack_s8", &KernelTable::pack_s8, args, {groups * panels, 0.5 * static_cast<double>(k4 * 4 * kQPanel)},
@@ -81,10 +83,11 @@ Tensor pack_weight(const Tensor& weight, int64_t groups, int64_t n, int64_t k) {
   });
 }
 
-// Weight (C, taps) -> int16 (C/16, pairs of taps, 16, 2).
+// Weight (C, taps) as the level wants it: int16 (C/16, pairs of taps, 16, 2) or int8 (C/64, fours of taps, 64, 4).
 Tensor pack_depthwise(const Tensor& weight, int64_t channels, int64_t taps) {
-  return derived(weight, "pack_depthwise_s8", [&] {
-    const int64_t blocks = ceil_div(channels, 16), bytes = ceil_div(taps, 2) * 16 * 2 * 2;
+  const std::string kind = std::string("pack_depthwise_s8/") + active_isa();
+  return derived(weight, kind.c_str(), [&] {
+    const int64_t blocks = ceil_div(channels, 64), bytes = ceil_div(taps, 4) * 4 * 64 * 2;
     const Tensor packed = Tensor::empty(DType::kInt8, {blocks, bytes}, weight.device());
     PackArgs args;
     args.k = taps;
@@ -238,6 +241,13 @@ void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, cons
           read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
 }
 
+// Weights of a convolution; levels that multiply bytes read whole groups of each run where it lies (see QConvArgs).
+Tensor pack_conv_weight(const Tensor& weight, const ConvShape& s) {
+  const int64_t n = s.o / s.groups, runs = conv_runs(s), k = s.kh * s.kw * (s.c / s.groups) / runs;
+  if (k % 4 == 0 || !dots_bytes() || weight.device() != Device::kCpu) return pack_weight(weight, s.groups, n, runs * k);
+  return pack_weight(weight, s.groups, n, k, runs);
+}
+
 }  // namespace
 
 Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const QConvParams& params) {
@@ -272,8 +282,8 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
   const double columns = static_cast<double>(ceil_div(n, kQPanel) * kQPanel);
   launch("qconv2d", &KernelTable::conv2d_u8s8, args,
          {ceil_div(pixels, kQStrip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32)), flops},
-         {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_weight(weight, s.groups, n, k)),
-          read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
+         {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_conv_weight(weight, s)), read(&QConvArgs::bias, out.bias),
+          read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
   return y;
 }
 

@@ -159,3 +159,39 @@ def test_depthwise(channels: int, fill: str, kernel: tuple[int, int]) -> None:
             args = output(channels * multiplier, scale=scales(channels * multiplier, 4e-3), zero_point=120)
             args |= places | {"out_float": as_float}
             check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize("channels", [1, 3, 16, 21, 32, 33, 48, 65])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 2), (4, 7)])
+def test_depthwise_neighbours(channels: int, padding: tuple[int, int]) -> None:
+    """Neighbouring pixels of few channels share a vector; rows of less than one and of many; images of one row, and
+    padding wider than the image; input and weights end at unreadable pages."""
+    rng = np.random.default_rng(channels)
+    for n, size, kernel in (
+        (3, (6, 45), (3, 3)),
+        (2, (1, 5), (1, 3)),
+        (2, (5, 5), (5, 5)),
+        (1, (9, 3), (4, 1)),
+    ):
+        x = lay_out(filled(rng, (n, *size, channels), np.uint8, "uniform"), "guard_end")
+        weight = lay_out(filled(rng, (channels, *kernel, 1), np.int8, "uniform"), "guard_end")
+        for as_float in (False, True):
+            args = output(channels, scale=scales(channels, 4e-3), zero_point=120, out_float=as_float)
+            args |= {"x_zero_point": 9, "padding": padding, "groups": channels}
+            check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("outputs", [1, 5, 9, 20, 40])
+def test_groups_of_few_channels(channels: int, outputs: int) -> None:
+    """Runs that are no multiple of four bytes, of taps apart; ragged columns; the image ends at an unreadable page."""
+    rng = np.random.default_rng(channels)
+    x = lay_out(filled(rng, (2, 6, 8, 3 * channels), np.uint8, "uniform"), "guard_end")
+    weight = lay_out(filled(rng, (3 * outputs, 3, 2, channels), np.int8, "uniform"), "guard_end")
+    for dilation in ((1, 1), (2, 3)):
+        for as_float in (False, True):
+            args = output(3 * outputs, scale=scales(3 * outputs, 4e-3), zero_point=120, out_float=as_float)
+            args |= {"x_zero_point": 9, "padding": (1, 1), "groups": 3, "dilation": dilation}
+            check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))

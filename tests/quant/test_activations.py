@@ -100,3 +100,16 @@ def test_a_bound_behind_the_last_contraction_stays_an_op() -> None:
         *("flatten", "quantize", "qlinear", "relu6")
     ]
     close(net, model)
+
+
+def test_a_frozen_net_changes_its_level() -> None:
+    """Weights packed for one level serve no other: depthwise, and runs that are no multiple of four bytes."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 9, 11, 3)).astype(np.float32)
+    net = nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 24, 3, groups=24))
+    model = compress.quantize(net, calibration=x).freeze(max_batch=2)
+    want = model(x).copy()
+    for name in qn.runtime.supported_isas():
+        with qn.runtime.isa(name):
+            np.testing.assert_array_equal(model(x), want)
+    np.testing.assert_array_equal(model(x), want)

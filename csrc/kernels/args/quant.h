@@ -30,9 +30,13 @@ struct QGemmArgs : Requantize {
   int64_t m = 0, n = 0, k = 0, lda = 0, ldc = 0;
 };
 
-// The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Item =
-// (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w from pack_depthwise_s8, int16
-// [C/16][pairs of taps][16][2], item = output row.
+// Runs of neighbouring bytes that an output pixel of a convolution reads: the taps of a kernel row, or single taps.
+constexpr int64_t conv_runs(const ConvShape& s) { return s.dilation_w == 1 && s.groups == 1 ? s.kh : s.kh * s.kw; }
+
+// The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Levels
+// that multiply bytes (dots_bytes()) have each of conv_runs() padded to whole groups of four k. Item =
+// (group, strip of kQStrip output pixels), strips fastest. Depthwise (C = O = groups): w from the level's own
+// pack_depthwise_s8, item = output row.
 // Winograd (3x3 taps, stride and dilation 1, one group, C a multiple of four): item = (`tiles` tiles of 4x4 output
 // pixels, `columns` columns), columns fastest.
 struct QConvArgs : Requantize {
