@@ -19,8 +19,10 @@ CSRC = Path(__file__).resolve().parent.parent / "csrc"
 SOURCES = sorted((CSRC / "kernels").glob("*.cpp"))
 LEVEL, FLAGS = "avx512", ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 DOT_FLAGS = [*FLAGS, "-mavx512vnni"]
-AMX_FLAGS = [*DOT_FLAGS, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
-DOT_ONLY = {"table_dot.cpp"}
+BF16_FLAGS = [*DOT_FLAGS, "-mavx512bf16"]
+AMX_FLAGS = [*BF16_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+TABLES = {"table_dot.cpp": ("vnni", DOT_FLAGS), "table_bf16.cpp": ("bf16", BF16_FLAGS)}
+BF16_SOURCES = {"gemm_bf16.cpp", "conv_bf16.cpp", "pack_bf16.cpp"}
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 NM = shutil.which("nm")
@@ -56,8 +58,8 @@ def faults(obj: Path, level: str) -> list[str]:
 
 
 def jobs() -> list[tuple[Path, str, list[str]]]:
-    found = [(s, LEVEL, FLAGS) for s in SOURCES if s.name not in DOT_ONLY]
-    found += [(s, "vnni", DOT_FLAGS) for s in SOURCES if s.name in DOT_ONLY]
+    found = [(s, *TABLES.get(s.name, (LEVEL, FLAGS))) for s in SOURCES]
+    found += [(s, "bf16", BF16_FLAGS) for s in SOURCES if s.name in BF16_SOURCES]
     return found + [(s, "amx", AMX_FLAGS) for s in sorted((CSRC / "kernels" / "amx").glob("*.cpp"))]
 
 
