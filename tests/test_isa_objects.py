@@ -19,8 +19,14 @@ CSRC = Path(__file__).resolve().parent.parent / "csrc"
 SOURCES = sorted((CSRC / "kernels").glob("*.cpp"))
 LEVEL, FLAGS = "avx512", ["-march=x86-64-v4", "-mprefer-vector-width=512"]
 DOT_FLAGS = [*FLAGS, "-mavx512vnni"]
-AMX_FLAGS = [*DOT_FLAGS, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
-DOT_ONLY = {"table_dot.cpp", "quant_depthwise_dot.cpp", "quant_gemm_runs.cpp"}
+BF16_FLAGS = [*DOT_FLAGS, "-mavx512bf16"]
+AMX_FLAGS = [*BF16_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
+ABOVE = {  # sources that no level up to LEVEL has
+    **dict.fromkeys(("table_vnni.cpp", "quant_gemm_runs.cpp", "quant_depthwise_dot.cpp"), ("vnni", DOT_FLAGS)),
+    "table_bf16.cpp": ("bf16", BF16_FLAGS),
+    "table_amx.cpp": ("amx", AMX_FLAGS),
+}
+BF16_SOURCES = {"gemm_bf16.cpp", "conv_bf16.cpp", "pack_bf16.cpp"}
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 NM = shutil.which("nm")
@@ -56,9 +62,8 @@ def faults(obj: Path, level: str) -> list[str]:
 
 
 def jobs() -> list[tuple[Path, str, list[str]]]:
-    found = [(s, LEVEL, FLAGS) for s in SOURCES if s.name not in DOT_ONLY]
-    found += [(s, "vnni", DOT_FLAGS) for s in SOURCES if s.name in DOT_ONLY]
-    return found + [(s, "amx", AMX_FLAGS) for s in sorted((CSRC / "kernels" / "amx").glob("*.cpp"))]
+    found = [(s, *ABOVE.get(s.name, (LEVEL, FLAGS))) for s in SOURCES]
+    return found + [(s, "bf16", BF16_FLAGS) for s in SOURCES if s.name in BF16_SOURCES]
 
 
 def test_kernel_objects_are_self_contained(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ void finish_float(const Bf16GemmArgs& g, const Place& at, const float* acc) {
 }
 
 inline void round_row(float* x, int n) {
-  for_lanes<VecF32>(n, [&](int64_t j, int lanes) { put(even(to_bf16(get<VecF32>(x + j, lanes))), x + j, lanes); });
+  for_lanes<VecF32>(n, [&](int64_t j, int lanes) { put(round_to_bf16(get<VecF32>(x + j, lanes)), x + j, lanes); });
 }
 
 inline void add_row(float* x, const uint16_t* y, int n) {

@@ -27,7 +27,7 @@ inline void convert(const uint16_t* x, uint16_t* y, int64_t n) { __builtin_memcp
 // One k of each of the 16 rows, and the next.
 inline void interleave(const float* x, const float* next, Block& block, int line) {
   for (int i = 0; i < kBf16Group; i += VecI32::kWidth)
-    pairs(to_bf16(VecF32::load(x + i)), to_bf16(VecF32::load(next + i))).store(block.pairs(line) + i);
+    round_pairs(VecF32::load(x + i), VecF32::load(next + i)).store(block.pairs(line) + i);
 }
 inline void interleave(const uint16_t* x, const uint16_t* next, Block& block, int line) {
   interleave(x, next, block.v[line], kPairs);

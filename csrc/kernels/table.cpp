@@ -1,4 +1,4 @@
-// The full table, compiled once per level (scalar, avx2, avx512). Dot-product levels fill table_dot.cpp.
+// The full table, compiled once per level (scalar, avx2, avx512). Higher levels have tables of what they speed up.
 #include "kernels/table_entry.h"
 
 namespace quernel::QUERNEL_ISA {

@@ -177,6 +177,9 @@ extern const Level level;
 namespace vnni {
 extern const Level level;
 }
+namespace bf16 {
+extern const Level level;
+}
 namespace amx {
 extern const Level level;
 }

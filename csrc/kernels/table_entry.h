@@ -1,4 +1,4 @@
-// What table.cpp and table_dot.cpp share: a level's name, and typed kernels as entries of the untyped table.
+// What table.cpp and those of single levels share: a level's name, and typed kernels as entries of the untyped table.
 #pragma once
 #include "kernels/isa.h"
 #include "kernels/table.h"

@@ -17,7 +17,7 @@ namespace {
 constexpr const Level* kLevels[] = {
     &scalar::level,
 #if defined(__x86_64__)
-    &avx2::level,   &amx_emulated::level, &avx512::level, &vnni::level, &amx::level,
+    &avx2::level,   &amx_emulated::level, &avx512::level, &vnni::level, &bf16::level, &amx::level,
 #endif
 };
 

@@ -24,6 +24,7 @@ from quernel.nn.module import Module
 
 _FLOAT64_SHARE = 0.5  # of the float32 peak: half the lanes
 _INT8_SHARE = 4.0  # the same with dot products of four: levels vnni and above
+_BF16_SHARE = 2.0  # and of two
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,8 @@ def _least_seconds(kernel: str, isa: str, flops: float, nbytes: float) -> float 
         share = (
             _INT8_SHARE if isa in ("vnni", "avxvnni") else None
         )  # others have no simple relation to the FMA peak
+    elif kernel.endswith("_bf16") and isa in ("bf16", "amx"):
+        share = _BF16_SHARE if isa == "bf16" else None
     moving = nbytes / _bandwidth(max(0, math.ceil(math.log2(max(nbytes, 1)))), threads, isa)
     if not flops:
         return moving

@@ -15,9 +15,12 @@ import quernel as qn
 from quernel import _core, ops
 from tests import reference
 from tests.checks import N, T, check_contraction, check_equal, check_exact
-from tests.strategies import arrays, integer_fill, near
+from tests.strategies import arrays, integer_fill, near, seeds
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
+FLUSHING = [name for name in ("bf16", "amx") if name in _core.supported_isas()] + [
+    name for name in _core.compiled_isas() if name == "amx_emulated" and "avx2" in _core.supported_isas()
+]
 ACTIVATIONS = ("none", "relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish")
 
 sizes = st.tuples(near(70), near(140), near(140))  # M, N, K
@@ -192,20 +195,48 @@ def test_a_fused_epilogue_equals_separate_ops(
         check_equal(N(y), N(v if activation == "none" else getattr(_core, activation)(v)).astype(dtype))
 
 
-def test_levels_below_tiles_agree_bit_for_bit() -> None:
+def product_at(level: str, a: Any, b: Any) -> Any:
+    before = _core.active_isa()
+    try:
+        _core.set_isa(level)
+        return N(_core.matmul_bf16(T(a), T(b)))
+    finally:
+        _core.set_isa(before)
+
+
+def test_levels_without_bfloat16_instructions_agree_bit_for_bit() -> None:
     """A product of two bfloat16 is exact, so that fused and unfused multiply-adds round alike."""
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((37, 300), np.float32), rng.standard_normal((300, 70), np.float32)
-    before, results = _core.active_isa(), []
-    try:
-        for name in _core.supported_isas():
-            if not name.startswith("amx"):
-                _core.set_isa(name)
-                results.append(N(_core.matmul_bf16(T(a), T(b))))
-    finally:
-        _core.set_isa(before)
-    for other in results[1:]:
-        check_equal(other, results[0])
+    expected = product_at("scalar", a, b)
+    for name in set(_core.supported_isas()) - {"bf16", "amx"}:
+        check_equal(product_at(name, a, b), expected)
+
+
+@pytest.mark.skipif("bf16" not in _core.supported_isas(), reason="needs AVX512_BF16")
+@given(st.data(), sizes)
+def test_dot_products_of_two_add_the_odd_product_first(
+    data: st.DataObject, size: tuple[int, int, int]
+) -> None:
+    """Each product added with a rounding of its own: with the k of all pairs swapped, other levels do the same."""
+    m, n, k = size[0], size[1], (size[2] + 1) // 2 * 2
+    rng = np.random.default_rng(data.draw(seeds))
+    a, b = rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)
+    swapped = np.arange(k) ^ 1
+    expected = product_at("scalar", np.ascontiguousarray(a[:, swapped]), np.ascontiguousarray(b[swapped]))
+    check_equal(product_at("bf16", a, b), expected)
+
+
+@pytest.mark.parametrize("level", FLUSHING)
+def test_bfloat16_instructions_flush_denormals(level: str) -> None:
+    """Of operands and of results."""
+    least = float(np.finfo(np.float32).smallest_normal)
+    a = np.float32([[least / 2, 1], [least, 0], [-least, 0], [3, 1]])
+    b = np.float32([[1, 0.5, 2**20], [1, 1, 2**20]])
+    check_exact(
+        product_at(level, a, b),
+        np.float32([[1, 1, 2**20], [least, 0, least * 2**20], [-least, 0, -least * 2**20], [4, 2.5, 2**22]]),
+    )
 
 
 @pytest.mark.usefixtures("quant_isa")

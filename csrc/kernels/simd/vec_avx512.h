@@ -200,5 +200,12 @@ inline VecI32 round_to_i32(VecF32 a) { return {_mm512_cvtps_epi32(a.v)}; }  // h
 inline VecI32 bits(VecF32 a) { return {_mm512_castps_si512(a.v)}; }
 inline VecF32 from_bits(VecI32 a) { return {_mm512_castsi512_ps(a.v)}; }
 
+#ifdef __AVX512BF16__
+// sum + odd a · odd b, rounded, + even a · even b, rounded: denormals count as zero, operands and results.
+inline VecF32 dot_pairs(VecI32 a, VecI32 b, VecF32 sum) {
+  return {_mm512_dpbf16_ps(sum.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+}
+#endif
+
 }  // namespace
 }  // namespace quernel::QUERNEL_ISA
