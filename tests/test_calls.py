@@ -25,6 +25,58 @@ ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 # ---- ops ------------------------------------------------------------------------------------------------------------
 
+UNARY = [
+    *(
+        "neg",
+        "abs",
+        "square",
+        "sign",
+        "floor",
+        "ceil",
+        "round",
+        "reciprocal",
+        "rsqrt",
+        "sqrt",
+        "exp",
+        "expm1",
+    ),
+    *("log1p", "log", "sin", "cos", "erf", "tanh", "sigmoid", "relu", "gelu", "silu"),
+]
+BINARY = ["add", "sub", "mul", "floor_divide", "remainder", "pow", "maximum", "minimum", "matmul"]
+BINARY += ["eq", "ne", "lt", "le", "gt", "ge"]
+
+
+@pytest.mark.parametrize("name", [*UNARY, *BINARY])
+@pytest.mark.parametrize("dtypes", ["float32 float32", "int64 int64", "uint8 float32", "bool bool"])
+def test_direct_calls_are_those_of_the_function(name: str, dtypes: str) -> None:
+    op = getattr(ops, name)
+    values = np.array([[3.0, 1.0], [0.0, 2.0]])
+    operands = [qn.tensor(values.astype(dtype)) for dtype in dtypes.split()][: 1 if name in UNARY else 2]
+
+    def outcome(call: Callable[..., Any]) -> Any:
+        try:
+            y = call(*operands)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            return type(error), str(error)
+        assert not y.requires_grad and y.is_leaf
+        return y.dtype, y.tolist()
+
+    assert str(outcome(op)) == str(outcome(op.__wrapped__))
+
+
+def test_direct_calls_are_left_for_gradients_arrays_and_tensors_without_memory() -> None:
+    x, w = qn.tensor(ROWS), qn.tensor(ROWS, requires_grad=True)
+    assert ops.add(x, w).requires_grad
+    with qn.no_grad():
+        assert not ops.add(x, w).requires_grad
+    assert ops.add(ops.mul(w, w), x).requires_grad  # of a tensor in between
+    assert ops.add(x, ROWS).tolist() == ops.add(ROWS, x).tolist() == (2 * ROWS).tolist()
+    assert ops.add(x, 1).tolist() == (ROWS + 1).tolist()
+    with pytest.raises((StateError, TypeError)):
+        ops.relu(nn.Parameter(None, requires_grad=False))
+    y = ops.linear(x, qn.tensor(ROWS), qn.tensor(np.ones(2, np.float32)))
+    np.testing.assert_array_equal(y, ROWS @ ROWS.T + 1)
+
 
 def test_ops_look_like_functions() -> None:
     assert inspect.isroutine(ops.matmul)

@@ -2,6 +2,7 @@
 #include <variant>
 
 #include "bindings/bindings.h"
+#include "bindings/direct.h"
 #include "ops/elementwise.h"
 
 namespace quernel {
@@ -96,6 +97,9 @@ constexpr NamedBinary kParametricGrad[] = {
 void register_elementwise(py::module_& m) {
   for (const NamedUnary& op : kUnary) {
     m.def(op.name, [op](const Tensor& x) { return ops::unary(op.name, op.kind, x); }, py::arg("x"), Unlocked());
+    add_direct({op.name, 1, static_cast<int>(op.kind), [](const Direct& d, const Tensor* const* x) {
+                  return ops::unary(d.name, static_cast<UnaryOp>(d.kind), *x[0]);
+                }});
   }
   for (const NamedUnary& op : kParametric) {
     m.def(
@@ -114,6 +118,9 @@ void register_elementwise(py::module_& m) {
     m.def(
         op.name, [op](const ops::Value& a, const ops::Value& b) { return ops::binary(op.name, op.kind, a, b); },
         py::arg("a"), py::arg("b"), Unlocked());
+    add_direct({op.name, 2, static_cast<int>(op.kind), [](const Direct& d, const Tensor* const* x) {
+                  return ops::binary(d.name, static_cast<BinaryOp>(d.kind), *x[0], *x[1]);
+                }});
   }
   m.def("where", &ops::where, py::arg("condition"), py::arg("a"), py::arg("b"), Unlocked());
   m.def("clip", &ops::clip, py::arg("x"), py::arg("lo"), py::arg("hi"), Unlocked());

@@ -1,4 +1,5 @@
 #include "bindings/bindings.h"
+#include "bindings/direct.h"
 #include "ops/bf16.h"
 #include "ops/matmul.h"
 
@@ -30,6 +31,13 @@ void register_matmul(py::module_& m) {
         py::arg("transpose_b") = false, Unlocked());
   register_linear<ops::linear>(m, "linear");
   register_linear<ops::linear_bf16>(m, "linear_bf16");
+  add_direct(
+      {"matmul", 2, 0, [](const Direct&, const Tensor* const* x) { return ops::matmul(*x[0], *x[1], false, false); }});
+  add_direct({"linear", 3, 0, [](const Direct&, const Tensor* const* x) {  // with a bias
+                ops::EpilogueSpec epilogue;
+                epilogue.bias = *x[2];
+                return ops::linear(*x[0], *x[1], epilogue).first;
+              }});
 }
 
 }  // namespace quernel

@@ -1,10 +1,20 @@
-// What eager ops end in: whether the result needs a gradient, and if so, its place on the tape. The classes are
+// What eager ops end in: whether the result needs a gradient, and if so, its place on the tape; and those calls that
+// need nothing else (bindings/direct.h). The classes are
 // Python's (quernel/tensor.py, quernel/autograd.py); their slots are filled here without going through __init__, which
 // took 1 to 2 of the 5 to 10 us of an op on tensors with gradients.
 #include <Python.h>
 #include <structmember.h>
 
+#include <array>
+#include <deque>
+#include <new>
+#include <optional>
+
 #include "bindings/bindings.h"
+#include "bindings/direct.h"
+#include "core/error.h"
+#include "runtime/recorder.h"
+#include "runtime/thread_pool.h"
 
 namespace quernel {
 namespace {
@@ -40,6 +50,8 @@ struct Tape {
     return wanted && PyObject_IsTrue(wanted) == 1;
   }
 };
+
+const Tape* known_tape = nullptr;  // once Python's classes are there
 
 const Tape& tape_of(PyObject* self) { return *static_cast<const Tape*>(PyCapsule_GetPointer(self, nullptr)); }
 
@@ -160,6 +172,30 @@ PyObject* attach(PyObject* self, PyObject* const* args, Py_ssize_t count) {
   return needed ? put_on_tape(tape, args, count) : make_tensor(tape, args[0], Py_None, Py_None);
 }
 
+// The native tensor of a Tensor that has one; null otherwise.
+PyObject* native_of(const Tape& tape, PyObject* x) {
+  if (!tape.is_tensor(x)) return nullptr;
+  PyObject* native = tape.t.of(x);
+  return native && Py_TYPE(native) == tape.native ? native : nullptr;
+}
+
+// Below this many pairs of elements the GIL is kept: to let go of it takes longer than the work.
+constexpr int64_t kBriefPairs = 1 << 16;
+
+Tensor compute(const Direct& op, const Tensor* const* operands) {
+  int64_t pairs = 1;
+  for (int i = 0; i < op.operands; ++i)
+    if (__builtin_mul_overflow(pairs, operands[i]->size(), &pairs)) pairs = kBriefPairs;
+  std::optional<py::gil_scoped_release> unlocked;
+  if (pairs > kBriefPairs) unlocked.emplace();
+  return op.call(op, operands);
+}
+
+std::deque<Direct>& direct_ops() {
+  static auto* ops = new std::deque<Direct>;
+  return *ops;
+}
+
 py::object function(PyMethodDef& definition, const py::capsule& tape) {
   return py::reinterpret_steal<py::object>(PyCFunction_New(&definition, tape.ptr()));
 }
@@ -170,6 +206,42 @@ PyMethodDef fast(const char* name, F* f, const char* doc) {
 }
 
 }  // namespace
+
+void add_direct(const Direct& op) { direct_ops().push_back(op); }
+
+const Direct* find_direct(const std::string& name) {
+  for (const Direct& op : direct_ops())
+    if (name == op.name) return &op;
+  return nullptr;
+}
+
+PyObject* call_direct(const Direct& op, PyObject* const* operands) {
+  if (!known_tape || Recorder::current()) return nullptr;
+  const Tape& tape = *known_tape;
+  std::array<const Tensor*, kMostOperands> tensors;
+  std::array<py::object, kMostOperands> held;  // a parameter may lose its own while this thread lets go of the GIL
+  bool wants_grad = false;
+  for (size_t i = 0; i < static_cast<size_t>(op.operands); ++i) {
+    held[i] = py::reinterpret_borrow<py::object>(native_of(tape, operands[i]));
+    if (!held[i]) return nullptr;
+    // What cast<const Tensor&>() finds after a look at its table of types.
+    tensors[i] = static_cast<const Tensor*>(
+        reinterpret_cast<py::detail::instance*>(held[i].ptr())->get_value_and_holder().value_ptr());
+    if (!tensors[i]) return nullptr;
+    wants_grad |= tape.wants_grad(operands[i]);
+  }
+  if (wants_grad && is_needed(tape, operands, op.operands) != 0) return nullptr;
+  try {
+    const py::object native = py::cast(compute(op, tensors.data()));
+    return make_tensor(tape, native.ptr(), Py_None, Py_None);
+  } catch (const Error&) {  // the function says it in Python's names
+  } catch (const Interrupted&) {
+    if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
+  } catch (const std::bad_alloc& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  }
+  return nullptr;
+}
 
 void register_tape(py::module_& m) {
   m.def(
@@ -198,6 +270,7 @@ void register_tape(py::module_& m) {
                                     counter.inc_ref().ptr(),
                                     guard.inc_ref().ptr(),
                                     PyUnicode_InternFromString("thread")};
+        known_tape = tape;
         const py::capsule self(tape, [](void*) {});
         using Fast = PyObject*(PyObject*, PyObject* const*, Py_ssize_t);
         static PyMethodDef definitions[] = {

@@ -17,10 +17,12 @@
 // another page, took up to twice as long. The sums rest in C, which is in L1.
 //
 // At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (about twice as
-// fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower).
+// fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower). With AVX-512's registers, up to four vectors of
+// columns of B stay there for all rows: loads of 64 bytes that span two lines had been the limit.
 //
 // Few columns are gemm_narrow.cpp's, a single row with many zeros gemm_zeros.cpp's.
 #include <type_traits>
+#include <utility>
 
 #include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
@@ -113,7 +115,7 @@ template <class T>
 void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelBlock<T>& block) {
   const int64_t rows = part.end - part.row, tiles = ceil_div(rows, kTileRows);
   const Run run{0, 0, block.depth};
-  const bool in_tile = finishes_in_tile(g);
+  const bool in_tile = finishes_in_tile(g), afterwards = block.ends && !in_tile && !is_trivial(g);
   const TileFinish<T> epilogue = tile_finish<T>(g, g.c, block.first);
   for (int64_t tile = 0; tile < tiles; ++tile) {
     // Rows are dealt out evenly: 7 as 4 + 3, not 6 + 1. Packed ones lie in full tiles.
@@ -128,7 +130,7 @@ void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelB
     const int height = static_cast<int>(to - from), width = static_cast<int>(block.cols);
     multiply_tile(Tile<T>{a, block.b, c, &run, 1, false, block.turned ? kTileRows : g.a_col, block.ldb, block.group,
                           height, width, !block.begins, block.ends && in_tile ? &epilogue : nullptr});
-    if (block.ends && !in_tile) finish(Finish<T>{&g, static_cast<T*>(g.c), c, height, width, block.first});
+    if (afterwards) finish(Finish<T>{&g, static_cast<T*>(g.c), c, height, width, block.first});
   }
 }
 
@@ -243,6 +245,60 @@ void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part, i
   }
 }
 
+// The same where B's part, of so many vectors the last of which has `lanes` lanes, stays in registers for all rows.
+template <class V, int kDepth, int kVecs, class T = typename V::Scalar>
+void multiply_held(const GemmArgs& g, const Operands<T>& p, const Part& part, int64_t col, int lanes) {
+  const auto offset = [&](int64_t j) { return j / kPackWidth<T> * g.group + j % kPackWidth<T>; };
+  V b[kDepth][kVecs];
+#pragma GCC unroll 8
+  for (int k = 0; k < kDepth; ++k) {
+    const T* row = p.b + k * g.b_row;
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs - 1; ++j) b[k][j] = V::load(row + offset(col + j * V::kWidth));
+    b[k][kVecs - 1] = V::load(row + offset(col + (kVecs - 1) * V::kWidth), lanes);
+  }
+  const T* a = p.a + part.row * g.a_row;
+  T* c = p.c + part.row * g.n + col;
+  for (int64_t i = part.row; i < part.end; ++i, a += g.a_row, c += g.n) {
+    V acc[kVecs];
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs; ++j) acc[j] = V::zero();
+#pragma GCC unroll 8
+    for (int k = 0; k < kDepth; ++k) {
+      const V x = V::set(a[k * g.a_col]);
+#pragma GCC unroll 4
+      for (int j = 0; j < kVecs; ++j) acc[j] = fma(x, b[k][j], acc[j]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < kVecs - 1; ++j) acc[j].store(c + j * V::kWidth);
+    put(acc[kVecs - 1], c + (kVecs - 1) * V::kWidth, lanes);
+  }
+}
+
+template <class V, int kDepth, class T = typename V::Scalar>
+void multiply_held(const GemmArgs& g, const Operands<T>& p, const Part& part, int64_t col) {
+  constexpr int kMost = kDepth <= 6 ? 4 : 3;  // vectors that fit beside their sums into 32 registers
+  while (col < part.last) {
+    const int64_t left = ceil_div(part.last - col, V::kWidth), vecs = left < kMost ? left : kMost;
+    const int lanes = static_cast<int>(least(V::kWidth, part.last - col - (vecs - 1) * V::kWidth));
+    if (vecs == 1)
+      multiply_held<V, kDepth, 1>(g, p, part, col, lanes);
+    else if (vecs == 2)
+      multiply_held<V, kDepth, 2>(g, p, part, col, lanes);
+    else if (vecs == 3)
+      multiply_held<V, kDepth, 3>(g, p, part, col, lanes);
+    else
+      multiply_held<V, kDepth, kMost>(g, p, part, col, lanes);
+    col += vecs * V::kWidth;
+  }
+}
+
+template <class V, int... kDepth, class T = typename V::Scalar>
+void multiply_held(const GemmArgs& g, const Operands<T>& p, const Part& part, int64_t col,
+                   std::integer_sequence<int, kDepth...>) {
+  ((g.k == kDepth + 1 ? multiply_held<V, kDepth + 1>(g, p, part, col) : void()), ...);
+}
+
 template <class T>
 void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part) {
   using V = Vec<T>;
@@ -251,6 +307,10 @@ void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part) {
     for (; col + kVecs * V::kWidth <= part.last; col += kVecs * V::kWidth) multiply_short<V, kVecs>(g, p, part, col, 0);
   };
   cover(std::integral_constant<int, 8>());
+  if constexpr (sizeof(V) == 64) {  // of which there are 32 registers
+    multiply_held<V>(g, p, part, col, std::make_integer_sequence<int, static_cast<int>(kShortDepth)>());
+    if (g.k > 0) col = part.last;
+  }
   cover(std::integral_constant<int, 4>());
   cover(std::integral_constant<int, 2>());
   for (; col < part.last; col += V::kWidth)
