@@ -6,6 +6,7 @@
 #include "kernels/epilogue.h"
 #include "kernels/integers.h"
 #include "kernels/simd/bf16.h"
+#include "kernels/simd/math.h"
 #include "kernels/strip_bf16.h"
 #include "kernels/visit.h"
 
@@ -33,6 +34,13 @@ inline void add_row(float* x, const uint16_t* y, int n) {
   for (int j = 0; j < n; ++j) x[j] += from_bf16(y[j]);
 }
 
+// The bits of gelu(x), rounded.
+inline void narrow_gelu(float* x, uint16_t* y, int n) {
+  for_lanes<VecF32>(n,
+                    [&](int64_t j, int lanes) { put(gelu</*kShort=*/true>(get<VecF32>(x + j, lanes)), x + j, lanes); });
+  narrow(x, y, n);
+}
+
 void finish_bf16(const Bf16GemmArgs& g, const Place& at, float* acc) {
   const auto place = [&](const void* p, int r) {
     return static_cast<const uint16_t*>(p) + (at.row + r) * g.n + at.column;
@@ -47,6 +55,10 @@ void finish_bf16(const Bf16GemmArgs& g, const Place& at, float* acc) {
       round_row(x, at.cols);
     }
     if (g.pre) narrow(x, const_cast<uint16_t*>(place(g.pre, r)), at.cols);
+  }
+  if (g.activation == Activation::kGelu) {  // of arguments so short that it takes fewer steps
+    for (int r = 0; r < at.rows; ++r) narrow_gelu(rows[r], const_cast<uint16_t*>(place(g.c, r)), at.cols);
+    return;
   }
   Epilogue activation;
   activation.activation = g.activation;

@@ -1,6 +1,7 @@
 // Products in bfloat16: operands are rounded to it, sums are fp32.
 #pragma once
 #include "ops/epilogue.h"
+#include "runtime/dispatch.h"
 
 namespace quernel::ops {
 
@@ -22,7 +23,7 @@ struct Bf16Matrix {
 Tensor pack_bf16(const Bf16Matrix& m, bool as_columns);
 Tensor bf16_columns(const Bf16Matrix& m);  // kept if m.t is a constant
 
-// At the pace of AVX2; where tiles are faster, chunks get shorter.
-inline double bf16_mac_ns(double macs) { return macs / 25; }
+// At the pace of AVX2, or of AVX512_BF16; where tiles are faster, chunks get shorter.
+inline double bf16_mac_ns(double macs) { return macs / (dots_pairs() ? 100 : 25); }
 
 }  // namespace quernel::ops

@@ -100,6 +100,11 @@ bool dots_bytes() {
   return level.emulated || (level.features & kCpuAvx512vnni) != 0;
 }
 
+bool dots_pairs() {
+  const Level& level = *choice().level;
+  return level.emulated || (level.features & kCpuAvx512bf16) != 0;
+}
+
 void set_isa(const char* name) {
   const Level& level = level_by_name(name);
   if (&level == choice().level) return;

@@ -61,14 +61,17 @@ struct ExpParts {
   VecF32 p, n;
 };
 
-// e^(x + tail), |tail| <= 0.06, with p - 1 in place of p. x is clamped to [-120, 89], where e^x is already 0 or
-// infinite.
-inline ExpParts expm1_parts(VecF32 x, VecF32 tail) {
-  x = select(x < VecF32::set(-120.f), VecF32::set(-120.f), x);  // NaN stays
-  x = select(x > VecF32::set(89.f), VecF32::set(89.f), x);
+// e^(x + tail), |tail| <= 0.06, with p - 1 in place of p, for x in [-120, 89] or NaN.
+inline ExpParts expm1_parts_inside(VecF32 x, VecF32 tail) {
   const VecF32 n = round_even(x * VecF32::set(kLog2E));
   const VecF32 r = fma(n, VecF32::set(-kLn2Lo), fma(n, VecF32::set(-kLn2Hi), x)) + tail;
   return {fma(polynomial(r, kExpm1), r * r, r), n};
+}
+// x is clamped to [-120, 89], where e^x is already 0 or infinite.
+inline ExpParts expm1_parts(VecF32 x, VecF32 tail) {
+  x = select(x < VecF32::set(-120.f), VecF32::set(-120.f), x);  // NaN stays
+  x = select(x > VecF32::set(89.f), VecF32::set(89.f), x);
+  return expm1_parts_inside(x, tail);
 }
 inline ExpParts exp_parts(VecF32 x, VecF32 tail) {
   const ExpParts e = expm1_parts(x, tail);
@@ -172,6 +175,8 @@ struct NormalTail {
   ExpParts e;
 };
 
+// kShort: x has at most 12 bits, as a bfloat16 has.
+template <bool kShort = false>
 inline NormalTail normal_tail(VecF32 x) {
   // erfcx(t / sqrt(2)) / 2 · (t + 9/4) in v = t / (t + 9/4), 0 <= t <= 15.2
   constexpr float kC[] = {1.125f,        -0.894644618f, -0.0666656271f, 0.201442167f, 0.098677747f,  0.0185522661f,
@@ -183,14 +188,20 @@ inline NormalTail normal_tail(VecF32 x) {
   const VecF32 v = t / shifted;
   const VecF32 p = polynomial(v, kC);
   // t^2 in two parts: the upper 12 bits of t have an exact square. Rounding t^2 would cost 100 ulp at t = 14.
-  const VecF32 c = t * VecF32::set(4097.f);
-  const VecF32 hi = c - (c - t);
-  return {t, p / shifted, p * v, exp_parts(-half * hi * hi, -half * (t - hi) * (t + hi))};
+  VecF32 hi = t, tail = VecF32::zero();
+  if constexpr (!kShort) {
+    const VecF32 c = t * VecF32::set(4097.f);
+    hi = c - (c - t);
+    tail = -half * (t - hi) * (t + hi);
+  }
+  const ExpParts e = expm1_parts_inside(-half * hi * hi, tail);
+  return {t, p / shifted, p * v, {e.p + VecF32::set(1.f), e.n}};
 }
 
 // x · Phi(x), exact erf form. gelu(-t) = -t · Phi(-t) has no cancellation, and gelu(t) = t + gelu(-t).
+template <bool kShort = false>
 inline VecF32 gelu(VecF32 x) {
-  const NormalTail n = normal_tail(x);
+  const NormalTail n = normal_tail<kShort>(x);
   const VecF32 left = scale_pow2(-n.tq * n.e.p, n.e.n);
   return select(x < VecF32::zero(), left, x + left);
 }
