@@ -33,6 +33,25 @@ def magnitude(a: Any, b: Any, *addends: Any) -> Any:
     return total
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("depth", [3, 8, 21])
+def test_any_number_of_columns_and_rows_has_the_bits_of_a_wide_product(dtype: str, depth: int) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((14, depth)).astype(dtype), rng.standard_normal((depth, 128)).astype(dtype)
+    bias = rng.standard_normal(128).astype(dtype)
+    wide = N(_core.matmul(T(a), T(b)))
+    fused = N(_core.linear(T(a), T(b.T.copy()), T(bias), None, "relu")[0])
+    for cols in range(5, 90):
+        for rows in (1, 3, 14):
+            part, few = T(a[:rows].copy()), T(b[:, :cols].copy())
+            check_equal(N(_core.matmul(part, few)), wide[:rows, :cols])
+            weight = T(b[:, :cols].T.copy())
+            check_equal(
+                N(_core.linear(part, weight, T(bias[:cols].copy()), None, "relu")[0]), fused[:rows, :cols]
+            )
+
+
 @pytest.mark.usefixtures("isa", "threads")
 @given(st.data(), sizes, st.sampled_from(DTYPES), flags, flags)
 @example(None, (7, 65, 2500), "float32", False, False)  # several blocks of K

@@ -14,6 +14,8 @@
 //   zip_lo(a, b), zip_hi(a, b)  lanes of a and b in turn, from their lower or upper halves
 //   load_bool(p, n), store_bool(mask, p, n)   bytes 0 and 1
 //
+//   Half<V>, lower<L>(v)   half of V, for few lanes, and V's lower one; V itself where that saves nothing
+//
 // At the scalar level fma rounds twice (there is no such instruction); elsewhere it is one rounding.
 #pragma once
 #include <type_traits>
@@ -31,6 +33,22 @@ namespace {
 
 template <class T>
 using Vec = std::conditional_t<std::is_same_v<T, float>, VecF32, VecF64>;
+
+#if defined(__AVX512F__)
+template <class V>
+using Half = decltype(lower_half(V()));
+#else
+template <class V>
+using Half = V;
+#endif
+
+template <class L, class V>
+inline L lower(V v) {
+  if constexpr (std::is_same_v<L, V>)
+    return v;
+  else
+    return lower_half(v);
+}
 
 // max(x, 0), with relu(NaN) = NaN.
 template <class V>

@@ -86,6 +86,40 @@ struct VecF64 {
   friend MaskF64 operator!=(VecF64 a, VecF64 b) { return {_mm512_cmp_pd_mask(a.v, b.v, _CMP_NEQ_UQ)}; }
 };
 
+// Half a register; see Half in vec.h.
+struct HalfF32 {
+  using Scalar = float;
+  static constexpr int kWidth = 8;
+  __m256 v;
+
+  static HalfF32 load(const float* p, int n) { return {_mm256_maskz_loadu_ps(lanes8(n), p)}; }
+  static HalfF32 set(float x) { return {_mm256_set1_ps(x)}; }
+  static HalfF32 zero() { return {_mm256_setzero_ps()}; }
+  void store(float* p, int n) const { _mm256_mask_storeu_ps(p, lanes8(n), v); }
+  friend HalfF32 operator+(HalfF32 a, HalfF32 b) { return {_mm256_add_ps(a.v, b.v)}; }
+};
+
+struct HalfF64 {
+  using Scalar = double;
+  static constexpr int kWidth = 4;
+  __m256d v;
+
+  static HalfF64 load(const double* p, int n) { return {_mm256_maskz_loadu_pd(lanes8(n), p)}; }
+  static HalfF64 set(double x) { return {_mm256_set1_pd(x)}; }
+  static HalfF64 zero() { return {_mm256_setzero_pd()}; }
+  void store(double* p, int n) const { _mm256_mask_storeu_pd(p, lanes8(n), v); }
+  friend HalfF64 operator+(HalfF64 a, HalfF64 b) { return {_mm256_add_pd(a.v, b.v)}; }
+};
+
+inline HalfF32 fma(HalfF32 a, HalfF32 b, HalfF32 c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline HalfF32 raw_min(HalfF32 a, HalfF32 b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline HalfF32 raw_max(HalfF32 a, HalfF32 b) { return {_mm256_max_ps(a.v, b.v)}; }
+inline HalfF64 fma(HalfF64 a, HalfF64 b, HalfF64 c) { return {_mm256_fmadd_pd(a.v, b.v, c.v)}; }
+inline HalfF64 raw_min(HalfF64 a, HalfF64 b) { return {_mm256_min_pd(a.v, b.v)}; }
+inline HalfF64 raw_max(HalfF64 a, HalfF64 b) { return {_mm256_max_pd(a.v, b.v)}; }
+inline HalfF32 lower_half(VecF32 a) { return {_mm512_castps512_ps256(a.v)}; }
+inline HalfF64 lower_half(VecF64 a) { return {_mm512_castpd512_pd256(a.v)}; }
+
 inline VecF32 fma(VecF32 a, VecF32 b, VecF32 c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 inline VecF32 sqrt(VecF32 a) { return {_mm512_sqrt_ps(a.v)}; }
 inline VecF32 abs(VecF32 a) { return {_mm512_abs_ps(a.v)}; }
