@@ -48,6 +48,30 @@ inline Axis adjoint_axis(const AxisShape& s, int64_t phase, Tap* taps) {
   return {s.out, s.in, phase, s.stride, most(0, ceil_div(s.in - phase, s.stride)), 1, taps, count};
 }
 
+// Neighbouring results of an axis, [begin, end), that read the same taps, [first, last); what the others would read
+// lies outside the source.
+struct Segment {
+  int64_t begin, end;
+  int64_t first, last;
+};
+
+inline int64_t most_segments(int64_t kernel) { return 2 * kernel + 1; }
+
+// Cuts an axis into them and returns their number.
+inline int64_t cut_axis(const Axis& axis, Segment* segments) {
+  int64_t count = 0;
+  for (int64_t p = 0; p < axis.size; p = segments[count++].end) {
+    const int64_t at = p * axis.step;
+    int64_t first = 0, last = axis.count, end = axis.size;
+    while (first < last && at + axis.taps[first].offset < 0) ++first;
+    while (first < last && at + axis.taps[last - 1].offset >= axis.source) --last;
+    if (first > 0) end = least(end, ceil_div(-axis.taps[first - 1].offset, axis.step));
+    if (first < last) end = least(end, ceil_div(axis.source - axis.taps[last - 1].offset, axis.step));
+    segments[count] = {p, end, first, last};
+  }
+  return count;
+}
+
 // dst[0, length) = row[from, from + length), zeros where that leaves [0, limit). Writes whole vectors: dst needs
 // kWidth - 1 elements of slack.
 template <class V>

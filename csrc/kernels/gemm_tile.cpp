@@ -39,8 +39,7 @@ enum Tail : int { kNone, kMasked, kHalf, kTails };
 
 // Finishes the sums in registers, as finish() in epilogue.cpp does in a pass of its own; columns from `col` on.
 template <class V, int kRows, int kVecs, class Load, class T = typename V::Scalar>
-inline void finish_vecs(const Tile<T>& tile, int64_t col, const Load& load, V (&acc)[kRows][kVecs]) {
-  const TileFinish<T>& f = *tile.finish;
+inline void finish_vecs(const TileFinish<T>& f, T* const* c, int64_t col, const Load& load, V (&acc)[kRows][kVecs]) {
   if (f.bias) {
 #pragma GCC unroll 8
     for (int j = 0; j < kVecs; ++j) {
@@ -52,7 +51,7 @@ inline void finish_vecs(const Tile<T>& tile, int64_t col, const Load& load, V (&
   if (f.residual) {
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
-      const T* residual = f.residual + (tile.c[i] - f.base) + col;
+      const T* residual = f.residual + (c[i] - f.base) + col;
 #pragma GCC unroll 8
       for (int j = 0; j < kVecs; ++j) acc[i][j] = acc[i][j] + load(residual + j * V::kWidth);
     }
@@ -72,10 +71,10 @@ inline void finish_vecs(const Tile<T>& tile, int64_t col, const Load& load, V (&
   }
 }
 
-// kRows x kVecs vectors from column `col`, then as many rows of a tail of `lanes` lanes.
-template <class V, int kRows, int kVecs, Tail kTail>
-void multiply(const Tile<typename V::Scalar>& tile, int64_t col, [[maybe_unused]] int lanes) {
-  using T = typename V::Scalar;
+// One tile, of kRows x kVecs vectors from column `col`, then as many rows of a tail of `lanes` lanes.
+template <class V, int kRows, int kVecs, Tail kTail, class T = typename V::Scalar>
+[[gnu::always_inline]] inline void multiply_one(const Tile<T>& tile, const T* const* rows, T* const* to, int64_t col,
+                                                [[maybe_unused]] int lanes) {
   using L = std::conditional_t<kTail == kHalf, Half<V>, V>;
   const auto whole = [](const T* p) { return V::load(p); };
   const auto some = [lanes](const T* p) { return L::load(p, lanes); };
@@ -95,15 +94,15 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, [[maybe_unused]
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kVecs; ++j) acc[i][j] = whole(tile.c[i] + col + j * V::kWidth);
-      if constexpr (kTail != kNone) last[i][0] = some(tile.c[i] + col + kTailCol);
+      for (int j = 0; j < kVecs; ++j) acc[i][j] = whole(to[i] + col + j * V::kWidth);
+      if constexpr (kTail != kNone) last[i][0] = some(to[i] + col + kTailCol);
     }
   } else {
     // What is to be written comes into cache meanwhile.
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < kPrefetched; j += kLine) __builtin_prefetch(tile.c[i] + col + j, 1);
+      for (int j = 0; j < kPrefetched; j += kLine) __builtin_prefetch(to[i] + col + j, 1);
     }
   }
   const int64_t a_step = tile.a_step, ldb = tile.ldb, group = tile.group;
@@ -114,7 +113,7 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, [[maybe_unused]
   const int64_t ahead = 16 * ldb;
   const T* a[kRows];
 #pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) a[i] = tile.a[i];
+  for (int i = 0; i < kRows; ++i) a[i] = rows[i];
   const auto add = [&](int64_t at, const T* b) {
     if constexpr (kRows == 1) {  // bound by reading B
 #pragma GCC unroll 8
@@ -178,16 +177,24 @@ void multiply(const Tile<typename V::Scalar>& tile, int64_t col, [[maybe_unused]
     }
   }
   if (tile.finish) {
-    if constexpr (kVecs > 0) finish_vecs<V, kRows, kVecs>(tile, col, whole, acc);
-    if constexpr (kTail != kNone) finish_vecs<L, kRows, 1>(tile, col + kTailCol, some, last);
+    if constexpr (kVecs > 0) finish_vecs<V, kRows, kVecs>(*tile.finish, to, col, whole, acc);
+    if constexpr (kTail != kNone) finish_vecs<L, kRows, 1>(*tile.finish, to, col + kTailCol, some, last);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
-    T* const c = tile.c[i] + col;
+    T* const c = to[i] + col;
 #pragma GCC unroll 8
     for (int j = 0; j < kVecs; ++j) acc[i][j].store(c + j * V::kWidth);
     if constexpr (kTail != kNone) last[i][0].store(c + kTailCol, lanes);
   }
+}
+
+template <class V, int kRows, int kVecs, Tail kTail>
+void multiply(const Tile<typename V::Scalar>& tile, int64_t col, int lanes) {
+  const auto* a = tile.a;
+  const auto* c = tile.c;
+  for (int64_t left = tile.tiles; left > 0; --left, a += kRows, c += kRows)
+    multiply_one<V, kRows, kVecs, kTail>(tile, a, c, col, lanes);
 }
 
 template <class V>
@@ -225,9 +232,9 @@ template <class V>
 inline void dispatch(const Tile<typename V::Scalar>& tile) {
   constexpr int kWidth = V::kWidth;
   constexpr bool kHalves = !std::is_same_v<Half<V>, V>;
-  const int most = tile_vecs<V>(tile.rows);
-  for (int col = 0; col < tile.cols; col += most * kWidth) {
-    const int left = tile.cols - col, whole = left / kWidth, vecs = whole < most ? whole : most;
+  const int most = tile_vecs<V>(tile.rows), end = tile.first + tile.cols;
+  for (int col = tile.first; col < end; col += most * kWidth) {
+    const int left = end - col, whole = left / kWidth, vecs = whole < most ? whole : most;
     const int lanes = whole < most ? left % kWidth : 0;
     const Tail tail = lanes == 0 ? kNone : kHalves && lanes <= kWidth / 2 ? kHalf : kMasked;
     kTable<V>[tile.rows - 1][vecs][tail](tile, col, lanes);

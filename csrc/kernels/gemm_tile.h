@@ -57,6 +57,8 @@ struct Tile {
   bool accumulate;  // continue the chain from c
   const TileFinish<T>* finish = nullptr;
   int64_t ahead = 0;  // elements from each row of B to what comes into L2 meanwhile, 0: nothing; tiles of several rows
+  int64_t tiles = 1;  // of so many rows each, one after the other in a and c
+  int first = 0;      // the columns are [first, first + cols); a multiple of kPackWidth<T>
 };
 
 namespace {

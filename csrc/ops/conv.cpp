@@ -15,7 +15,7 @@
 namespace quernel::ops {
 namespace {
 
-constexpr int64_t kBlockPixels = 192;      // so many that their weights' way into L1 costs little
+constexpr int64_t kBlockPixels = 800;      // so many that their weights' way into L1 and their border cost little
 constexpr int64_t kGradBlockPixels = 256;  // so many that dW, which is added to each time, costs little
 constexpr int64_t kLeastBlockPixels = 24;
 constexpr int64_t kBlockBytes = 192 << 10;    // of source pixels: they stay in L2 while all weights pass …
