@@ -56,7 +56,8 @@ int64_t carve(const ConvGradWeightArgs& args, void* at, Scratch<typename V::Scal
 }
 
 constexpr bool kMasksAreFree = kTileCols == 64;
-constexpr int64_t kLeastFetches = 8;  // with fewer tiles, all at once would be slower
+constexpr int64_t kMostFetchBytes = 512 << 10;  // more would drive this block's copies out of L2
+constexpr int64_t kLeastFetches = 8;            // with fewer tiles, all at once would be slower
 
 // Cache lines that are needed soon, brought into L2 some at a time.
 template <class T>
@@ -161,11 +162,12 @@ class GradWeight {
     const int64_t pixel = (n * s_.oh + y) * s_.ow + x, left = s_.n * s_.oh * s_.ow - pixel;
     const int64_t steps = args_.turned ? ceil_div(outputs_, kTileCols) * ceil_div(elements, kTileRows)
                                        : elements / kPanel * ceil_div(outputs_, kTileRows);
-    if (steps < kLeastFetches) return;
+    const int64_t step = s_.stride_h * s_.stride_w;
+    const int64_t bytes = pixels_ * (step * depth_ + outputs_) * static_cast<int64_t>(sizeof(T));
+    if (steps < kLeastFetches || bytes > (pointwise_ ? 2 : 1) * kMostFetchBytes) return;
     fetch_gradients_.set(static_cast<const T*>(args_.g) + pixel * s_.o + group * outputs_, least(left, pixels_),
                          outputs_, s_.o, steps);
     const int64_t source = (n * s_.h + y * s_.stride_h) * s_.w + x * s_.stride_w;
-    const int64_t step = s_.stride_h * s_.stride_w;
     fetch_source_.set(static_cast<const T*>(args_.x) + source * s_.c + group * depth_,
                       least(pixels_ * step, s_.n * s_.h * s_.w - source), depth_, s_.c, steps);
   }
@@ -211,8 +213,14 @@ class GradWeight {
                             kPackWidth<T>, x_.step * source_.pixel_pitch(), kPackWidth<T>, static_cast<int>(to - from),
                             static_cast<int>(kPanel), accumulate});
     };
-    for (int64_t q = first; q < end; q += kPanel)
-      for (int64_t tile = 0; tile < tiles; ++tile) multiply_panel(tile, q);
+    // In place a panel stays in L2 while all gradients pass; copies do as a whole.
+    if (pointwise_) {
+      for (int64_t q = first; q < end; q += kPanel)
+        for (int64_t tile = 0; tile < tiles; ++tile) multiply_panel(tile, q);
+    } else {
+      for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t q = first; q < end; q += kPanel) multiply_panel(tile, q);
+    }
   }
 
   // Rows [first, end) of dW turned, all columns.
