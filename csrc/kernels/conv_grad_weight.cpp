@@ -10,6 +10,12 @@
 // along the channels, and dW comes out as it is kept. Each of its elements is the same chain either way. (To turn nine
 // megabytes takes three times as long as to compute them from the pixels of one small image.)
 //
+// Where a block's gradients are one stretch of rows, the turned way reads them in place: with 16 to 32 outputs packing
+// took a third of the time. So does either way with the pixels of a pointwise convolution, whose images are one row
+// then; with more outputs than channels it goes the turned way (0.8 to 0.9 of the time), as its gradients are the
+// larger side. Beside the products the next block comes into L2, some lines with every tile: copies that wait for
+// memory took up to a fifth of the time.
+//
 // Few weights leave few items, so the blocks are dealt to `splits` sums with a result each. The number of splits
 // depends on the shape alone: so does the order of summation.
 #include "kernels/conv_block.h"
@@ -49,6 +55,32 @@ int64_t carve(const ConvGradWeightArgs& args, void* at, Scratch<typename V::Scal
   return carver.used();
 }
 
+constexpr bool kMasksAreFree = kTileCols == 64;
+constexpr int64_t kMostFetchBytes = 512 << 10;  // more would drive this block's copies out of L2
+constexpr int64_t kLeastFetches = 8;            // with fewer tiles, all at once would be slower
+
+// Cache lines that are needed soon, brought into L2 some at a time.
+template <class T>
+class Fetch {
+ public:
+  // `rows` rows of `size` elements, `pitch` apart, within `steps` calls of step().
+  void set(const T* at, int64_t rows, int64_t size, int64_t pitch, int64_t steps) {
+    const bool joined = size == pitch;  // line by line
+    at_ = at, rows_ = joined ? ceil_div(rows * size, kPackWidth<T>) : rows;
+    size_ = joined ? 1 : size, pitch_ = joined ? kPackWidth<T> : pitch;
+    steps_ = steps, done_ = step_ = 0;
+  }
+  void step() {
+    if (step_ >= steps_) return;
+    for (const int64_t end = rows_ * ++step_ / steps_; done_ < end; ++done_, at_ += pitch_)
+      for (int64_t i = 0; i < size_; i += kPackWidth<T>) __builtin_prefetch(at_ + i, 0, 2);
+  }
+
+ private:
+  const T* at_ = nullptr;
+  int64_t rows_ = 0, size_ = 0, pitch_ = 0, steps_ = 0, done_ = 0, step_ = 0;
+};
+
 template <class V>
 class GradWeight {
  public:
@@ -65,6 +97,11 @@ class GradWeight {
     x_ = forward_axis(horizontal(s_), scratch_.taps + s_.kh);
     source_.set(static_cast<const T*>(args.x), s_.c, depth_, source_pitch<T>(depth_), scratch_.source);
     source_.set_axes(y_, x_);
+    pointwise_ = s_.n * s_.h == 1 && taps_ == 1 && s_.stride_w == 1 && s_.pad_w == 0 && s_.ow == s_.w;
+    const ConvBlock& b = args.block;
+    const bool joined = b.cols >= s_.ow || b.images * b.rows == 1, whole = outputs_ % V::kWidth == 0;
+    packs_ = !args.turned || !joined || (!whole && !kMasksAreFree);
+    g_pitch_ = packs_ ? kPackWidth<T> : s_.o;
   }
 
   // Items: (split, group, `rows` rows of dW).
@@ -81,6 +118,7 @@ class GradWeight {
       if (block == end) clear(first, last, dw);
       for (int64_t i = block; i < end; ++i) {
         load(i, group);
+        fetch_next(i + 1 < end ? i + 1 : block, group, last - first);
         args_.turned ? multiply_turned(first, last, i > block, dw) : multiply(first, last, i > block, dw);
       }
     }
@@ -101,24 +139,44 @@ class GradWeight {
     const int64_t across = ceil_div(s_.ow, b.cols), down = ceil_div(s_.oh, b.rows);
     const Span cols = part(block % across, b.cols, s_.ow), rows = part(block / across % down, b.rows, s_.oh);
     const Span images = part(block / across / down, b.images, s_.n);
-    source_.copy(images, rows, cols, group);
+    pointwise_ ? source_.load(images, rows, cols, group) : source_.copy(images, rows, cols, group);
     pixels_ = images.size * rows.size * cols.size;
     count_ = listed_ = 0;
     T* to = scratch_.gradients;
     for (int64_t n = 0; n < images.size; ++n) {
       for (int64_t y = 0; y < rows.size; ++y, to += cols.size * kPackWidth<T>) {
         const int64_t pixel = ((images.first + n) * s_.oh + rows.first + y) * s_.ow + cols.first;
-        pack(static_cast<const T*>(args_.g) + pixel * s_.o + group * outputs_, cols.size, to);
+        const T* g = static_cast<const T*>(args_.g) + pixel * s_.o + group * outputs_;
+        if (n + y == 0) gradients_ = packs_ ? scratch_.gradients : g;
+        if (packs_) pack(g, cols.size, to);
         add_runs(source_.address(n, y, 0) - source_.address(0, 0, 0), cols.size);
       }
     }
+  }
+
+  // Another block's pixels and gradients come into L2 meanwhile, as if that were whole rows of one image.
+  void fetch_next(int64_t block, int64_t group, int64_t elements) {
+    const ConvBlock& b = args_.block;
+    const int64_t across = ceil_div(s_.ow, b.cols), down = ceil_div(s_.oh, b.rows);
+    const int64_t x = block % across * b.cols, y = block / across % down * b.rows, n = block / across / down * b.images;
+    const int64_t pixel = (n * s_.oh + y) * s_.ow + x, left = s_.n * s_.oh * s_.ow - pixel;
+    const int64_t steps = args_.turned ? ceil_div(outputs_, kTileCols) * ceil_div(elements, kTileRows)
+                                       : elements / kPanel * ceil_div(outputs_, kTileRows);
+    const int64_t step = s_.stride_h * s_.stride_w;
+    const int64_t bytes = pixels_ * (step * depth_ + outputs_) * static_cast<int64_t>(sizeof(T));
+    if (steps < kLeastFetches || bytes > (pointwise_ ? 2 : 1) * kMostFetchBytes) return;
+    fetch_gradients_.set(static_cast<const T*>(args_.g) + pixel * s_.o + group * outputs_, least(left, pixels_),
+                         outputs_, s_.o, steps);
+    const int64_t source = (n * s_.h + y * s_.stride_h) * s_.w + x * s_.stride_w;
+    fetch_source_.set(static_cast<const T*>(args_.x) + source * s_.c + group * depth_,
+                      least(pixels_ * step, s_.n * s_.h * s_.w - source), depth_, s_.c, steps);
   }
 
   // For a row of pixels that begins at `at` in the source, after those that are there.
   void add_runs(int64_t at, int64_t pixels) {
     const int64_t step = is_short(args_.block) ? 1 : pixels;
     for (int64_t p = 0; p < pixels; p += step, listed_ += step) {
-      const int64_t source = at + p * x_.step * source_.pixel_pitch(), gradient = listed_ * kPackWidth<T>;
+      const int64_t source = at + p * x_.step * source_.pixel_pitch(), gradient = listed_ * g_pitch_;
       scratch_.runs[count_++] = args_.turned ? Run{source, gradient, step} : Run{gradient, source, step};
     }
   }
@@ -140,34 +198,40 @@ class GradWeight {
   }
 
   // Elements q of [first, end), whole panels, for all outputs: a row of dW each.
-  void multiply(int64_t first, int64_t end, bool accumulate, T* dw) const {
-    const int64_t b_step = x_.step * source_.pixel_pitch();
-    const int64_t tiles = ceil_div(outputs_, kTileRows), least_rows = outputs_ / tiles, longer = outputs_ % tiles;
-    int64_t o = 0;
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const int rows = static_cast<int>(least_rows + (tile < longer ? 1 : 0));
+  void multiply(int64_t first, int64_t end, bool accumulate, T* dw) {
+    const int64_t tiles = ceil_div(outputs_, kTileRows);
+    const auto multiply_panel = [&](int64_t tile, int64_t q) {
+      const int64_t from = outputs_ * tile / tiles, to = outputs_ * (tile + 1) / tiles;
       const T* a[kTileRows];
       T* c[kTileRows];
-      for (int i = 0; i < rows; ++i, ++o) {
-        a[i] = scratch_.gradients + o / kPackWidth<T> * pixels_ * kPackWidth<T> + o % kPackWidth<T>;
-        c[i] = dw + o * rows_ + first;
+      for (int64_t o = from; o < to; ++o) {
+        a[o - from] = scratch_.gradients + o / kPackWidth<T> * pixels_ * kPackWidth<T> + o % kPackWidth<T>;
+        c[o - from] = dw + o * rows_ + q;
       }
-      for (int64_t q = first; q < end; q += kPanel) {
-        multiply_tile(Tile<T>{a, source(q / depth_) + q % depth_, c, scratch_.runs, count_, is_short(args_.block),
-                              kPackWidth<T>, b_step, kPackWidth<T>, rows, static_cast<int>(kPanel), accumulate});
-        for (int i = 0; i < rows; ++i) c[i] += kPanel;
-      }
+      fetch_source_.step(), fetch_gradients_.step();
+      multiply_tile(Tile<T>{a, source(q / depth_) + q % depth_, c, scratch_.runs, count_, is_short(args_.block),
+                            kPackWidth<T>, x_.step * source_.pixel_pitch(), kPackWidth<T>, static_cast<int>(to - from),
+                            static_cast<int>(kPanel), accumulate});
+    };
+    // In place a panel stays in L2 while all gradients pass; copies do as a whole.
+    if (pointwise_) {
+      for (int64_t q = first; q < end; q += kPanel)
+        for (int64_t tile = 0; tile < tiles; ++tile) multiply_panel(tile, q);
+    } else {
+      for (int64_t tile = 0; tile < tiles; ++tile)
+        for (int64_t q = first; q < end; q += kPanel) multiply_panel(tile, q);
     }
   }
 
   // Rows [first, end) of dW turned, all columns.
-  void multiply_turned(int64_t first, int64_t end, bool accumulate, T* dw) const {
-    const int64_t padded = ceil_div(outputs_, V::kWidth) * V::kWidth, a_step = x_.step * source_.pixel_pitch();
+  void multiply_turned(int64_t first, int64_t end, bool accumulate, T* dw) {
+    const int64_t padded = packs_ ? ceil_div(outputs_, V::kWidth) * V::kWidth : outputs_;
+    const int64_t a_step = x_.step * source_.pixel_pitch(), group = packs_ ? pixels_ * kPackWidth<T> : kPackWidth<T>;
     const int64_t tiles = ceil_div(end - first, kTileRows), least_rows = (end - first) / tiles,
                   longer = (end - first) % tiles;
     for (int64_t col = 0; col < outputs_; col += kTileCols) {
       const int cols = static_cast<int>(least(padded - col, kTileCols));
-      const T* b = scratch_.gradients + col * pixels_;
+      const T* b = gradients_ + col * (packs_ ? pixels_ : 1);
       int64_t tap = first / depth_, channel = first % depth_;
       const T* element = source(tap) + channel;
       T* row = dw + first * pitch_ + col;
@@ -182,8 +246,9 @@ class GradWeight {
         }
         // The next sums come into L1 meanwhile: all of dW need not fit into L2.
         for (int i = 0; i < kTileRows; ++i) __builtin_prefetch(row + i * pitch_, 1);
-        multiply_tile(Tile<T>{a, b, c, scratch_.runs, count_, is_short(args_.block), a_step, kPackWidth<T>,
-                              pixels_ * kPackWidth<T>, rows, cols, accumulate});
+        fetch_source_.step(), fetch_gradients_.step();
+        multiply_tile(Tile<T>{a, b, c, scratch_.runs, count_, is_short(args_.block), a_step, g_pitch_, group, rows,
+                              cols, accumulate});
       }
     }
   }
@@ -199,6 +264,11 @@ class GradWeight {
   Scratch<T> scratch_;
   Axis y_{}, x_{};
   SourceBlock<V> source_;
+  Fetch<T> fetch_source_, fetch_gradients_;
+  bool pointwise_ = false;                       // a row of pixels, each of which is read once
+  bool packs_ = false;                           // gradients, …
+  int64_t g_pitch_ = 0;                          // … from one pixel's to the next,
+  const T* gradients_ = nullptr;                 // the block's first
   int64_t pixels_ = 0, count_ = 0, listed_ = 0;  // of the block: pixels, runs, pixels in them
 };
 

@@ -62,6 +62,9 @@ GEOMETRIES = [
     geometry((2, 8, 9, 32), (33, 3, 3, 32), padding=(3, 4)),  # results that read no pixel are 0
     geometry((2, 26, 21, 128), (14, 3, 2, 64), groups=2, padding=(1, 0)),  # whole panels, pixels are split
     geometry((1, 5, 5, 192), (19, 3, 3, 192), padding=(1, 1), stride=(2, 1)),  # whole panels, one split
+    geometry((3, 13, 17, 64), (100, 1, 1, 64)),  # pointwise, in several blocks: more outputs than channels,
+    geometry((2, 19, 17, 128), (70, 1, 1, 128)),  # fewer,
+    geometry((2, 19, 17, 20), (18, 1, 1, 20)),  # and no whole panels
     geometry((2, 3, 2, 600), (450, 1, 1, 600)),  # the gradient of the weights is a plain product
 ]
 
@@ -83,7 +86,7 @@ def is_direct(g: dict[str, Any], dtype: str) -> bool:
     """Whether all passes are surely computed as sums over taps; see test_conv_winograd.py for the others."""
     plain = g["stride"] == g["dilation"] == (1, 1) and g["weight_shape"][1:3] == (3, 3) and g["groups"] == 1
     pixels = max(math.prod(shape[1:3]) for shape in (g["x_shape"], output_shape(g)))
-    few = min(g["x_shape"][3], g["weight_shape"][0]) < 32 or pixels < 49
+    few = min(g["x_shape"][3], g["weight_shape"][0]) < 32 or (pixels < 49 and g["x_shape"][0] * pixels < 160)
     return dtype == "float64" or not plain or few
 
 

@@ -108,6 +108,30 @@ def test_rounding_stays_within_the_bound(case: Case) -> None:
 
 @pytest.mark.usefixtures("isa", "threads")
 @pytest.mark.parametrize(
+    "case",
+    [
+        ((100, 2, 2, 64), 130, (1, 1), 2),
+        ((30, 7, 7, 200), 256, (1, 1), 4),
+        ((8, 14, 14, 190), 194, (1, 1), 4),
+    ],
+    ids=lambda c: f"{c[0]}-{c[1]}",
+)
+def test_the_gradient_of_weights_chooses_by_the_whole_batch(case: Case) -> None:
+    x, _, gy = draw(case, 2)
+    _, o, pad, edge = case
+
+    def run() -> Any:
+        return _core.conv2d_grad_weight(T(x), T(gy), [o, 3, 3, x.shape[3]], padding=pad)
+
+    kernels = {step.kernel for step in qn.profile(run, repeats=1, warmup=0).steps}
+    assert "winograd_grad_weight_f32" in kernels
+    want = reference.conv2d_grad_weight(x, gy, (o, 3, 3, x.shape[3]), padding=pad)
+    size = reference.winograd_grad_weight_magnitude(x, gy, pad, edge)
+    check_contraction(N(run()), want, size, tiles(case) + TRANSFORMS, "float32")
+
+
+@pytest.mark.usefixtures("isa", "threads")
+@pytest.mark.parametrize(
     "case", [c for c in CASES if c[3] == 2], ids=[i for i, c in zip(IDS, CASES, strict=True) if c[3] == 2]
 )
 def test_small_tiles_are_exact_on_integers(case: Case) -> None:
