@@ -1,5 +1,5 @@
-// The ISA level this object is compiled for. CMake defines QUERNEL_ISA (scalar, avx2, avx512, vnni, bf16, amx …) and the
-// -m flags; kernels live in namespace quernel::QUERNEL_ISA.
+// The ISA level this object is compiled for. CMake defines QUERNEL_ISA (scalar, avx2, avx512, vnni, bf16, amx …) and
+// the -m flags; kernels live in namespace quernel::QUERNEL_ISA.
 //
 // Rules for sources in kernels/: helpers in an anonymous namespace; no STL containers, no exceptions, no allocation,
 // no static initialisers. An inline function with external linkage emitted here could be kept by the linker for
