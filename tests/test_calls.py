@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import losses, models, nn, ops, optim
+from quernel import _core, losses, models, nn, ops, optim
 from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
+from quernel.ops.op import NotTensorLike
 from quernel.recording import State
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -62,6 +63,20 @@ def test_direct_calls_are_those_of_the_function(name: str, dtypes: str) -> None:
         return y.dtype, y.tolist()
 
     assert str(outcome(op)) == str(outcome(op.__wrapped__))
+
+
+def test_direct_calls_do_not_enter_the_function() -> None:
+    def function(*_operands: Any) -> str:
+        return "function"
+
+    add = _core.op_call(function, lambda *_: None, lambda *_: None, NotTensorLike, "add")
+    x = qn.tensor(ROWS)
+    assert add(x, x).tolist() == (2 * ROWS).tolist()
+    assert add(x, 1) == add(x, ROWS) == add(x) == add(x, qn.tensor(ROWS, requires_grad=True)) == "function"
+    big = qn.tensor(np.ones(1 << 17, np.float32))  # computed without the GIL
+    assert add(big, big).numpy().sum() == 1 << 18
+    with pytest.raises(KeyError, match="no_such_op"):
+        _core.op_call(function, function, function, NotTensorLike, "no_such_op")
 
 
 def test_direct_calls_are_left_for_gradients_arrays_and_tensors_without_memory() -> None:

@@ -179,15 +179,22 @@ PyObject* native_of(const Tape& tape, PyObject* x) {
   return native && Py_TYPE(native) == tape.native ? native : nullptr;
 }
 
-// Below this many pairs of elements the GIL is kept: to let go of it takes longer than the work.
-constexpr int64_t kBriefPairs = 1 << 16;
+// The GIL is kept for what takes less time than to let go of it: so many pairs of elements, or elements of one operand
+// on the CPU. On a device another thread may hold what this one waits for.
+constexpr int64_t kBriefPairs = 1 << 16, kBriefElements = 1 << 12;
+
+bool is_brief(const Direct& op, const Tensor* const* operands) {
+  int64_t pairs = 1;
+  for (int i = 0; i < op.operands; ++i) {
+    if (operands[i]->device() != Device::kCpu || __builtin_mul_overflow(pairs, operands[i]->size(), &pairs))
+      return false;
+  }
+  return pairs <= (op.operands == 1 ? kBriefElements : kBriefPairs);
+}
 
 Tensor compute(const Direct& op, const Tensor* const* operands) {
-  int64_t pairs = 1;
-  for (int i = 0; i < op.operands; ++i)
-    if (__builtin_mul_overflow(pairs, operands[i]->size(), &pairs)) pairs = kBriefPairs;
   std::optional<py::gil_scoped_release> unlocked;
-  if (pairs > kBriefPairs) unlocked.emplace();
+  if (!is_brief(op, operands)) unlocked.emplace();
   return op.call(op, operands);
 }
 
@@ -239,6 +246,10 @@ PyObject* call_direct(const Direct& op, PyObject* const* operands) {
     if (!PyErr_Occurred()) PyErr_SetNone(PyExc_KeyboardInterrupt);
   } catch (const std::bad_alloc& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
   }
   return nullptr;
 }

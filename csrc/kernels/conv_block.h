@@ -1,8 +1,7 @@
 // A block of result pixels of a convolution, and the source pixels that they read, laid out so that every result pixel
-// finds its taps at the same distances: result (n, y, x) reads tap t at address(n, y, x) + offset(t). Where no tap
-// leaves the image, the image itself is so; else the block's pixels are copied into scratch, with zeros around them.
-// That costs a copy per element against products with every output channel and tap, and leaves no case to tell apart
-// in what follows.
+// finds its taps at the same distances: result (n, y, x) reads tap t at address(n, y, x) + offset(t). load() finds them
+// in the image where no tap leaves it; copy() puts the block's pixels into scratch, with zeros around them, at the cost
+// of a copy per element against products with every output channel and tap.
 #pragma once
 #include "kernels/conv_stencil.h"
 
@@ -23,8 +22,8 @@ class SourceBlock {
   using T = typename V::Scalar;
 
   // Elements of scratch for blocks of so many pixels, `pitch` elements each.
-  static int64_t scratch_elements(const ConvShape& s, bool adjoint, const ConvBlock& most, int64_t pitch) {
-    const int64_t rows = slots(vertical(s), adjoint, most.rows), cols = columns(horizontal(s), adjoint, most.cols);
+  static int64_t scratch_elements(const ConvShape& s, const ConvBlock& most, int64_t pitch) {
+    const int64_t rows = slots(vertical(s), most.rows), cols = columns(horizontal(s), most.cols);
     return most.images * rows * cols * pitch + V::kWidth;
   }
 
@@ -95,13 +94,10 @@ class SourceBlock {
   static int64_t reach(const Axis& a) { return a.taps[a.count - 1].offset - a.taps[0].offset + 1; }
   int64_t high(Span rows) const { return (rows.size - 1) * y_.step + reach(y_); }
   int64_t wide(Span cols) const { return (cols.size - 1) * x_.step + reach(x_); }
-  static int64_t columns(const AxisShape& s, bool adjoint, int64_t results) {
-    const int64_t reach = (s.kernel - 1) * s.dilation;
-    return adjoint ? results + reach / s.stride : (results - 1) * s.stride + reach + 1;
+  static int64_t columns(const AxisShape& s, int64_t results) {
+    return (results - 1) * s.stride + (s.kernel - 1) * s.dilation + 1;
   }
-  static int64_t slots(const AxisShape& s, bool adjoint, int64_t results) {
-    return least(columns(s, adjoint, results), s.kernel * results);
-  }
+  static int64_t slots(const AxisShape& s, int64_t results) { return least(columns(s, results), s.kernel * results); }
 
   // Pixels [left, left + wide) of row y of an image, zeros where they leave it.
   void copy_row(T* dst, const T* image, int64_t y, int64_t left, int64_t wide) const {

@@ -1,9 +1,9 @@
 // The gradient of a convolution with respect to its weights: dW[q, o] = sum over output pixels p of patch[p, q] ·
 // g[p, o], q running over (tap, channel). Pixels come in blocks: of each the source pixels are copied together, with
-// zeros around them (conv_block.h), so that an element q of all patches of a row lies at one distance from pixel to
-// pixel; and the gradients, 16 output channels next to each other. Both then serve a register tile in place: A are six
-// elements q, B the gradients, the sum runs along the block's rows. Between blocks dW itself holds the accumulators.
-// Copying costs one element each against O, or K, products.
+// zeros around them (conv_block.h; pointwise ones are read in place, see below), so that an element q of all patches of
+// a row lies at one distance from pixel to pixel; and the gradients, 16 output channels next to each other. Both then
+// serve a register tile in place: A are six elements q, B the gradients, the sum runs along the block's rows. Between
+// blocks dW itself holds the accumulators. Copying costs one element each against O, or K, products.
 //
 // Vectors run along O, as gradients are contiguous there whatever the kernel's size; dW comes out transposed, and is
 // turned when the splits are added up. Where a pixel has whole panels of channels, A and B change places: vectors run
@@ -50,7 +50,7 @@ int64_t carve(const ConvGradWeightArgs& args, void* at, Scratch<typename V::Scal
   Carver carver(at);
   carver.take(scratch->taps, s.kh + s.kw);
   carver.take(scratch->runs, b.images * b.rows * (is_short(b) ? b.cols : 1));
-  carver.take(scratch->source, SourceBlock<V>::scratch_elements(s, false, b, source_pitch<T>(s.c / s.groups)));
+  carver.take(scratch->source, SourceBlock<V>::scratch_elements(s, b, source_pitch<T>(s.c / s.groups)));
   carver.take(scratch->gradients, b.images * b.rows * b.cols * ceil_div(s.o / s.groups, kPackWidth<T>) * kPackWidth<T>);
   return carver.used();
 }
@@ -99,7 +99,8 @@ class GradWeight {
     source_.set_axes(y_, x_);
     pointwise_ = s_.n * s_.h == 1 && taps_ == 1 && s_.stride_w == 1 && s_.pad_w == 0 && s_.ow == s_.w;
     const ConvBlock& b = args.block;
-    const bool joined = b.cols >= s_.ow || b.images * b.rows == 1, whole = outputs_ % V::kWidth == 0;
+    const bool rows_joined = b.cols >= s_.ow && (b.images == 1 || b.rows >= s_.oh);
+    const bool joined = rows_joined || b.images * b.rows == 1, whole = outputs_ % V::kWidth == 0;
     packs_ = !args.turned || !joined || (!whole && !kMasksAreFree);
     g_pitch_ = packs_ ? kPackWidth<T> : s_.o;
   }

@@ -77,7 +77,8 @@ class PixelRuns {
   // Row `key` of the N·H input rows, from pad_w columns before the image on.
   const uint8_t* line(int64_t key) const {
     const uint8_t* row = x_ + key * s_.w * s_.c;
-    if (s_.pad_w == 0 && key < s_.n * s_.h - 1) return row;  // beyond the last row nothing may be read
+    const int64_t left_of_it = (s_.n * s_.h - 1 - key) * s_.w * s_.c;  // bytes after the row
+    if (s_.pad_w == 0 && left_of_it >= 3) return row;                  // a run's last group of four may reach there
     const int64_t slot = key % kept_;
     uint8_t* to = lines_ + slot * line_bytes_;
     if (keys_[slot] == key) return to;

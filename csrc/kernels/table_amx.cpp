@@ -1,5 +1,5 @@
-// The table of a level with tiles (amx, amx_emulated): only what they speed up. The rest is null and falls to the levels
-// below.
+// The table of a level with tiles (amx, amx_emulated): only what they speed up. The rest is null and falls to the
+// levels below.
 #include "kernels/table_entry.h"
 
 namespace quernel::QUERNEL_ISA {

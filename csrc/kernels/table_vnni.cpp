@@ -1,4 +1,5 @@
-// The table of the level vnni: what dot products of four bytes speed up. The rest is null and falls to the levels below.
+// The table of the level vnni: what dot products of four bytes speed up. The rest is null and falls to the levels
+// below.
 #include "kernels/table_entry.h"
 
 namespace quernel::QUERNEL_ISA {

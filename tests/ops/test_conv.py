@@ -66,6 +66,7 @@ GEOMETRIES = [
     geometry((2, 19, 17, 128), (70, 1, 1, 128)),  # fewer,
     geometry((2, 19, 17, 20), (18, 1, 1, 20)),  # and no whole panels
     geometry((2, 3, 2, 600), (450, 1, 1, 600)),  # the gradient of the weights is a plain product
+    geometry((2, 4, 23, 40), (20, 2, 6, 40), padding=(1, 5)),  # a row has eleven parts of other taps
 ]
 
 

@@ -195,3 +195,16 @@ def test_groups_of_few_channels(channels: int, outputs: int) -> None:
             args = output(3 * outputs, scale=scales(3 * outputs, 4e-3), zero_point=120, out_float=as_float)
             args |= {"x_zero_point": 9, "padding": (1, 1), "groups": 3, "dilation": dilation}
             check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize(
+    ("width", "channels", "kernel"), [(1, 1, (2, 1)), (2, 1, (2, 1)), (1, 2, (3, 1)), (3, 1, (1, 3))]
+)
+def test_rows_of_fewer_bytes_than_a_group(width: int, channels: int, kernel: tuple[int, int]) -> None:
+    """What a run's last group of four reads beyond it is there: the image ends at an unreadable page."""
+    rng = np.random.default_rng(width)
+    x = lay_out(filled(rng, (5, 3, width, channels), np.uint8, "uniform"), "guard_end")
+    weight = lay_out(filled(rng, (7, *kernel, channels), np.int8, "uniform"), "guard_end")
+    args = output(7, scale=scales(7, 4e-3), zero_point=120) | {"x_zero_point": 9}
+    check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))

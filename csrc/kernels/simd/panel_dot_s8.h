@@ -1,5 +1,5 @@
-// A strip of u8 rows times packed s8 panels, in registers: the inner product of int8 kernels below AMX, but
-// for the level of VNNI alone (run_dot_s8.h).
+// A strip of u8 rows times packed s8 panels, in registers: the inner product of int8 kernels at the levels without
+// VNNI, and of AMX for strips that do not pay for tiles; that of VNNI alone is run_dot_s8.h.
 //
 // Rows are read four k at a time, each four broadcast to all columns; a panel is [K/4][16][4]. A tile of
 // DotS8::kRows x kVectors sums stays in registers over all of K. With VNNI that is 6 x 64 columns: 24 sums hide the
