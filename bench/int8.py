@@ -41,7 +41,8 @@ GOALS = {
     "depthwise": Goal({1: 2.0, 2: 2.0}, floor=1.0),
 }
 REASONS = {
-    "linear": "Exact products without VNNI take four vector instructions for 32 multiply-adds: 24 a cycle from L1, and exact ORT is about as fast.",
+    "linear": "With VNNI large products run at 94 % of its peak, and torch's nearly so. Without, exact ones take four vector instructions for 32 multiply-adds.",
+    "conv": "With VNNI large ones run at 91 to 97 % of its peak: more takes fewer products, as by Winograd's algorithm.",
 }
 
 Call = Callable[[], object]
