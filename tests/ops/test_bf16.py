@@ -15,6 +15,7 @@ import quernel as qn
 from quernel import _core, ops
 from tests import reference
 from tests.checks import N, T, check_contraction, check_equal, check_exact
+from tests.conftest import DEVICE
 from tests.strategies import arrays, integer_fill, near, seeds
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -225,6 +226,7 @@ def test_levels_without_bfloat16_instructions_agree_bit_for_bit() -> None:
         check_equal(product_at(name, a, b), expected)
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="levels of the CPU")
 @pytest.mark.skipif("bf16" not in _core.supported_isas(), reason="needs AVX512_BF16")
 @given(st.data(), sizes)
 def test_dot_products_of_two_add_the_odd_product_first(
@@ -239,6 +241,7 @@ def test_dot_products_of_two_add_the_odd_product_first(
     check_equal(product_at("bf16", a, b), expected)
 
 
+@pytest.mark.skipif(DEVICE != "cpu", reason="levels of the CPU")
 @pytest.mark.parametrize("level", FLUSHING)
 def test_bfloat16_instructions_flush_denormals(level: str) -> None:
     """Of operands and of results."""
