@@ -6,6 +6,8 @@
 #include "core/error.h"
 #include "ops/common.h"
 #include "ops/conv_bf16.h"
+#include "ops/conv_grad_weight.h"
+#include "ops/conv_shape.h"
 #include "ops/conv_winograd.h"
 #include "ops/layout.h"
 #include "ops/matmul.h"
@@ -15,22 +17,11 @@
 namespace quernel::ops {
 namespace {
 
-constexpr int64_t kBlockPixels = 800;      // so many that their weights' way into L1 and their border cost little
-constexpr int64_t kGradBlockPixels = 256;  // so many that dW, which is added to each time, costs little
-constexpr int64_t kLeastBlockPixels = 24;
-constexpr int64_t kBlockBytes = 192 << 10;    // of source pixels: they stay in L2 while all weights pass …
-constexpr int64_t kMostBlockBytes = 1 << 20;  // … unless the weights are so many that it is they who cost
-constexpr int64_t kFewPixels = 96;            // fewer only to keep all threads busy
+constexpr int64_t kBlockPixels = 800;  // so many that their weights' way into L1 and their border cost little
+constexpr int64_t kFewPixels = 96;     // fewer only to keep all threads busy
 constexpr double kItemNs = 150e3;
-constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
-constexpr int64_t kLeastGradRows = 192;     // of dW in an item, which copies its pixels for them
-constexpr double kLongestSplitNs = 2e6;     // Ctrl-C and balance wait for the end of an item
-constexpr double kMostSplits = 256;
-constexpr int64_t kSplitBytes = 512 << 10;
 constexpr int64_t kProductBytes = 1 << 20;  // of dW, from which on a pointwise one is a matrix product,
 constexpr int64_t kProductPixels = 4096;    // up to so many pixels
-
-bool is_depthwise(const ConvShape& s) { return s.groups > 1 && s.groups == s.c && s.groups == s.o; }
 
 // ---- checks -----------------------------------------------------------------------------------------------------
 
@@ -142,62 +133,13 @@ double pass_ns(const ConvShape& s, DType dtype, bool adjoint) {
   return mac_ns(dtype, macs) + 10 * pixels * static_cast<double>(s.groups);
 }
 
-double flops(const ConvShape& s) {
-  return 2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o) * static_cast<double>(s.kh * s.kw * (s.c / s.groups));
-}
-
-// The length of parts into which `size` falls, nearly even, none longer than `most`.
-int64_t even_part(int64_t size, int64_t most) {
-  return size > 0 ? ceil_div(size, ceil_div(size, std::max<int64_t>(most, 1))) : 1;
-}
-
-// Blocks of about `pixels` result pixels: whole rows if they can be, several images if those are small.
-ConvBlock choose_block(const ConvShape& s, DType dtype, bool adjoint, int64_t pixels) {
-  const int64_t height = adjoint ? ceil_div(s.h, s.stride_h) : s.oh, width = adjoint ? ceil_div(s.w, s.stride_w) : s.ow;
-  const int64_t pixel_bytes = (adjoint ? s.o : s.c) / s.groups * static_cast<int64_t>(itemsize(dtype));
-  const int64_t weight_bytes = s.kh * s.kw * (adjoint ? s.c : s.o) * pixel_bytes / s.groups;
-  const int64_t most_bytes = std::clamp(weight_bytes / 4, kBlockBytes, kMostBlockBytes);
-  const auto fits = [&](int64_t images, int64_t rows, int64_t cols) {
-    const auto reach = [&](int64_t pixels, int64_t kernel, int64_t stride, int64_t dilation) {
-      const int64_t taps = (kernel - 1) * dilation;
-      return (adjoint ? pixels + taps / stride : (pixels - 1) * stride + taps + 1);
-    };
-    const int64_t high = std::min(reach(rows, s.kh, s.stride_h, s.dilation_h), rows * s.kh);
-    const int64_t wide = reach(cols, s.kw, s.stride_w, s.dilation_w);
-    return images * high * wide * pixel_bytes <= most_bytes;
-  };
-  ConvBlock b{1, 1, even_part(width, pixels)};
-  while (b.cols > kLeastBlockPixels && !fits(1, 1, b.cols)) b.cols = even_part(width, b.cols / 2);
-  int64_t rows = std::clamp<int64_t>(pixels / b.cols, 1, height);
-  while (rows > 1 && !fits(1, rows, b.cols)) --rows;
-  b.rows = even_part(height, rows);
-  if (b.rows < height || b.cols < width) return b;
-  int64_t images = std::max<int64_t>(1, std::min(s.n, pixels / (height * width)));
-  while (images > 1 && !fits(images, height, width)) --images;
-  b.images = even_part(s.n, images);
-  return b;
-}
-
-// Blocks of all phases.
-int64_t count_blocks(const ConvShape& s, bool adjoint, const ConvBlock& b) {
-  const auto along = [&](int64_t size, int64_t stride, int64_t most) {
-    int64_t blocks = 0;
-    for (int64_t phase = 0; phase < std::min(stride, size); ++phase)
-      blocks += ceil_div(ceil_div(size - phase, stride), most);
-    return blocks;
-  };
-  const int64_t images = ceil_div(s.n, b.images);
-  if (!adjoint) return images * ceil_div(s.oh, b.rows) * ceil_div(s.ow, b.cols);
-  return images * along(s.h, s.stride_h, b.rows) * along(s.w, s.stride_w, b.cols);
-}
-
 // Chooses the blocks of a pass.
 Work split(ConvArgs& args, DType dtype, bool adjoint) {
   const ConvShape& s = args.s;
   if (is_depthwise(s)) {
     const double macs = static_cast<double>(s.n * s.oh * s.ow * s.c) * static_cast<double>(s.kh * s.kw);
     const int64_t items = s.n * (adjoint ? s.h : s.oh);
-    return {items, 40 + mac_ns(dtype, 1.5 * macs) / static_cast<double>(items), flops(s)};
+    return {items, 40 + mac_ns(dtype, 1.5 * macs) / static_cast<double>(items), conv_flops(s)};
   }
   const int64_t panels = ceil_div((adjoint ? s.c : s.o) / s.groups, kPanel);
   const double total = pass_ns(s, dtype, adjoint);
@@ -209,7 +151,7 @@ Work split(ConvArgs& args, DType dtype, bool adjoint) {
     const bool shortest = args.panels == 1 && pixels / 2 < kLeastBlockPixels;
     const bool quick = item_ns <= kItemNs || (args.panels == 1 && pixels <= kFewPixels);
     const bool busy = items >= kBusyItems || item_ns <= kItemNs / 8;
-    if (shortest || (quick && busy)) return {items, item_ns, flops(s)};
+    if (shortest || (quick && busy)) return {items, item_ns, conv_flops(s)};
     if (args.panels > 1)
       args.panels = ceil_div(args.panels, 2);
     else
@@ -255,62 +197,11 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool bf16, bool adj
   return {y, pre};
 }
 
-bool is_pointwise(const ConvShape& s) {
-  return s.kh * s.kw * s.stride_h * s.stride_w * s.groups == 1 && s.pad_h == 0 && s.pad_w == 0 && s.oh == s.h &&
-         s.ow == s.w;
-}
-
-// A pointwise convolution's images as one row of pixels.
-ConvShape as_row(ConvShape s) {
-  s.w = s.ow = s.n * s.h * s.w;
-  s.n = s.h = s.oh = 1;
-  return s;
-}
-
 // Whether the gradient of the weights is a plain product: that of a 1x1 convolution, where dW is larger than L2 and not
 // many pixels copy x once for all of it. (At 784 pixels, 2048 to 512 channels, in 0.95 of the time on AVX-512.)
 bool is_product(const ConvShape& s, const Tensor& x) {
   return is_pointwise(s) && x.device() == Device::kCpu &&
          s.o * s.c * static_cast<int64_t>(itemsize(x.dtype())) >= kProductBytes && s.n * s.oh * s.ow <= kProductPixels;
-}
-
-bool is_f32(const Tensor& t) { return t.dtype() == DType::kFloat32; }
-
-// Chooses the splits of a gradient of the weights, and for dense ones the blocks.
-Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
-  const ConvShape& s = args.s;
-  const int64_t pixels = s.n * s.oh * s.ow, rows = s.kh * s.kw * (s.c / s.groups);
-  const double total = mac_ns(x.dtype(), static_cast<double>(pixels) * static_cast<double>(s.o * rows + 32 * rows));
-  const auto wanted = std::max(kBusyItems, static_cast<int64_t>(std::min(total / kLongestSplitNs, kMostSplits)));
-  const int64_t most = std::max<int64_t>(1, pixels / kLeastSplitPixels);
-  if (is_depthwise(s)) {
-    args.splits = std::min(std::max(wanted, static_cast<int64_t>(x.nbytes() + g.nbytes()) / kSplitBytes), most);
-    args.splits = std::min(args.splits, static_cast<int64_t>(kMostSplits));
-    return {args.splits, total / static_cast<double>(args.splits), flops(s)};
-  }
-  const bool pointwise = is_pointwise(s) && x.device() == Device::kCpu;
-  args.block = pointwise ? ConvBlock{1, 1, even_part(pixels, kGradBlockPixels)}
-                         : choose_block(s, x.dtype(), false, kGradBlockPixels);
-  // An item copies its pixels for its rows of dW: they should be so many that this costs little.
-  const int64_t least_rows = kLeastGradRows * (1 + s.c / s.o);
-  args.rows = even_part(rows, std::max(least_rows, ceil_div(rows, wanted)));
-  args.turned = s.c / s.groups % kPanel != 0 || (pointwise && s.o > s.c);
-  if (!args.turned) args.rows = ceil_div(args.rows, kPanel) * kPanel;
-  const int64_t parts = s.groups * ceil_div(rows, args.rows);
-  args.splits = std::max<int64_t>(1, std::min({ceil_div(wanted, parts), most, count_blocks(s, false, args.block)}));
-  return {parts * args.splits, total / static_cast<double>(parts * args.splits), flops(s)};
-}
-
-// What is left to do with its splits.
-SumSplitsArgs sum_of(const ConvGradWeightArgs& args, DType dtype) {
-  const ConvShape& s = args.s;
-  SumSplitsArgs sum;
-  sum.splits = args.splits;
-  sum.batch = is_depthwise(s) ? 1 : s.groups;
-  sum.rows = s.kh * s.kw * (is_depthwise(s) ? 1 : s.c / s.groups);
-  sum.cols = s.o / sum.batch;
-  sum.pitch = is_depthwise(s) ? s.c : packed_columns(dtype, sum.cols);
-  return sum;
 }
 
 // ---- several outputs per channel --------------------------------------------------------------------------------
@@ -367,13 +258,11 @@ Tensor conv2d_grad_input(const Tensor& g, const Tensor& weight, const Shape& x_s
 
 Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_shape, const ConvParams& params) {
   check_operands("conv2d_grad_weight", "x", x, "g", g, params);
-  ConvGradWeightArgs args;
-  args.s = conv_shape("conv2d_grad_weight", x.shape(), weight_shape, params);
-  check_gradient("conv2d_grad_weight", g.shape(), args.s);
-  const int64_t times = multiplier(args.s);
+  ConvShape s = conv_shape("conv2d_grad_weight", x.shape(), weight_shape, params);
+  check_gradient("conv2d_grad_weight", g.shape(), s);
+  const int64_t times = multiplier(s);
   const Tensor source = times > 1 && x.size() > 0 ? repeat_channels(x, times) : x;
-  if (times > 1) args.s = repeated(args.s);
-  const ConvShape& s = args.s;
+  if (times > 1) s = repeated(s);
   if (params.bf16 && s.groups == 1 && weight_shape.volume() > 0) return grad_weight_bf16(s, x, g).reshape(weight_shape);
   if (is_product(s, x)) {
     const int64_t pixels = s.n * s.oh * s.ow;
@@ -385,26 +274,7 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
     launch_winograd_grad_weight(s, edge, source, g, dw);
     return dw;
   }
-  if (is_pointwise(s) && x.device() == Device::kCpu) args.s = as_row(s);
-  const Work work = split(args, source, g);
-  const SumSplitsArgs sum = sum_of(args, x.dtype());
-  const Tensor parts = args.turned ? Tensor::empty(x.dtype(), {sum.splits, sum.batch, sum.rows, sum.pitch}, x.device())
-                       : args.splits > 1 ? Tensor::empty(x.dtype(), {sum.splits, dw.size()}, x.device())
-                                         : dw;
-  const bool f32 = is_f32(x);
-  const auto depthwise = f32 ? &KernelTable::depthwise2d_grad_weight_f32 : &KernelTable::depthwise2d_grad_weight_f64;
-  const auto dense = f32 ? &KernelTable::conv2d_grad_weight_f32 : &KernelTable::conv2d_grad_weight_f64;
-  launch(
-      "conv2d_grad_weight", is_depthwise(s) ? depthwise : dense, args, work,
-      {read(&ConvGradWeightArgs::x, source), read(&ConvGradWeightArgs::g, g), write(&ConvGradWeightArgs::dw, parts)});
-  if (!args.turned)
-    return args.splits > 1 ? sum_middle("conv2d_grad_weight", parts, 1, args.splits, dw.size()).reshape(weight_shape)
-                           : dw;
-  const double panel_ns = 0.2 * static_cast<double>(std::min(sum.cols, kPanel) * sum.rows * (sum.splits + 1));
-  launch("conv2d_grad_weight", f32 ? &KernelTable::sum_splits_f32 : &KernelTable::sum_splits_f64, sum,
-         {sum.batch * ceil_div(sum.cols, kPanel), panel_ns},
-         {read(&SumSplitsArgs::parts, parts), write(&SumSplitsArgs::sum, dw)});
-  return dw;
+  return grad_weight(s, source, g, dw);
 }
 
 }  // namespace quernel::ops

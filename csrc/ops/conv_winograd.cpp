@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "ops/common.h"
+#include "ops/conv_shape.h"
 #include "ops/matmul.h"
 #include "runtime/derived.h"
 
@@ -73,11 +74,6 @@ double pass_ns(const ConvShape& s, int64_t edge) {
          products * 0.4 * static_cast<double>(s.c + s.o);
 }
 
-// As many as the sum over taps takes, so that profiles compare.
-double flops(const ConvShape& s) {
-  return 2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o) * static_cast<double>(9 * s.c);
-}
-
 // Chooses the blocks of a pass.
 Work split(WinogradArgs& args) {
   const int64_t tiles = tiles_of(args.s, args.edge), panels = ceil_div(args.s.o, kPanel);
@@ -89,7 +85,7 @@ Work split(WinogradArgs& args) {
     const int64_t items = ceil_div(tiles, args.block) * ceil_div(panels, args.panels);
     const double item_ns = total / static_cast<double>(items);
     const bool shortest = args.panels == 1 && block <= kLeastBlockTiles;
-    if (shortest || items >= kBusyItems || item_ns <= kShortItemNs) return {items, item_ns, flops(args.s)};
+    if (shortest || items >= kBusyItems || item_ns <= kShortItemNs) return {items, item_ns, conv_flops(args.s)};
     if (args.panels > 1)
       args.panels = ceil_div(args.panels, 2);
     else
@@ -108,7 +104,7 @@ Work split(WinogradGradWeightArgs& args) {
   const int64_t parts = ceil_div(s.c, args.rows), blocks = ceil_div(tiles, args.block);
   args.splits = std::max<int64_t>(1, std::min(ceil_div(kBusyItems, parts), blocks / 2));
   const int64_t items = parts * args.splits;
-  return {items, pass_ns(s, args.edge) / static_cast<double>(items), flops(s)};
+  return {items, pass_ns(s, args.edge) / static_cast<double>(items), conv_flops(s)};
 }
 
 // Whether along an axis every result reads a pixel and every pixel is read: rounding of their tile would reach the

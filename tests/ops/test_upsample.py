@@ -52,11 +52,9 @@ def test_values_and_gradients(case: Any, mode: str, dtype: str, seed: int) -> No
         check_equal(y, want.astype(dtype))
         check_equal(dx + 0, want_dx.astype(dtype) + 0)  # small integers: every order of summation is exact
         return
-    # Four products; a weight is a product of two, of which one pixel's is 1 less the other's, rounded: right to a
-    # fraction of 1, however small it is itself.
-    bound = reference.upsample(np.abs(x), mode, size, scale) + np.abs(x).max(initial=0) / 4
-    check_contraction(y, want, bound, 8, dtype, alarm=False)
-    bound = reference.upsample_grad(np.abs(g), shape, mode, size, scale) + np.abs(g).max(initial=0)
+    # Four products; a weight is a product of two that were rounded once each.
+    check_contraction(y, want, reference.upsample(np.abs(x), mode, size, scale), 8, dtype, alarm=False)
+    bound = reference.upsample_grad(np.abs(g), shape, mode, size, scale)
     check_contraction(dx, want_dx, bound, size[0] * size[1] + 4, dtype, alarm=False)
 
 
