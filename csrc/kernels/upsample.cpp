@@ -1,10 +1,10 @@
 // Nearest and bilinear resampling of NHWC images, as PyTorch places the pixels: vectors run along the channels.
 //
 // An axis is described by a table in scratch memory, made anew by every call for its range of rows (a few nanoseconds
-// per pixel of one row, against the row's channels): the input pixel of each output pixel and, for linear modes, the
-// weight of the pixel behind it. Output pixels are in the order of their input pixels, so those that read one input
-// pixel are neighbours: the gradient gathers over them, from a second table of where they begin, and no two threads
-// write one pixel.
+// per pixel of one row, against the row's channels): the input pixel of each output pixel and, for linear modes, its
+// weight and that of the pixel behind it. Output pixels are in the order of their input pixels, so those that read one
+// input pixel are neighbours: the gradient gathers over them, from a second table of where they begin, and no two
+// threads write one pixel.
 //
 // The nearest pixel is chosen in float32, as PyTorch does, so that both choose the same one; weights are computed in
 // double.
@@ -18,12 +18,13 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// One axis: `first[o]` is the input pixel (the left one of two) of output o, `weight[o]` that of the pixel behind it.
-// `begin[i]` is the first output whose pixel is at least i, for 0 <= i <= inputs.
+// One axis: `first[o]` is the input pixel (the left one of two) of output o, `near[o]` its weight, `far[o]` that of the
+// pixel behind it. Each is rounded once: 1 less the other's would be right to a fraction of 1 only, however small it
+// is. `begin[i]` is the first output whose pixel is at least i, for 0 <= i <= inputs.
 template <class T>
 struct Axis {
   int64_t inputs, outputs;
-  T* weight;
+  T *near, *far;
   int32_t* first;
   int32_t* begin;
 
@@ -31,8 +32,8 @@ struct Axis {
 
   // What output `out` takes of input `in`.
   T share(int64_t out, int64_t in) const {
-    const T of_first = first[out] == in ? 1 - weight[out] : T(0);
-    return second(out) == in ? of_first + weight[out] : of_first;
+    const T of_first = first[out] == in ? near[out] : T(0);
+    return second(out) == in ? of_first + far[out] : of_first;
   }
 };
 
@@ -49,7 +50,6 @@ void fill(const Axis<T>& axis, UpsampleMode mode, double scale) {
   for (int64_t o = 0; o < axis.outputs; ++o) {
     if (!is_linear(mode)) {
       axis.first[o] = static_cast<int32_t>(nearest(mode, o, scale, axis.inputs));
-      axis.weight[o] = 0;
       continue;
     }
     const double out = static_cast<double>(o);
@@ -57,8 +57,9 @@ void fill(const Axis<T>& axis, UpsampleMode mode, double scale) {
     const double inside = at > 0 ? at : 0;
     const int64_t pixel = static_cast<int64_t>(inside);
     axis.first[o] = static_cast<int32_t>(pixel < axis.inputs ? pixel : axis.inputs - 1);
-    const double rest = inside - static_cast<double>(axis.first[o]);
-    axis.weight[o] = static_cast<T>(rest < 1 ? rest : 1);
+    const double behind = inside - static_cast<double>(axis.first[o]), far = behind < 1 ? behind : 1;
+    axis.near[o] = static_cast<T>(1 - far);
+    axis.far[o] = static_cast<T>(far);
   }
   if (!axis.begin) return;
   for (int64_t i = 0, o = 0; i <= axis.inputs; ++i) {
@@ -74,10 +75,15 @@ struct Tables {
 
   Tables(const UpsampleArgs& a, void* scratch, bool with_begin) {
     T* weights = static_cast<T*>(scratch);
-    int32_t* indices = reinterpret_cast<int32_t*>(weights + a.oh + a.ow);
+    int32_t* indices = reinterpret_cast<int32_t*>(weights + 2 * (a.oh + a.ow));
     int32_t* begins = indices + a.oh + a.ow;
-    rows = {a.h, a.oh, weights, indices, with_begin ? begins : nullptr};
-    columns = {a.w, a.ow, weights + a.oh, indices + a.oh, with_begin ? begins + a.h + 1 : nullptr};
+    rows = {a.h, a.oh, weights, weights + a.oh, indices, with_begin ? begins : nullptr};
+    columns = {a.w,
+               a.ow,
+               weights + 2 * a.oh,
+               weights + 2 * a.oh + a.ow,
+               indices + a.oh,
+               with_begin ? begins + a.h + 1 : nullptr};
     fill(rows, a.mode, a.scale_h);
     fill(columns, a.mode, a.scale_w);
   }
@@ -85,7 +91,7 @@ struct Tables {
 
 int64_t table_bytes(const UpsampleArgs& a) {
   const int64_t weight = a.dtype == DType::kFloat64 ? 8 : 4;
-  return (a.oh + a.ow) * (weight + 4) + (a.h + a.w + 2) * 4;
+  return (a.oh + a.ow) * (2 * weight + 4) + (a.h + a.w + 2) * 4;
 }
 
 void copy_row(const UpsampleArgs& a, const Axis<float>& columns, const char* x, char* y) {
@@ -100,12 +106,12 @@ void linear_row(const UpsampleArgs& a, const Tables<T>& t, int64_t n, int64_t oh
   const T* x = static_cast<const T*>(a.x) + n * a.h * a.w * a.c;
   const T *upper = x + t.rows.first[oh] * a.w * a.c, *lower = x + t.rows.second(oh) * a.w * a.c;
   T* y = static_cast<T*>(a.y) + (n * a.oh + oh) * a.ow * a.c;
-  const T down = t.rows.weight[oh];
+  const T above = t.rows.near[oh], below = t.rows.far[oh];
   for (int64_t ow = 0; ow < a.ow; ++ow, y += a.c) {
     const int64_t left = t.columns.first[ow] * a.c, right = t.columns.second(ow) * a.c;
-    const T across = t.columns.weight[ow];
-    const V w00 = V::set((1 - down) * (1 - across)), w01 = V::set((1 - down) * across);
-    const V w10 = V::set(down * (1 - across)), w11 = V::set(down * across);
+    const T near = t.columns.near[ow], far = t.columns.far[ow];
+    const V w00 = V::set(above * near), w01 = V::set(above * far), w10 = V::set(below * near),
+            w11 = V::set(below * far);
     for_lanes<V>(a.c, [&](int64_t c, int k) {
       V total = w00 * get<V>(upper + left + c, k);
       total = fma(w01, get<V>(upper + right + c, k), total);

@@ -1,9 +1,9 @@
 // Nearest and bilinear resampling of NHWC images, as PyTorch places the pixels; a thread an element of the result.
 //
 // An axis is described by a table in scratch memory, made anew by every call: the input pixel of each output pixel and,
-// for linear modes, the weight of the pixel behind it, computed in double. Output pixels are in the order of their
-// input pixels, so those that read one input pixel are neighbours: the gradient gathers over them, from a second table
-// of where they begin, and no two threads write one pixel.
+// for linear modes, its weight and that of the pixel behind it, computed in double. Output pixels are in the order of
+// their input pixels, so those that read one input pixel are neighbours: the gradient gathers over them, from a second
+// table of where they begin, and no two threads write one pixel.
 #include "core/launch.h"
 #include "core/math.h"
 #include "kernels/args/upsample.h"
@@ -11,13 +11,14 @@
 namespace quernel::cuda {
 namespace {
 
-// One axis: `first[o]` is the input pixel (the left one of two) of output o, `weight[o]` that of the pixel behind it.
-// `begin[i]` is the first output whose pixel is at least i, for 0 <= i <= inputs.
+// One axis: `first[o]` is the input pixel (the left one of two) of output o, `near[o]` its weight, `far[o]` that of the
+// pixel behind it. Each is rounded once: 1 less the other's would be right to a fraction of 1 only, however small it
+// is. `begin[i]` is the first output whose pixel is at least i, for 0 <= i <= inputs.
 template <class T>
 struct Axis {
   int64_t inputs, outputs;
   double scale;
-  T* weight;
+  T *near, *far;
   int32_t* first;
   int32_t* begin;
 
@@ -25,8 +26,8 @@ struct Axis {
 
   // What output `out` takes of input `in`.
   __device__ T share(int64_t out, int64_t in) const {
-    const T of_first = first[out] == in ? 1 - weight[out] : T(0);
-    return second(out) == in ? of_first + weight[out] : of_first;
+    const T of_first = first[out] == in ? near[out] : T(0);
+    return second(out) == in ? of_first + far[out] : of_first;
   }
 };
 
@@ -37,10 +38,10 @@ struct Tables {
 
   Tables(const UpsampleArgs& a, void* scratch) {
     T* weights = static_cast<T*>(scratch);
-    int32_t* indices = reinterpret_cast<int32_t*>(weights + a.oh + a.ow);
+    int32_t* indices = reinterpret_cast<int32_t*>(weights + 2 * (a.oh + a.ow));
     int32_t* begins = indices + a.oh + a.ow;
-    rows = {a.h, a.oh, a.scale_h, weights, indices, begins};
-    columns = {a.w, a.ow, a.scale_w, weights + a.oh, indices + a.oh, begins + a.h + 1};
+    rows = {a.h, a.oh, a.scale_h, weights, weights + a.oh, indices, begins};
+    columns = {a.w, a.ow, a.scale_w, weights + 2 * a.oh, weights + 2 * a.oh + a.ow, indices + a.oh, begins + a.h + 1};
   }
 };
 
@@ -65,16 +66,16 @@ struct FillPixels {
       const float at = static_cast<float>(o) + (mode == UpsampleMode::kNearestExact ? 0.5f : 0.0f);
       const auto pixel = static_cast<int64_t>(floorf(at * static_cast<float>(axis.scale)));
       axis.first[o] = static_cast<int32_t>(least(pixel, axis.inputs - 1));
-      axis.weight[o] = 0;
       return;
     }
     const double out = static_cast<double>(o);
     const double at = mode == UpsampleMode::kLinearAligned ? out * axis.scale : (out + 0.5) * axis.scale - 0.5;
     const double inside = at > 0 ? at : 0;
     const int64_t pixel = least(static_cast<int64_t>(inside), axis.inputs - 1);
-    const double rest = inside - static_cast<double>(pixel);
+    const double behind = inside - static_cast<double>(pixel), far = behind < 1 ? behind : 1;
     axis.first[o] = static_cast<int32_t>(pixel);
-    axis.weight[o] = static_cast<T>(rest < 1 ? rest : 1);
+    axis.near[o] = static_cast<T>(1 - far);
+    axis.far[o] = static_cast<T>(far);
   }
 };
 
@@ -132,14 +133,14 @@ struct Linear {
   __device__ void operator()(int64_t at) const {
     const Axis<T>&rows = t.rows, &columns = t.columns;
     const int64_t c = at % a.c, ow = at / a.c % a.ow, oh = at / a.c / a.ow % a.oh, n = at / a.c / a.ow / a.oh;
-    const T down = rows.weight[oh], across = columns.weight[ow];
+    const T above = rows.near[oh], below = rows.far[oh], near = columns.near[ow], far = columns.far[ow];
     const T* upper = static_cast<const T*>(a.x) + (n * a.h + rows.first[oh]) * a.w * a.c + c;
     const T* lower = static_cast<const T*>(a.x) + (n * a.h + rows.second(oh)) * a.w * a.c + c;
     const int64_t left = columns.first[ow] * a.c, right = columns.second(ow) * a.c;
-    T total = (1 - down) * (1 - across) * upper[left];
-    total = multiply_add((1 - down) * across, upper[right], total);
-    total = multiply_add(down * (1 - across), lower[left], total);
-    static_cast<T*>(a.y)[at] = multiply_add(down * across, lower[right], total);
+    T total = above * near * upper[left];
+    total = multiply_add(above * far, upper[right], total);
+    total = multiply_add(below * near, lower[left], total);
+    static_cast<T*>(a.y)[at] = multiply_add(below * far, lower[right], total);
   }
 };
 
@@ -179,7 +180,7 @@ void nearest(const UpsampleArgs& a, const Ctx& ctx) {
 
 int64_t upsample_scratch(const UpsampleArgs& a) {
   const int64_t weight = a.dtype == DType::kFloat64 ? 8 : 4;
-  return (a.oh + a.ow) * (weight + 4) + (a.h + a.w + 2) * 4;
+  return (a.oh + a.ow) * (2 * weight + 4) + (a.h + a.w + 2) * 4;
 }
 
 Status upsample(const UpsampleArgs& a, Range, const Ctx& ctx) {

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import quernel as qn
@@ -37,6 +37,9 @@ def fill(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
 
 @pytest.mark.usefixtures("isa", "threads")
 @settings(max_examples=12)
+@example(
+    case=((1, 2, 1, 2), (17, 1), (2 / 17, 1.0)), mode="linear", dtype="float32", seed=0
+)  # a weight of 1/34
 @given(
     case=cases(), mode=st.sampled_from(KERNEL_MODES), dtype=st.sampled_from(FLOATS), seed=st.integers(0, 99)
 )
