@@ -41,8 +41,8 @@ GOALS = {
     "depthwise": Goal({1: 2.0, 2: 2.0}, floor=1.0),
 }
 REASONS = {
-    "linear": "With VNNI large products run at 94 % of its peak, and torch's nearly so. Without, exact ones take four vector instructions for 32 multiply-adds.",
-    "conv": "With VNNI large ones run at 91 to 97 % of its peak: more takes fewer products, as by Winograd's algorithm.",
+    "linear": "On Zen 4, 1024x1024x1024 runs at 94 % of VNNI's peak, 4 times FMA's, and torch nearly so. Without VNNI exact products take four vector instructions for 32 multiply-adds.",
+    "conv": "On Zen 4 large ones run near VNNI's peak, 4 times FMA's: more takes fewer products, as by Winograd's algorithm.",
 }
 
 Call = Callable[[], object]

@@ -1,5 +1,6 @@
 // Direct calls: an op called in the usual way, with tensors alone of which none needs a gradient, computes without
-// entering Python. Its function does the rest: numbers, arrays, gradients, recordings, and saying what is wrong.
+// entering Python (register_tape.cpp). Its function does the rest: numbers, arrays, gradients, recordings, and saying
+// what is wrong.
 #pragma once
 #include "bindings/bindings.h"
 

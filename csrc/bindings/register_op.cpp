@@ -147,8 +147,8 @@ void register_op(py::module_& m) {
       },
       py::arg("function"), py::arg("traced"), py::arg("refused"), py::arg("refusal"), py::arg("direct"),
       "A function that calls `function`, or traced(tracer, args, kwargs) while this thread has a tracer; errors of "
-      "class "
-      "`refusal` go to refused(error), which raises. Calls with tensors alone, none of which needs a gradient, compute "
+      "class `refusal` go to refused(error), which raises. Calls with tensors alone, none of which needs a gradient, "
+      "compute "
       "what `direct` names, if it is not empty, and call nothing.");
   m.def(
       "current_tracer", [] { return py::reinterpret_borrow<py::object>(t_tracer ? t_tracer : Py_None); },

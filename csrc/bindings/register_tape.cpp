@@ -1,7 +1,7 @@
 // What eager ops end in: whether the result needs a gradient, and if so, its place on the tape; and those calls that
-// need nothing else (bindings/direct.h). The classes are
-// Python's (quernel/tensor.py, quernel/autograd.py); their slots are filled here without going through __init__, which
-// took 1 to 2 of the 5 to 10 us of an op on tensors with gradients.
+// need nothing else (bindings/direct.h). The classes are Python's (quernel/tensor.py, quernel/autograd.py); their slots
+// are filled here without going through __init__, which took 1 to 2 of the 5 to 10 us of an op on tensors with
+// gradients.
 #include <Python.h>
 #include <structmember.h>
 

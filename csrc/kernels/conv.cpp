@@ -13,8 +13,8 @@
 // The gradient is the same computation: input pixels of one phase (coordinates modulo the stride) read the same taps,
 // so each phase is a convolution of stride 1 with its share of the (flipped) kernel. Every output is one chain of FMAs
 // in the order of taps and channels, so blocks, batch splits and threads change no bit.
-#include "kernels/conv_block.h"
 #include "kernels/conv_planar.h"
+#include "kernels/conv_stencil.h"
 #include "kernels/epilogue.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/scratch.h"

@@ -1,20 +1,12 @@
 // A block of result pixels of a convolution, and the source pixels that they read, laid out so that every result pixel
-// finds its taps at the same distances: result (n, y, x) reads tap t at address(n, y, x) + offset(t). load() finds them
-// in the image where no tap leaves it; copy() puts the block's pixels into scratch, with zeros around them, at the cost
-// of a copy per element against products with every output channel and tap.
+// finds its taps at the same distances: result (n, y, x) reads tap t at address(n, y, x) + offset(t). Those of a
+// pointwise convolution are found in the image; else the block's pixels are copied into scratch, with zeros around
+// them, at the cost of a copy per element against products with every output channel and tap.
 #pragma once
 #include "kernels/conv_stencil.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
-
-// Along one axis of a block: pixels of the result, from `first` on.
-struct Span {
-  int64_t first, size;
-};
-
-// Block number `index` of an axis of `size` pixels in blocks of `most`.
-inline Span part(int64_t index, int64_t most, int64_t size) { return {index * most, least(most, size - index * most)}; }
 
 template <class V>
 class SourceBlock {
@@ -40,22 +32,18 @@ class SourceBlock {
     x_ = x;
   }
 
-  // The block of `images` x `rows` x `cols` result pixels, at the channels of `group`: in the image if it can be.
-  void load(Span images, Span rows, Span cols, int64_t group) {
-    base_ = source_ + group * depth_;
-    if (y_.count == 0 || x_.count == 0) return;
-    const int64_t top = rows.first * y_.step + y_.taps[0].offset, left = cols.first * x_.step + x_.taps[0].offset;
-    const int64_t bottom = top + high(rows), right = left + wide(cols);
-    const bool inside = top >= 0 && left >= 0 && bottom <= y_.source && right <= x_.source;
-    if (!inside || (channels_ != depth_ && x_.count > 1)) return copy(images, rows, cols, group);
+  // The block of `images` x `rows` x `cols` result pixels, at the channels of `group`, where it lies; it must read one
+  // tap, and no padding.
+  void find(Span images, Span rows, Span cols, int64_t group) {
     apart_ = false;
     pixel_ = channels_;
     row_ = x_.source * channels_;
     image_ = y_.source * row_;
-    base_ += images.first * image_ + top * row_ + left * pixel_;
+    base_ =
+        source_ + group * depth_ + images.first * image_ + rows.first * y_.step * row_ + cols.first * x_.step * pixel_;
   }
 
-  // The same in scratch; there must be taps.
+  // The same, with any taps and padding, in scratch.
   void copy(Span images, Span rows, Span cols, int64_t group) {
     const T* image = source_ + group * depth_;
     const int64_t left = cols.first * x_.step + x_.taps[0].offset, columns = wide(cols);

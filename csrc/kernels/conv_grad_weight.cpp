@@ -97,7 +97,8 @@ class GradWeight {
     x_ = forward_axis(horizontal(s_), scratch_.taps + s_.kh);
     source_.set(static_cast<const T*>(args.x), s_.c, depth_, source_pitch<T>(depth_), scratch_.source);
     source_.set_axes(y_, x_);
-    pointwise_ = s_.n * s_.h == 1 && taps_ == 1 && s_.stride_w == 1 && s_.pad_w == 0 && s_.ow == s_.w;
+    pointwise_ =
+        s_.n * s_.h == 1 && s_.oh == 1 && taps_ == 1 && s_.pad_h + s_.pad_w == 0 && s_.stride_w == 1 && s_.ow == s_.w;
     const ConvBlock& b = args.block;
     const bool rows_joined = b.cols >= s_.ow && (b.images == 1 || b.rows >= s_.oh);
     const bool joined = rows_joined || b.images * b.rows == 1, whole = outputs_ % V::kWidth == 0;
@@ -140,7 +141,7 @@ class GradWeight {
     const int64_t across = ceil_div(s_.ow, b.cols), down = ceil_div(s_.oh, b.rows);
     const Span cols = part(block % across, b.cols, s_.ow), rows = part(block / across % down, b.rows, s_.oh);
     const Span images = part(block / across / down, b.images, s_.n);
-    pointwise_ ? source_.load(images, rows, cols, group) : source_.copy(images, rows, cols, group);
+    pointwise_ ? source_.find(images, rows, cols, group) : source_.copy(images, rows, cols, group);
     pixels_ = images.size * rows.size * cols.size;
     count_ = listed_ = 0;
     T* to = scratch_.gradients;

@@ -48,6 +48,14 @@ inline Axis adjoint_axis(const AxisShape& s, int64_t phase, Tap* taps) {
   return {s.out, s.in, phase, s.stride, most(0, ceil_div(s.in - phase, s.stride)), 1, taps, count};
 }
 
+// Along one axis of a block: pixels of the result, from `first` on.
+struct Span {
+  int64_t first, size;
+};
+
+// Block number `index` of an axis of `size` pixels in blocks of `most`.
+inline Span part(int64_t index, int64_t most, int64_t size) { return {index * most, least(most, size - index * most)}; }
+
 // Neighbouring results of an axis, [begin, end), that read the same taps, [first, last); what the others would read
 // lies outside the source.
 struct Segment {

@@ -1,12 +1,13 @@
 // int8 depthwise convolution with VNNI: the same as quant_depthwise.cpp, by dot products of four taps for 64 bytes of
 // an output row. Those are 64 channels of a pixel, the last 64 overlapping those before; or all channels of as many
-// neighbours as fit, if pixels are one apart. Input rows are copied between paddings once and kept while output rows
-// need them, so that no pixel asks where its taps are. Sums start from the bias, and are requantized in registers.
+// neighbours as fit, if pixels are one apart. Input rows are copied between paddings (quant_lines.h). Sums start from
+// the bias, and are requantized in registers.
 //
 // Weights come packed, [blocks of 64 lanes][groups of four taps][64][4], permuted as QuadTaps has its sums, padded with
 // zeros.
 #include "kernels/args/quant.h"
 #include "kernels/integers.h"
+#include "kernels/quant_lines.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/quad_taps.h"
 
@@ -29,16 +30,13 @@ class DepthwiseDot {
         quads_(ceil_div(s_.kh * s_.kw, 4)),
         blocks_(ceil_div(s_.c, kLanes)),
         pixels_(s_.stride_w == 1 ? most(kLanes / s_.c, 1) : 1),
-        kept_(least((s_.kh - 1) * s_.dilation_h + 1, s_.h)),
-        columns_((s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1),
-        line_bytes_(ceil_div(columns_ * s_.c + pixels_ * s_.c + kLanes, 64) * 64),
+        lines_(args, least((s_.kh - 1) * s_.dilation_h + 1, s_.h), pixels_ * s_.c + kLanes),
         write_(args) {
     Carver carver(at);
-    carver.take(keys_, kept_);
     carver.take(taps_, quads_ * 4);
     carver.take(bias_, blocks_ * kLanes);
     carver.take(scale_, blocks_ * kLanes);
-    carver.take(lines_, (kept_ + 1) * line_bytes_);
+    lines_.carve(carver);
     used_ = carver.used();
   }
 
@@ -54,8 +52,7 @@ class DepthwiseDot {
 
  private:
   void prepare() const {
-    for (int64_t i = 0; i < kept_; ++i) keys_[i] = -1;
-    __builtin_memset(lines_ + kept_ * line_bytes_, p_.x_zero_point, static_cast<size_t>(line_bytes_));
+    lines_.begin();
     for (int64_t block = 0; block < blocks_; ++block) {
       const int64_t first = first_channel(block, s_.c);
       for (int lane = 0; lane < kLanes; ++lane) {
@@ -70,26 +67,10 @@ class DepthwiseDot {
   void find_taps(int64_t image, int64_t iy0) const {
     int64_t tap = 0;
     for (int64_t ky = 0; ky < s_.kh; ++ky) {
-      const int64_t iy = iy0 + ky * s_.dilation_h;
-      const uint8_t* at = iy >= 0 && iy < s_.h ? line(image, iy) : lines_ + kept_ * line_bytes_;
+      const uint8_t* at = lines_.row(image, iy0 + ky * s_.dilation_h);
       for (int64_t kx = 0; kx < s_.kw; ++kx) taps_[tap++] = at + kx * s_.dilation_w * s_.c;
     }
     for (; tap < quads_ * 4; ++tap) taps_[tap] = taps_[0];
-  }
-
-  // Input row iy, from pad_w columns before the image on.
-  const uint8_t* line(int64_t image, int64_t iy) const {
-    const int64_t slot = iy % kept_, key = image * s_.h + iy;
-    uint8_t* to = lines_ + slot * line_bytes_;
-    if (keys_[slot] == key) return to;
-    keys_[slot] = key;
-    const int64_t left = least(s_.pad_w, columns_), inside = least(s_.w, columns_ - left),
-                  right = columns_ - left - inside;
-    __builtin_memset(to, p_.x_zero_point, static_cast<size_t>(left * s_.c));
-    to += left * s_.c;
-    __builtin_memcpy(to, static_cast<const uint8_t*>(p_.x) + key * s_.w * s_.c, static_cast<size_t>(inside * s_.c));
-    __builtin_memset(to + inside * s_.c, p_.x_zero_point, static_cast<size_t>(right * s_.c));
-    return lines_ + slot * line_bytes_;
   }
 
   void run_block(int64_t row, int64_t block) const {
@@ -128,16 +109,13 @@ class DepthwiseDot {
   const QConvArgs& p_;
   const ConvShape& s_;
   const int64_t quads_, blocks_;
-  const int64_t pixels_;                // of a vector
-  const int64_t kept_;                  // input rows that an output row reaches over
-  const int64_t columns_, line_bytes_;  // of a line
+  const int64_t pixels_;  // of a vector
+  PaddedLines lines_;     // as many as an output row reaches over
   const QuadTaps write_;
   int64_t used_ = 0;
-  int64_t* keys_ = nullptr;  // the input rows in the slots of lines_
   const uint8_t** taps_ = nullptr;
   int32_t* bias_ = nullptr;  // [block][64], permuted
   float* scale_ = nullptr;
-  uint8_t* lines_ = nullptr;  // [slot][column][channel], the last of padding alone
 };
 
 }  // namespace

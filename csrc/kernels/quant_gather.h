@@ -29,7 +29,7 @@ inline void copy_over(uint8_t* dst, const uint8_t* src, int64_t n) {
 // Whole groups of four k, which packed weights have for each output column.
 inline int64_t packed_depth(const ConvShape& s) {
   const int64_t runs = conv_runs(s), k = s.kh * s.kw * (s.c / s.groups);
-  return kDotLevel ? runs * ((k / runs + 3) / 4 * 4) : (k + 3) / 4 * 4;
+  return kDotLevel ? runs * column_bytes(k / runs) : column_bytes(k);
 }
 
 inline int64_t clamp_index(int64_t i, int64_t lo, int64_t hi) { return i < lo ? lo : i > hi ? hi : i; }
@@ -52,7 +52,7 @@ class Gather {
     const bool together = s_.dilation_w == 1 && s_.groups == 1;
     runs_ = together ? 1 : s_.kw;
     run_bytes_ = together ? s_.kw * s_.c : s_.c / s_.groups;
-    run_step_ = kDotLevel ? (run_bytes_ + 3) / 4 * 4 : run_bytes_;
+    run_step_ = kDotLevel ? column_bytes(run_bytes_) : run_bytes_;
   }
 
   // Rows [pixel, pixel + rows) of the N·OH·OW output pixels.

@@ -33,11 +33,8 @@ using PanelDot = TileDot;
 using PanelDot = RegisterDot;
 #endif
 
-// Levels without a dot product of bytes.
-constexpr bool kWidens = DotS8::kWidens && !kEmulatedTiles;
-
-// Bytes of packed weights for each output column: k up to a whole group.
-int64_t column_bytes(int64_t k) { return ceil_div(k, 4) * 4; }
+// Levels that widen bytes for each product: those without a dot product of bytes, but for plain C++.
+constexpr bool kWidens = DotS8::kWidens && !kDotLevel;
 
 }  // namespace
 

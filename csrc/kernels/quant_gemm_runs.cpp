@@ -9,9 +9,6 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// Bytes of packed weights for each output column: k up to a whole group.
-int64_t column_bytes(int64_t k) { return ceil_div(k, 4) * 4; }
-
 // Rows of a matrix, `lda` apart: one run, and one of a last group copied from the row's end, which may be the buffer's.
 class MatrixRuns {
  public:

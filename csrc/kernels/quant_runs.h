@@ -2,13 +2,14 @@
 // row, or of a single tap if taps are dilated or channels grouped. Groups of four may reach over a run's end, where
 // they meet weights of zero.
 //
-// Without padding at their ends, input rows are read in place. Others are copied between paddings once and kept while
-// output rows need them, which takes a copy of C bytes per pixel beside K · O/64 cycles of dot products. (Copying only
-// the runs that leave the image took half the time of a 28x28x1 -> 6 convolution by 5x5.)
+// Without padding at their ends, input rows are read in place. Others are copied (quant_lines.h), which takes a copy of
+// C bytes per pixel beside K · O/64 cycles of dot products. (Copying only the runs that leave the image took half the
+// time of a 28x28x1 -> 6 convolution by 5x5.)
 #pragma once
 #include "kernels/args/quant.h"
 #include "kernels/integers.h"
 #include "kernels/isa.h"
+#include "kernels/quant_lines.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/run_dot_s8.h"
 
@@ -20,21 +21,15 @@ class PixelRuns {
   PixelRuns(const QConvArgs& p, void* scratch)
       : s_(p.s),
         x_(static_cast<const uint8_t*>(p.x)),
-        zero_point_(p.x_zero_point),
         depth_(s_.c / s_.groups),
         taps_(s_.kh * s_.kw / conv_runs(s_)),
-        groups_(ceil_div(taps_ * depth_, 4)),
-        columns_((s_.ow - 1) * s_.stride_w + (s_.kw - 1) * s_.dilation_w + 1),
-        kept_(kept(s_)),
-        line_bytes_(ceil_div(columns_ * s_.c + 4, 64) * 64) {
+        groups_(column_bytes(taps_ * depth_) / 4),
+        lines_(p, kept(s_), 4) {
     Carver carver(scratch);
     carver.take(rows_, conv_runs(s_) * kRunPitch);
-    carver.take(keys_, kept_);
-    carver.take(lines_, (kept_ + 1) * line_bytes_);
+    lines_.carve(carver);
     used_ = carver.used();
-    if (!scratch) return;
-    for (int64_t i = 0; i < kept_; ++i) keys_[i] = -1;
-    __builtin_memset(lines_ + kept_ * line_bytes_, zero_point_, static_cast<size_t>(line_bytes_));
+    if (scratch) lines_.begin();
   }
 
   int64_t scratch_bytes() const { return used_; }
@@ -63,9 +58,7 @@ class PixelRuns {
   void find_in_row(int64_t group, int64_t y, int64_t ox, const uint8_t** to, int64_t pixels) const {
     const int64_t iy0 = y % s_.oh * s_.stride_h - s_.pad_h, step = s_.stride_w * s_.c;
     for (int64_t ky = 0; ky < s_.kh; ++ky) {
-      const int64_t iy = iy0 + ky * s_.dilation_h;
-      const uint8_t* at = iy >= 0 && iy < s_.h ? line(y / s_.oh * s_.h + iy) : lines_ + kept_ * line_bytes_;
-      at += ox * step + group * depth_;
+      const uint8_t* at = row(y / s_.oh, iy0 + ky * s_.dilation_h) + ox * step + group * depth_;
       for (int64_t kx = 0; kx < s_.kw; kx += taps_, to += kRunPitch, at += s_.dilation_w * s_.c)
         for (int64_t r = 0; r < pixels; r += 8)
           for (int64_t i = 0; i < 8; ++i)
@@ -74,33 +67,20 @@ class PixelRuns {
     }
   }
 
-  // Row `key` of the N·H input rows, from pad_w columns before the image on.
-  const uint8_t* line(int64_t key) const {
-    const uint8_t* row = x_ + key * s_.w * s_.c;
-    const int64_t left_of_it = (s_.n * s_.h - 1 - key) * s_.w * s_.c;  // bytes after the row
-    if (s_.pad_w == 0 && left_of_it >= 3) return row;                  // a run's last group of four may reach there
-    const int64_t slot = key % kept_;
-    uint8_t* to = lines_ + slot * line_bytes_;
-    if (keys_[slot] == key) return to;
-    keys_[slot] = key;
-    const auto bytes = [&](int64_t columns) { return static_cast<size_t>(columns * s_.c); };
-    const int64_t left = least(s_.pad_w, columns_), inside = least(s_.w, columns_ - left);
-    __builtin_memset(to, zero_point_, bytes(left));
-    __builtin_memcpy(to + left * s_.c, row, bytes(inside));
-    __builtin_memset(to + (left + inside) * s_.c, zero_point_, bytes(columns_ - left - inside));
-    return to;
+  // Row iy of an image, from pad_w columns before it on: in place without padding at its ends, if what a run's last
+  // group of four may read beyond it is there.
+  const uint8_t* row(int64_t image, int64_t iy) const {
+    const int64_t key = image * s_.h + iy, behind = (s_.n * s_.h - 1 - key) * s_.w * s_.c;
+    const bool in_place = s_.pad_w == 0 && iy >= 0 && iy < s_.h && behind >= 3;
+    return in_place ? x_ + key * s_.w * s_.c : lines_.row(image, iy);
   }
 
   const ConvShape& s_;
   const uint8_t* x_;
-  const int32_t zero_point_;
   const int64_t depth_, taps_, groups_;  // of a run: channels, columns, groups of four bytes
-  const int64_t columns_;                // of a line
-  const int64_t kept_, line_bytes_;
+  PaddedLines lines_;
   int64_t used_ = 0;
   const uint8_t** rows_ = nullptr;  // [run][kRunPitch]
-  int64_t* keys_ = nullptr;         // the input rows in the slots of lines_
-  uint8_t* lines_ = nullptr;        // [slot][column][channel], the last of padding alone
 };
 
 }  // namespace

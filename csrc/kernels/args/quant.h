@@ -20,6 +20,9 @@ inline constexpr int64_t kQStrip = 32, kQColumns = 64;
 // of a k-group are a vector of AVX-512 and a row of an AMX tile, and a whole panel is one stream.
 inline constexpr int64_t kQPanel = 16;
 
+// Bytes of packed weights for each output column: k up to a whole group of four.
+constexpr int64_t column_bytes(int64_t k) { return (k + 3) / 4 * 4; }
+
 // u8 [M, K] · s8 packed -> u8; item = (block of kQColumns columns, strip of kQStrip rows), strips fastest. `y_float`:
 // dequantized output instead, float(acc + bias) * scale.
 struct QGemmArgs : Requantize {

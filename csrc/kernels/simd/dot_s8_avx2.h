@@ -8,12 +8,11 @@
 // and 27 with one of two weights of the same sign negated and its input complemented (x xor a packed mask), which both
 // double the bytes of weights. vpmaddubsw without such care, inexact, does 32.
 #pragma once
-#include <immintrin.h>
-
 #include <cstdint>
 
 #include "kernels/args/quant.h"
 #include "kernels/simd/dot_s8_rows.h"
+#include "kernels/simd/intrinsics.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

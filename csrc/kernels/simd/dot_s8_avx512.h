@@ -1,17 +1,11 @@
 // DotS8 on AVX-512: vpdpbusd (which wraps; vpdpbusds would saturate) at the vnni level, else the AVX2 scheme at twice
 // the width.
 #pragma once
-// GCC 12 warns of the deliberately undefined operands in its own header (its bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <cstdint>
 
 #include "kernels/args/quant.h"
 #include "kernels/simd/dot_s8_rows.h"
+#include "kernels/simd/intrinsics.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

@@ -1,9 +1,9 @@
 // Rows of u8 on their way into vpmaddwd or vpmaddubsw: four bytes of k = 0, 1, 2, 3 are laid apart, so that one load is
 // spread over every column.
 #pragma once
-#include <immintrin.h>
-
 #include <cstdint>
+
+#include "kernels/simd/intrinsics.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

@@ -20,7 +20,7 @@ struct Strip {
   int64_t k;
 };
 
-constexpr int64_t strip_panel_bytes(int64_t k) { return (k + 3) / 4 * 4 * kQPanel; }
+constexpr int64_t strip_panel_bytes(int64_t k) { return column_bytes(k) * kQPanel; }
 
 // Inlined by order: sums whose address reaches a call are stored at every step, at half the speed.
 template <int R, int V>

@@ -1,14 +1,8 @@
 // Four registers of sums to 64 bytes: Requantize of args/quant.h with what packing saturates left to it. A sum that
 // rounds to less than -2^31 becomes that, and like NaN ends at lo.
 #pragma once
-// GCC 12 warns of the deliberately undefined operands in its own header (its bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include "kernels/args/quant.h"
+#include "kernels/simd/intrinsics.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

@@ -7,7 +7,7 @@
 #include "kernels/isa.h"
 
 #if defined(__AVX2__)
-#include <immintrin.h>
+#include "kernels/simd/intrinsics.h"
 #endif
 
 namespace quernel::QUERNEL_ISA {

@@ -1,10 +1,10 @@
 // AVX2 + FMA: 8 floats or 4 doubles; see vec.h. Tails are read by maskload, which touches no masked element, and
 // written in halves: maskstore touches none either, but is microcode on AMD's CPUs (25 cycles on Zen 3).
 #pragma once
-#include <immintrin.h>
-
 #include <cstdint>
 #include <cstring>
+
+#include "kernels/simd/intrinsics.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

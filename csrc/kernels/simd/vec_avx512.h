@@ -1,14 +1,9 @@
 // AVX-512 (F, BW, DQ, VL): 16 floats or 8 doubles; see vec.h. Tails use masked loads and stores, which touch no
 // masked byte.
 #pragma once
-// GCC 12 warns of the deliberately undefined operands in its own header (its bug 105593).
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wuninitialized"
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-#pragma GCC diagnostic pop
-
 #include <cstdint>
+
+#include "kernels/simd/intrinsics.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {

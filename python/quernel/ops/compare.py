@@ -39,42 +39,42 @@ def _within(x: Tensor, number: int) -> tuple[Tensor, float]:
     return cast(x, "float64"), math.copysign(2.0**64, number)  # beyond all of them, also when rounded
 
 
-@op(shape=comparison("eq"), direct="eq")
+@op(shape=comparison("eq"), direct=True)
 def eq(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns whether the elements are equal."""
     a, b = _comparable(x, other)
     return Tensor(_core.eq(raw(a), raw(b)))
 
 
-@op(shape=comparison("ne"), direct="ne")
+@op(shape=comparison("ne"), direct=True)
 def ne(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns whether the elements differ."""
     a, b = _comparable(x, other)
     return Tensor(_core.ne(raw(a), raw(b)))
 
 
-@op(shape=comparison("lt"), direct="lt")
+@op(shape=comparison("lt"), direct=True)
 def lt(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x < other``."""
     a, b = _comparable(x, other)
     return Tensor(_core.lt(raw(a), raw(b)))
 
 
-@op(shape=comparison("le"), direct="le")
+@op(shape=comparison("le"), direct=True)
 def le(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x <= other``."""
     a, b = _comparable(x, other)
     return Tensor(_core.le(raw(a), raw(b)))
 
 
-@op(shape=comparison("gt"), direct="gt")
+@op(shape=comparison("gt"), direct=True)
 def gt(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x > other``."""
     a, b = _comparable(x, other)
     return Tensor(_core.gt(raw(a), raw(b)))
 
 
-@op(shape=comparison("ge"), direct="ge")
+@op(shape=comparison("ge"), direct=True)
 def ge(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x >= other``."""
     a, b = _comparable(x, other)

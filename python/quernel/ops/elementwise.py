@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from quernel.ops.create import TensorLike
 
 
-@op(shape=arithmetic("add"), direct="add")
+@op(shape=arithmetic("add"), direct=True)
 def add(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x + other``.
 
@@ -51,7 +51,7 @@ def add(x: TensorLike, other: TensorLike) -> Tensor:
     return put_on_tape(out, (a, b), backward)
 
 
-@op(shape=arithmetic("sub"), direct="sub")
+@op(shape=arithmetic("sub"), direct=True)
 def sub(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x - other``."""
     out, a, b = computed(_core.sub, x, other)
@@ -65,7 +65,7 @@ def sub(x: TensorLike, other: TensorLike) -> Tensor:
     return put_on_tape(out, (a, b), backward)
 
 
-@op(shape=arithmetic("mul"), direct="mul")
+@op(shape=arithmetic("mul"), direct=True)
 def mul(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x * other``, element by element."""
     out, a, b = computed(_core.mul, x, other)
@@ -113,7 +113,7 @@ def div(x: TensorLike, other: TensorLike) -> Tensor:
     return put_on_tape(out, (a, b), backward, (tb, None if sb is None else out))
 
 
-@op(shape=arithmetic("floor_divide"), direct="floor_divide")
+@op(shape=arithmetic("floor_divide"), direct=True)
 def floor_divide(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns the quotient rounded down, ``x // other``, in the operands' dtype. It has no gradient.
 
@@ -127,7 +127,7 @@ def floor_divide(x: TensorLike, other: TensorLike) -> Tensor:
     return Tensor(_core.floor_divide(raw(a), raw(b)))
 
 
-@op(shape=arithmetic("remainder"), direct="remainder")
+@op(shape=arithmetic("remainder"), direct=True)
 def remainder(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns ``x - other * floor(x / other)``, that is ``x % other``: it has the sign of ``other``.
 
@@ -157,7 +157,7 @@ def _pow_rule(x: Any, exponent: Any) -> Spec:
     return arithmetic("pow")(x, exponent)
 
 
-@op(shape=_pow_rule, direct="pow")
+@op(shape=_pow_rule, direct=True)
 def pow(x: TensorLike, exponent: TensorLike) -> Tensor:
     """Returns ``x ** exponent``.
 
@@ -210,13 +210,13 @@ def _exponent_slope(a: Operand, b: Operand, out: Tensor) -> Tensor:
     return mul(out, math.log(a) if a > 0 else math.nan)
 
 
-@op(shape=arithmetic("maximum"), direct="maximum")
+@op(shape=arithmetic("maximum"), direct=True)
 def maximum(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns the larger of the two, element by element; NaN if either is. Ties share the gradient."""
     return _extremum(_core.maximum, lt, x, other)
 
 
-@op(shape=arithmetic("minimum"), direct="minimum")
+@op(shape=arithmetic("minimum"), direct=True)
 def minimum(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns the smaller of the two, element by element; NaN if either is. Ties share the gradient."""
     return _extremum(_core.minimum, gt, x, other)

@@ -48,7 +48,7 @@ def _matmul_rule(x: Any, other: Any) -> Spec:
     return Spec((*batch, *rows, *columns), a.dtype)
 
 
-@op(shape=_matmul_rule, direct="matmul")
+@op(shape=_matmul_rule, direct=True)
 def matmul(x: TensorLike, other: TensorLike) -> Tensor:
     """Returns the matrix product ``x @ other``; leading dimensions are batches and broadcast.
 
@@ -117,7 +117,7 @@ def _linear_rule(
     return Spec(shape, a.dtype)
 
 
-@op(shape=_linear_rule, direct="linear")
+@op(shape=_linear_rule, direct=True)
 def linear(
     x: TensorLike,
     weight: TensorLike,

@@ -108,14 +108,14 @@ set_tracer: Callable[[Tracer | None], Tracer | None] = _core.set_tracer
 
 
 def op(
-    shape: Callable[..., Specs], name: str = "", direct: str = ""
+    shape: Callable[..., Specs], name: str = "", direct: bool = False
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Registers a function as an op.
 
     Args:
         name: The op's name in graphs; by default that of the function. ``quernel.ops`` has a function of this name.
-        direct: The native function that computes the same of tensors alone, or refuses. Such calls do not come by the
-            op's function if no gradient is wanted (csrc/bindings/direct.h).
+        direct: Whether the native function of the op's name computes the same of tensors alone, or refuses. Such calls do
+            not come by the op's function if no gradient is wanted (csrc/bindings/direct.h).
         shape: The shape rule. It takes the function's own arguments, of which it looks at shapes and dtypes only, and
             returns the `Spec` of the result (a tuple of them for several results), or raises the op's error.
     """
@@ -130,7 +130,7 @@ def op(
         def refused(error: NotTensorLike) -> NoReturn:
             raise DTypeError(f"[{entry.name}] {error.reason}") from None
 
-        call = _core.op_call(function, traced, refused, NotTensorLike, direct)
+        call = _core.op_call(function, traced, refused, NotTensorLike, entry.name if direct else "")
         functools.update_wrapper(call, function)
         return numpy_names(call) if "dim" in function.__annotations__ else call
 

@@ -29,21 +29,21 @@ def floating(x: TensorLike) -> Tensor:
     return a if a._t.dtype in FLOATING else Tensor(_core.cast(a._t, "float32"))
 
 
-@op(shape=same, direct="neg")
+@op(shape=same, direct=True)
 def neg(x: TensorLike) -> Tensor:
     """Returns ``-x``."""
     a = as_tensor(x)
     return attach(_core.neg(a._t), (a,), lambda g: (neg(g),))
 
 
-@op(shape=same, direct="abs")
+@op(shape=same, direct=True)
 def abs(x: TensorLike) -> Tensor:
     """Returns ``|x|``; the gradient at 0 is 0."""
     a = as_tensor(x)
     return attach(_core.abs(a._t), (a,), lambda g, a: (Tensor(_core.abs_grad(a._t, g._t)),), (a._t,))
 
 
-@op(shape=same, direct="square")
+@op(shape=same, direct=True)
 def square(x: TensorLike) -> Tensor:
     """Returns ``x * x``."""
     a = as_tensor(x)
@@ -55,7 +55,7 @@ def _flat(g: Tensor) -> tuple[Tensor]:
     return (Tensor(_core.full(g._t.shape, 0.0, g._t.dtype, g._t.device)),)
 
 
-@op(shape=same, direct="sign")
+@op(shape=same, direct=True)
 def sign(x: TensorLike) -> Tensor:
     """Returns -1, 0 or 1, the sign of each element; NaN stays. Its gradient is 0."""
     a = as_tensor(x)
@@ -67,19 +67,19 @@ def _rounded(kernel: Callable[[_core.Tensor], _core.Tensor], x: TensorLike) -> T
     return attach(kernel(a._t), (a,), _flat) if a._t.dtype in FLOATING else a
 
 
-@op(shape=same, direct="floor")
+@op(shape=same, direct=True)
 def floor(x: TensorLike) -> Tensor:
     """Returns the largest whole number that is not above each element; integers stay. Its gradient is 0."""
     return _rounded(_core.floor, x)
 
 
-@op(shape=same, direct="ceil")
+@op(shape=same, direct=True)
 def ceil(x: TensorLike) -> Tensor:
     """Returns the smallest whole number that is not below each element; integers stay. Its gradient is 0."""
     return _rounded(_core.ceil, x)
 
 
-@op(shape=same, direct="round")
+@op(shape=same, direct=True)
 def round(x: TensorLike) -> Tensor:
     """Returns the nearest whole number, of two the even one; integers stay. Its gradient is 0.
 
@@ -90,7 +90,7 @@ def round(x: TensorLike) -> Tensor:
     return _rounded(_core.round, x)
 
 
-@op(shape=same_floating, direct="reciprocal")
+@op(shape=same_floating, direct=True)
 def reciprocal(x: TensorLike) -> Tensor:
     """Returns ``1 / x``."""
     a = floating(x)
@@ -98,7 +98,7 @@ def reciprocal(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (neg(g * square(y)),), (y,))
 
 
-@op(shape=same_floating, direct="rsqrt")
+@op(shape=same_floating, direct=True)
 def rsqrt(x: TensorLike) -> Tensor:
     """Returns ``1 / sqrt(x)``; infinite at 0, NaN below."""
     a = floating(x)
@@ -106,7 +106,7 @@ def rsqrt(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (g * -0.5 * y * square(y),), (y,))
 
 
-@op(shape=same_floating, direct="sqrt")
+@op(shape=same_floating, direct=True)
 def sqrt(x: TensorLike) -> Tensor:
     """Returns the square root; NaN for negative numbers."""
     a = floating(x)
@@ -114,7 +114,7 @@ def sqrt(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (g * 0.5 / y,), (y,))
 
 
-@op(shape=same_floating, direct="exp")
+@op(shape=same_floating, direct=True)
 def exp(x: TensorLike) -> Tensor:
     """Returns e to the power of ``x``.
 
@@ -127,7 +127,7 @@ def exp(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (g * y,), (y,))
 
 
-@op(shape=same_floating, direct="expm1")
+@op(shape=same_floating, direct=True)
 def expm1(x: TensorLike) -> Tensor:
     """Returns ``exp(x) - 1``, accurate near 0 too."""
     a = floating(x)
@@ -135,35 +135,35 @@ def expm1(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (g * (y + 1.0),), (y,))
 
 
-@op(shape=same_floating, direct="log1p")
+@op(shape=same_floating, direct=True)
 def log1p(x: TensorLike) -> Tensor:
     """Returns ``log(1 + x)``, accurate near 0 too; -inf at -1, NaN below."""
     a = floating(x)
     return attach(_core.log1p(a._t), (a,), lambda g, a: (g / (a + 1.0),), (a._t,))
 
 
-@op(shape=same_floating, direct="log")
+@op(shape=same_floating, direct=True)
 def log(x: TensorLike) -> Tensor:
     """Returns the natural logarithm; -inf at 0, NaN below."""
     a = floating(x)
     return attach(_core.log(a._t), (a,), lambda g, a: (g / a,), (a._t,))
 
 
-@op(shape=same_floating, direct="sin")
+@op(shape=same_floating, direct=True)
 def sin(x: TensorLike) -> Tensor:
     """Returns the sine; ``x`` in radians."""
     a = floating(x)
     return attach(_core.sin(a._t), (a,), lambda g, a: (g * cos(a),), (a._t,))
 
 
-@op(shape=same_floating, direct="cos")
+@op(shape=same_floating, direct=True)
 def cos(x: TensorLike) -> Tensor:
     """Returns the cosine; ``x`` in radians."""
     a = floating(x)
     return attach(_core.cos(a._t), (a,), lambda g, a: (neg(g * sin(a)),), (a._t,))
 
 
-@op(shape=same_floating, direct="erf")
+@op(shape=same_floating, direct=True)
 def erf(x: TensorLike) -> Tensor:
     """Returns the error function, ``2 / sqrt(pi)`` times the integral of ``exp(-t * t)`` from 0 to ``x``."""
     a = floating(x)
@@ -171,7 +171,7 @@ def erf(x: TensorLike) -> Tensor:
     return attach(_core.erf(a._t), (a,), lambda g, a: (g * slope * exp(neg(square(a))),), (a._t,))
 
 
-@op(shape=same_floating, direct="tanh")
+@op(shape=same_floating, direct=True)
 def tanh(x: TensorLike) -> Tensor:
     """Returns the hyperbolic tangent."""
     a = floating(x)
@@ -179,7 +179,7 @@ def tanh(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (Tensor(_core.tanh_grad(y._t, g._t)),), (y,))
 
 
-@op(shape=same_floating, direct="sigmoid")
+@op(shape=same_floating, direct=True)
 def sigmoid(x: TensorLike) -> Tensor:
     """Returns ``1 / (1 + exp(-x))``."""
     a = floating(x)
@@ -187,7 +187,7 @@ def sigmoid(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (Tensor(_core.sigmoid_grad(y._t, g._t)),), (y,))
 
 
-@op(shape=same, direct="relu")
+@op(shape=same, direct=True)
 def relu(x: TensorLike) -> Tensor:
     """Returns ``max(x, 0)``; the gradient at 0 is 0, NaN stays NaN."""
     a = as_tensor(x)
@@ -195,7 +195,7 @@ def relu(x: TensorLike) -> Tensor:
     return attach(y, (a,), lambda g, y: (Tensor(_core.relu_grad(y._t, g._t)),), (y,))
 
 
-@op(shape=same_floating, direct="gelu")
+@op(shape=same_floating, direct=True)
 def gelu(x: TensorLike) -> Tensor:
     """Returns ``x * Phi(x)`` with the normal distribution function Phi (the exact form, by erf).
 
@@ -205,7 +205,7 @@ def gelu(x: TensorLike) -> Tensor:
     return attach(_core.gelu(a._t), (a,), lambda g, a: (Tensor(_core.gelu_grad(a._t, g._t)),), (a._t,))
 
 
-@op(shape=same_floating, direct="silu")
+@op(shape=same_floating, direct=True)
 def silu(x: TensorLike) -> Tensor:
     """Returns ``x * sigmoid(x)``, also known as swish."""
     a = floating(x)
