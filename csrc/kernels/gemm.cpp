@@ -17,15 +17,17 @@
 // another page, took up to twice as long. The sums rest in C, which is in L1.
 //
 // At a depth of 8 or less a tile takes longer to begin than to multiply: one row of C is made at a time (about twice as
-// fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower). With AVX-512's registers, up to four vectors of
-// columns of B stay there for all rows: loads of 64 bytes that span two lines had been the limit.
+// fast at depths 1 and 3, a tenth or more at 8; at 16 it was slower). With AVX-512's registers, three or four vectors
+// of columns of B stay there for all rows: 1.2 to 1.4 times as fast as reading them again, from depth 2 on.
 //
-// Few columns are gemm_narrow.cpp's, a single row with many zeros gemm_zeros.cpp's.
+// Few rows that meet a B stored by columns are gemm_columns.cpp's, few columns gemm_narrow.cpp's, a single row with
+// many zeros gemm_zeros.cpp's.
 #include <type_traits>
 #include <utility>
 
 #include "kernels/args/matmul.h"
 #include "kernels/epilogue.h"
+#include "kernels/gemm_columns.h"
 #include "kernels/gemm_narrow.h"
 #include "kernels/gemm_tile.h"
 #include "kernels/gemm_zeros.h"
@@ -306,7 +308,7 @@ void multiply_short(const GemmArgs& g, const Operands<T>& p, const Part& part) {
   const auto cover = [&]<int kVecs>(std::integral_constant<int, kVecs>) {
     for (; col + kVecs * V::kWidth <= part.last; col += kVecs * V::kWidth) multiply_short<V, kVecs>(g, p, part, col, 0);
   };
-  cover(std::integral_constant<int, 8>());
+  if (sizeof(V) < 64 || g.k <= 1) cover(std::integral_constant<int, 8>());
   if constexpr (sizeof(V) == 64) {  // of which there are 32 registers
     multiply_held<V>(g, p, part, col, std::make_integer_sequence<int, static_cast<int>(kShortDepth)>());
     if (g.k > 0) col = part.last;
@@ -337,6 +339,8 @@ Status run(const GemmArgs& g, Range range, const Ctx& ctx) {
     else if (is_narrow(g))
       multiply_narrow(g, NarrowRows<T>{p.a + part.row * g.a_row, p.b, p.c + part.row * g.n, part.end - part.row},
                       ctx.scratch);
+    else if (is_by_columns(g))
+      multiply_columns(g, ColumnsPart<T>{p.a, p.b, p.c, first, part.last}, ctx.scratch);
     else if (g.m == 1 && g.n > kPanel && g.b_row == g.n)
       multiply_row(g, p, part);
     else
@@ -349,6 +353,7 @@ template <class T>
 int64_t scratch_bytes(const GemmArgs& g) {
   if (is_narrow(g)) return narrow_scratch(g, T{});
   if (g.skip_zeros) return nonzeros_scratch(g);
+  if (is_by_columns(g)) return columns_scratch(g, T{});
   return ((g.pack ? kPanel : 0) + packed_rows(g)) * least(g.k, block_depth<T>(g)) * static_cast<int64_t>(sizeof(T));
 }
 

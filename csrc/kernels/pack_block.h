@@ -50,13 +50,17 @@ inline void copy_columns(const Unpacked<T>& b, const Packed<T>& packed) {
     const int columns = lanes_left(packed.cols - j, V::kWidth);
     for (int64_t k = 0; k < b.rows; k += V::kWidth) {
       const int rows = lanes_left(b.rows - k, V::kWidth);
-      V square[V::kWidth];
       if (columns == V::kWidth && rows == V::kWidth) {
-        for (int i = 0; i < V::kWidth; ++i) square[i] = V::load(b.src + (j + i) * b.col + k);
-      } else {
-        for (int i = 0; i < V::kWidth; ++i)
-          square[i] = i < columns ? V::load(b.src + (j + i) * b.col + k, rows) : V::zero();
+        for (int64_t from = k; from < k + V::kWidth; from += V::kWidth / 2) {
+          V half[V::kWidth / 2];
+          load_turned(b.src + j * b.col + from, b.col, half);
+          for (int i = 0; i < V::kWidth / 2; ++i) half[i].store(packed.at(from + i, j));
+        }
+        continue;
       }
+      V square[V::kWidth];
+      for (int i = 0; i < V::kWidth; ++i)
+        square[i] = i < columns ? V::load(b.src + (j + i) * b.col + k, rows) : V::zero();
       transpose(square);
       for (int i = 0; i < rows; ++i) square[i].store(packed.at(k + i, j));
     }

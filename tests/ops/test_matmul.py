@@ -43,7 +43,7 @@ def test_any_number_of_columns_and_rows_has_the_bits_of_a_wide_product(dtype: st
     wide = N(_core.matmul(T(a), T(b)))
     fused = N(_core.linear(T(a), T(b.T.copy()), T(bias), None, "relu")[0])
     for cols in range(5, 90):
-        for rows in (1, 3, 14):
+        for rows in (1, 3, 6, 8, 14):
             part, few = T(a[:rows].copy()), T(b[:, :cols].copy())
             check_equal(N(_core.matmul(part, few)), wide[:rows, :cols])
             weight = T(b[:, :cols].T.copy())
@@ -62,6 +62,8 @@ def test_any_number_of_columns_and_rows_has_the_bits_of_a_wide_product(dtype: st
 @example(None, (64, 200, 300), "float64", True, True)
 @example(None, (1, 200, 600), "float32", False, True)
 @example(None, (100, 300, 600), "float64", True, False)
+@example(None, (5, 70, 700), "float32", True, True)  # few rows, columns of B turned in registers
+@example(None, (8, 41, 300), "float64", False, True)
 @example(None, (333, 65, 3), "float32", False, False)  # a sum so short that rows are made one by one
 @example(None, (50, 310, 8), "float64", True, True)
 @example(None, (1, 3000, 45), "float32", False, False)  # a row of A and rows of B in stretches

@@ -193,6 +193,37 @@ inline VecF64 zip_hi(VecF64 a, VecF64 b) {
   return {_mm256_permute2f128_pd(_mm256_unpacklo_pd(a.v, b.v), _mm256_unpackhi_pd(a.v, b.v), 0x31)};
 }
 
+// Half registers of rows four apart side by side; then pairs within 128 bits, and pairs of pairs.
+inline void load_turned(const float* p, int64_t step, VecF32 (&v)[4]) {
+  __m256d pairs[4];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    __m256 row[2];
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const float* from = p + (2 * i + j) * step;
+      row[j] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(from)), _mm_loadu_ps(from + 4 * step), 1);
+    }
+    pairs[2 * i] = _mm256_castps_pd(_mm256_unpacklo_ps(row[0], row[1]));
+    pairs[2 * i + 1] = _mm256_castps_pd(_mm256_unpackhi_ps(row[0], row[1]));
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    v[2 * i] = {_mm256_castpd_ps(_mm256_unpacklo_pd(pairs[i], pairs[i + 2]))};
+    v[2 * i + 1] = {_mm256_castpd_ps(_mm256_unpackhi_pd(pairs[i], pairs[i + 2]))};
+  }
+}
+inline void load_turned(const double* p, int64_t step, VecF64 (&v)[2]) {
+  __m256d row[2];
+#pragma GCC unroll 2
+  for (int j = 0; j < 2; ++j) {
+    const double* from = p + j * step;
+    row[j] = _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from)), _mm_loadu_pd(from + 2 * step), 1);
+  }
+  v[0] = {_mm256_unpacklo_pd(row[0], row[1])};
+  v[1] = {_mm256_unpackhi_pd(row[0], row[1])};
+}
+
 template <class V>
 inline typename V::Mask first_lanes(int n) {
   if constexpr (V::kWidth == 8)

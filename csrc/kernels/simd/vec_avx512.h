@@ -162,6 +162,54 @@ inline VecF64 zip_hi(VecF64 a, VecF64 b) {
   return {_mm512_permutex2var_pd(a.v, _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15), b.v)};
 }
 
+// Half registers of rows eight apart side by side; then pairs within 128 bits, pairs of pairs, and pairs of those.
+inline void load_turned(const float* p, int64_t step, VecF32 (&v)[8]) {
+  __m512d pairs[8], fours[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    __m512 row[2];
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const float* from = p + (2 * i + j) * step;
+      row[j] = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(from)), _mm256_loadu_ps(from + 8 * step), 1);
+    }
+    pairs[2 * i] = _mm512_castps_pd(_mm512_unpacklo_ps(row[0], row[1]));
+    pairs[2 * i + 1] = _mm512_castps_pd(_mm512_unpackhi_ps(row[0], row[1]));
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const int from = i / 2 * 4 + i % 2;
+    fours[2 * i] = _mm512_unpacklo_pd(pairs[from], pairs[from + 2]);
+    fours[2 * i + 1] = _mm512_unpackhi_pd(pairs[from], pairs[from + 2]);
+  }
+  const __m512i lo = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), hi = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+#pragma GCC unroll 4
+  for (int k = 0; k < 4; ++k) {
+    v[k] = {_mm512_castpd_ps(_mm512_permutex2var_pd(fours[k], lo, fours[k + 4]))};
+    v[k + 4] = {_mm512_castpd_ps(_mm512_permutex2var_pd(fours[k], hi, fours[k + 4]))};
+  }
+}
+inline void load_turned(const double* p, int64_t step, VecF64 (&v)[4]) {
+  __m512d pairs[4];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    __m512d row[2];
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const double* from = p + (2 * i + j) * step;
+      row[j] = _mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_loadu_pd(from)), _mm256_loadu_pd(from + 4 * step), 1);
+    }
+    pairs[2 * i] = _mm512_unpacklo_pd(row[0], row[1]);
+    pairs[2 * i + 1] = _mm512_unpackhi_pd(row[0], row[1]);
+  }
+  const __m512i lo = _mm512_setr_epi64(0, 1, 8, 9, 4, 5, 12, 13), hi = _mm512_setr_epi64(2, 3, 10, 11, 6, 7, 14, 15);
+#pragma GCC unroll 2
+  for (int k = 0; k < 2; ++k) {
+    v[k] = {_mm512_permutex2var_pd(pairs[k], lo, pairs[k + 2])};
+    v[k + 2] = {_mm512_permutex2var_pd(pairs[k], hi, pairs[k + 2])};
+  }
+}
+
 template <class V>
 inline typename V::Mask first_lanes(int n) {
   if constexpr (V::kWidth == 16)

@@ -115,6 +115,15 @@ using VecF64 = VecOf<double, int64_t, 2>;
 using MaskF32 = VecF32::Mask;
 using MaskF64 = VecF64::Mask;
 
+template <class T, class Int, int kLanes>
+inline void load_turned(const T* p, int64_t step, VecOf<T, Int, kLanes> (&v)[kLanes / 2]) {
+  for (int k = 0; k < kLanes / 2; ++k) {
+    T lanes[kLanes];
+    for (int i = 0; i < kLanes; ++i) lanes[i] = p[k + i * step];
+    v[k] = VecOf<T, Int, kLanes>::load(lanes);
+  }
+}
+
 template <class V>
 inline typename V::Mask first_lanes(int n) {
   typename V::Mask mask{};
