@@ -1,4 +1,7 @@
-"""Recurrent nets: two layers of 64 over 100 steps, forward and one training step, beside torch and ONNX Runtime."""
+"""Recurrent nets: two layers of 64 over 100 steps, forward and one training step, beside torch and ONNX Runtime.
+
+"quernel bf16" is the same net with products in bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -28,16 +31,24 @@ def cases(threads: int, quick: bool) -> Iterator[Case]:
                 getattr(nn, kind)(FEATURES, HIDDEN, LAYERS, returns="last"),
                 nn.Linear(HIDDEN, CLASSES),
             )
-            whole = nn.Sequential(net, head)
+            whole, rounded = nn.Sequential(net, head), _rounded(kind)
             flops = 2.0 * n * STEPS * LAYERS * gates * HIDDEN * (FEATURES + HIDDEN)
             twin = _twin(torch, kind, net, head) if torch else None
             name = f"{kind} {LAYERS}x{HIDDEN}, {STEPS} steps, batch {n}"
-            forward = _forward(torch, whole, twin, x, threads)
+            forward = _forward(torch, whole, rounded, twin, x, threads)
             yield Case(f"{name}, forward", forward, flops=flops, group="forward")
-            steps: dict[str, Callable[[], object]] = {"quernel": quernel_step(whole, x, y)}
+            steps: dict[str, Callable[[], object]] = {
+                "quernel": quernel_step(whole, x, y),
+                "quernel bf16": quernel_step(rounded, x, y),
+            }
             if twin:
                 steps["torch"] = _torch_step(torch, twin, x, y)
             yield Case(f"{name}, step", steps, flops=3 * flops, group="step")
+
+
+def _rounded(kind: str) -> nn.Sequential:
+    layers = getattr(nn, kind)(FEATURES, HIDDEN, LAYERS, returns="last", precision="bf16")
+    return nn.Sequential(layers, nn.Linear(HIDDEN, CLASSES, precision="bf16"))
 
 
 def _twin(torch: Any, kind: str, net: Any, head: Any) -> Any:
@@ -58,9 +69,14 @@ def _twin(torch: Any, kind: str, net: Any, head: Any) -> Any:
     return twin
 
 
-def _forward(torch: Any, net: Any, twin: Any, x: np.ndarray, threads: int) -> dict[str, Callable[[], object]]:
-    frozen = net.freeze(max_batch=64, input_shape=x.shape[1:])
-    contenders: dict[str, Callable[[], object]] = {"quernel": lambda: frozen(x)}
+def _forward(
+    torch: Any, net: Any, rounded: Any, twin: Any, x: np.ndarray, threads: int
+) -> dict[str, Callable[[], object]]:
+    frozen, in_bf16 = (n.freeze(max_batch=64, input_shape=x.shape[1:]) for n in (net, rounded))
+    contenders: dict[str, Callable[[], object]] = {
+        "quernel": lambda: frozen(x),
+        "quernel bf16": lambda: in_bf16(x),
+    }
     if twin:
         tx = torch.from_numpy(x)
         session = peers.onnx_session(twin.eval(), tx[:1], threads)

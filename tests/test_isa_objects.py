@@ -28,7 +28,10 @@ ABOVE = {  # sources that no level up to LEVEL has
     "table_bf16.cpp": ("bf16", BF16_FLAGS),
     "table_amx.cpp": ("amx", AMX_FLAGS),
 }
-BF16_SOURCES = {"gemm_bf16.cpp", "conv_bf16.cpp", "pack_bf16.cpp"}
+BF16_SOURCES = {
+    *("gemm_bf16.cpp", "conv_bf16.cpp", "pack_bf16.cpp"),
+    *("recurrent_bf16.cpp", "recurrent_grad_bf16.cpp"),
+}
 
 COMPILER = shutil.which("g++") or shutil.which("c++")
 NM = shutil.which("nm")

@@ -1,8 +1,10 @@
-"""Training with ``precision="bf16"``: float32 parameters, bfloat16 products in linear layers, convolutions and attention."""
+"""Training with ``precision="bf16"``: float32 parameters, bfloat16 products in linear and recurrent layers,
+convolutions and attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,25 @@ class Attention(nn.Module):
         return y
 
 
-NETS = (digits_net, convolutions, Attention)
+class Rows(nn.Module):
+    """Likewise, for layers that take sequences."""
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        return x.reshape(-1, 8, 8)
+
+
+def recurrent() -> nn.Sequential:
+    return nn.Sequential(
+        *(
+            Rows(),
+            nn.LSTM(8, 20, bidirectional=True, returns="outputs"),
+            nn.GRU(40, 24, 2, returns="outputs"),
+        ),
+        *(nn.RNN(24, 33, returns="last"), nn.Linear(33, 10)),
+    )
+
+
+NETS = (digits_net, convolutions, Attention, recurrent)
 nets = pytest.mark.parametrize("make", NETS, ids=lambda make: make.__name__)
 
 
@@ -55,9 +75,15 @@ def trained(
     return net, net.evaluate(X, Y)["loss"]
 
 
-def test_training_ends_within_a_percent_of_float32() -> None:
-    (net, mixed), (_, plain) = trained("bf16"), trained("fp32")
-    assert plain < 0.15
+def one_cell(kind: str) -> nn.Sequential:
+    return nn.Sequential(Rows(), getattr(nn, kind)(8, 48, returns="last"), nn.Linear(48, 10))
+
+
+@pytest.mark.parametrize("kind", [None, "LSTM", "GRU", "RNN"])
+def test_training_ends_within_a_percent_of_float32(kind: str | None) -> None:
+    make = partial(one_cell, kind) if kind else digits_net
+    (net, mixed), (_, plain) = trained("bf16", make=make), trained("fp32", make=make)
+    assert plain < 0.2
     assert mixed != plain
     assert abs(mixed - plain) <= 0.01 * plain
     assert {p.dtype for p in net.parameters()} == {"float32"}

@@ -1,8 +1,8 @@
-// What the two directions of a recurrent layer share: which rows of an item run at a step, and their product with the
-// weight of the state.
+// What the two directions of a recurrent layer share: which rows of an item run at a step, what is multiplied together,
+// and how rows are found.
 #pragma once
+#include "kernels/args/matmul.h"
 #include "kernels/args/recurrent.h"
-#include "kernels/gemm_tile.h"
 #include "kernels/integers.h"
 #include "kernels/visit.h"
 
@@ -10,6 +10,10 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int kProductRows = 48;  // at once: at least kRecurrentRows
+
+// Rows that gather behind a backward step: gradients of weights are read and written once for all of them. (48 took 2
+// to 6 % longer.)
+constexpr int kGathered = 2 * kProductRows;
 
 // The rows of an item.
 struct Strip {
@@ -55,26 +59,14 @@ struct Finishing {
   bool backwards = false;  // the last panel first: what the product before has left in L1 is used
 };
 
-// c (+)= a B + bias for packed B[depth, cols]. A panel of B is read from L2 once for all rows. (Panels as narrow as a
-// tile, which stay in L1 however deep they are, took 2 to 4 % longer forward.)
+// Gathered gradients of gates: rows of `width` numbers, `lead` apart. There is memory for kGathered of them.
 template <class T>
-void multiply(const Product<T>& p, const T* b, int64_t depth, int64_t cols, const Finishing<T>& how) {
-  const Run run{0, 0, depth};
-  const int64_t panels = ceil_div(cols, kPanel);
-  const int tiles = static_cast<int>(ceil_div(p.rows, kTileRows));
-  for (int64_t panel = 0; panel < panels; ++panel) {
-    const int64_t first = (how.backwards ? panels - 1 - panel : panel) * kPanel;
-    const TileFinish<T> finish{how.bias ? how.bias + first : nullptr, nullptr, nullptr, Activation::kNone};
-    const int width = static_cast<int>(least(kPanel, cols - first));
-    for (int tile = 0; tile < tiles; ++tile) {
-      const int from = p.rows * tile / tiles, height = p.rows * (tile + 1) / tiles - from;
-      T* c[kTileRows];
-      for (int i = 0; i < height; ++i) c[i] = p.c[from + i] + first;
-      multiply_tile(Tile<T>{p.a + from, b + first * depth, c, &run, 1, false, 1, kPackWidth<T>, depth * kPackWidth<T>,
-                            height, width, how.accumulate, how.bias ? &finish : nullptr});
-    }
-  }
-}
+struct GatheredGates {
+  T* g;
+  int64_t lead;
+  int64_t width;
+  int rows;
+};
 
 // `count` numbers at row `at` of a tensor with rows of so many, null if there is none.
 template <class T>

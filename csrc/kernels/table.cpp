@@ -122,6 +122,10 @@ Fn<RecurrentArgs> recurrent;
 ScratchFn<RecurrentArgs> recurrent_scratch;
 Fn<RecurrentGradArgs> recurrent_grad;
 ScratchFn<RecurrentGradArgs> recurrent_grad_scratch;
+Fn<RecurrentArgs> recurrent_bf16;
+ScratchFn<RecurrentArgs> recurrent_bf16_scratch;
+Fn<RecurrentGradArgs> recurrent_grad_bf16;
+ScratchFn<RecurrentGradArgs> recurrent_grad_bf16_scratch;
 Fn<CheckLengthsArgs> check_lengths;
 
 // attention
@@ -268,6 +272,8 @@ extern constinit const Level level{
             // recurrent
             .recurrent = entry_with<recurrent, recurrent_scratch>,
             .recurrent_grad = entry_with<recurrent_grad, recurrent_grad_scratch>,
+            .recurrent_bf16 = entry_with<recurrent_bf16, recurrent_bf16_scratch>,
+            .recurrent_grad_bf16 = entry_with<recurrent_grad_bf16, recurrent_grad_bf16_scratch>,
             .check_lengths = entry<check_lengths>,
             // attention
             .attention = entry_with<attention, attention_scratch>,

@@ -122,6 +122,8 @@ struct KernelTable {
   // recurrent
   Kernel<RecurrentArgs> recurrent;
   Kernel<RecurrentGradArgs> recurrent_grad;
+  Kernel<RecurrentArgs> recurrent_bf16;
+  Kernel<RecurrentGradArgs> recurrent_grad_bf16;
   Kernel<CheckLengthsArgs> check_lengths;
   // attention
   Kernel<AttentionArgs> attention;

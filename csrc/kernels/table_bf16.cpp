@@ -10,6 +10,10 @@ Fn<Bf16ConvArgs> conv2d_bf16;
 ScratchFn<Bf16ConvArgs> conv2d_bf16_scratch;
 Fn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16;
 ScratchFn<Bf16ConvGradWeightArgs> conv2d_grad_weight_bf16_scratch;
+Fn<RecurrentArgs> recurrent_bf16;
+ScratchFn<RecurrentArgs> recurrent_bf16_scratch;
+Fn<RecurrentGradArgs> recurrent_grad_bf16;
+ScratchFn<RecurrentGradArgs> recurrent_grad_bf16_scratch;
 
 extern constinit const Level level{
     .name = QUERNEL_STRING(QUERNEL_ISA),
@@ -20,6 +24,8 @@ extern constinit const Level level{
             .pack_bf16 = entry<pack_bf16>,
             .conv2d_bf16 = entry_with<conv2d_bf16, conv2d_bf16_scratch>,
             .conv2d_grad_weight_bf16 = entry_with<conv2d_grad_weight_bf16, conv2d_grad_weight_bf16_scratch>,
+            .recurrent_bf16 = entry_with<recurrent_bf16, recurrent_bf16_scratch>,
+            .recurrent_grad_bf16 = entry_with<recurrent_grad_bf16, recurrent_grad_bf16_scratch>,
         },
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "ops/bf16.h"
 #include "ops/common.h"
 #include "ops/matmul.h"
 #include "ops/reduce.h"
@@ -34,6 +35,8 @@ int64_t strip_rows(int64_t rows) {
 RecurrentShape shape_of(const char* op, const Tensor& x, const RecurrentWeights& w, const RecurrentSpec& spec) {
   check_floating(op, "x", x.dtype());
   check<ShapeError>(x.rank() == 3, op, "x must be (N, T, C), got ", x.shape());
+  check<DTypeError>(!spec.bf16 || x.dtype() == DType::kFloat32, op, "x must be float32 for products in bfloat16, is ",
+                    name(x.dtype()), "; cast it");
   check<ShapeError>(x.dim(1) > 0, op, "x has no time steps (x: ", x.shape(), ", (N, T, C))");
   RecurrentShape s;
   s.dtype = x.dtype();
@@ -63,11 +66,17 @@ void check_operands(const char* op, const Tensor& x, const RecurrentWeights& w, 
 }
 
 // Products with `depth` numbers for each gate.
-Work walk_work(const RecurrentShape& s, int64_t depth) {
+Work walk_work(const RecurrentShape& s, int64_t depth, bool bf16) {
   const auto row_steps = static_cast<double>(s.strip * s.steps), width = static_cast<double>(s.gates * s.hidden);
   const double macs = width * static_cast<double>(depth);
-  return {ceil_div(s.rows, s.strip), row_steps * (mac_ns(s.dtype, macs) + 0.5 * width),
+  const double product_ns = bf16 ? bf16_mac_ns(macs) : mac_ns(s.dtype, macs);
+  return {ceil_div(s.rows, s.strip), row_steps * (product_ns + 0.5 * width),
           2.0 * macs * static_cast<double>(s.rows * s.steps)};
+}
+
+// A weight that products multiply by, B[k, n], stored (n, k) if `transposed`.
+Tensor packed(const Tensor& weight, int64_t k, int64_t n, bool transposed, bool bf16) {
+  return bf16 ? bf16_columns({weight, n, k, transposed}) : pack_matrix(weight, 1, k, n, transposed);
 }
 
 // Items of the backward pass, each with gradients of the weights, of so many bytes, of its own: few where they are
@@ -116,9 +125,10 @@ RecurrentResult recurrent(const Tensor& x, const RecurrentWeights& weights, cons
     r.gates = empty({args.steps, args.rows, width});
     r.cell = empty({args.steps, args.rows, args.hidden});
   }
-  const Tensor weight_ih = pack_matrix(weights.ih, 1, args.inputs, width, true);
-  const Tensor weight_hh = pack_matrix(weights.hh, 1, args.hidden, width, true);
-  launch(op, &KernelTable::recurrent, args, walk_work(args, args.inputs + args.hidden),
+  const Tensor weight_ih = packed(weights.ih, args.inputs, width, true, spec.bf16);
+  const Tensor weight_hh = packed(weights.hh, args.hidden, width, true, spec.bf16);
+  launch(op, spec.bf16 ? &KernelTable::recurrent_bf16 : &KernelTable::recurrent, args,
+         walk_work(args, args.inputs + args.hidden, spec.bf16),
          {read(&A::x, x), read(&A::weight_ih, weight_ih), read(&A::weight_hh, weight_hh),
           read(&A::bias_ih, weights.bias_ih), read(&A::bias_hh, weights.bias_hh), read(&A::h0, initial.h),
           read(&A::c0, initial.c), read(&A::lengths, lengths), write(&A::y, r.y), write(&A::h_n, r.h_n),
@@ -150,12 +160,12 @@ RecurrentGradients recurrent_grad(const RecurrentResult& forward, const Tensor& 
   if (want_x) d.x = empty(x.shape());
   d.initial.h = empty(state);
   if (spec.cell == Cell::kLstm) d.initial.c = empty(state);
-  const Tensor weight_ih = want_x ? pack_matrix(weights.ih, 1, width, args.inputs, false) : Tensor();
-  const Tensor weight_hh = pack_matrix(weights.hh, 1, width, args.hidden, false);
-  Work work = walk_work(args, args.inputs * (want_x ? 2 : 1) + 2 * args.hidden);
+  const Tensor weight_ih = want_x ? packed(weights.ih, width, args.inputs, false, spec.bf16) : Tensor();
+  const Tensor weight_hh = packed(weights.hh, width, args.hidden, false, spec.bf16);
+  Work work = walk_work(args, args.inputs * (want_x ? 2 : 1) + 2 * args.hidden, spec.bf16);
   work.ns_per_item *= static_cast<double>(work.items) / static_cast<double>(std::max<int64_t>(args.parts, 1));
   work.items = args.parts;
-  launch(op, &KernelTable::recurrent_grad, args, work,
+  launch(op, spec.bf16 ? &KernelTable::recurrent_grad_bf16 : &KernelTable::recurrent_grad, args, work,
          {read(&A::gates_t, forward.gates), read(&A::cell_t, forward.cell), read(&A::x, x), read(&A::y, forward.y),
           read(&A::h0, initial.h), read(&A::c0, initial.c), read(&A::lengths, lengths), read(&A::weight_ih, weight_ih),
           read(&A::weight_hh, weight_hh), read(&A::g_y, g.y), read(&A::g_h, g.h_n), read(&A::g_c, g.c_n),

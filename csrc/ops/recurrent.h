@@ -12,6 +12,7 @@ inline constexpr const char* kTimeSteps = "time steps";
 struct RecurrentSpec {
   Cell cell{};
   bool reverse = false;
+  bool bf16 = false;  // products round their operands to bfloat16; all else is float32
 };
 
 // Refuses lengths (N) out of range.

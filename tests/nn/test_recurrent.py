@@ -233,14 +233,15 @@ def test_errors(call: Any, error: Any, message: str) -> None:
         call(net, np.zeros((3, 5, 2), np.float32))
 
 
+@pytest.mark.parametrize("precision", [None, "bf16"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_stream_of_chunks_has_the_bits_of_the_whole(name: str) -> None:
+def test_a_stream_of_chunks_has_the_bits_of_the_whole(name: str, precision: str | None) -> None:
     qn.seed(4)
     make, options = LAYERS[name]
     net = nn.Sequential(
         nn.Embedding(9, 6),
         nn.LayerNorm(6),
-        make(6, 11, 2, **options, returns="outputs"),
+        make(6, 11, 2, **options, returns="outputs", precision=precision),
         nn.Linear(11, 3),
         nn.Softmax(-1),
     ).eval()

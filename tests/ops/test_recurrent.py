@@ -1,5 +1,5 @@
 """Recurrent layers: forward within a running error bound, backward from what the forward kept, exact where the arithmetic
-is, lengths, both directions; threads and batches bit for bit."""
+is, lengths, both directions; threads and batches bit for bit. All but the exact ones with products in bfloat16 too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from tests.strategies import arrays, guarded, near
 
 CELLS = tuple(reference.GATES)
 cells = st.sampled_from(CELLS)
-dtypes = st.sampled_from(("float32", "float64"))
+precisions = st.sampled_from(
+    (("float32", False), ("float64", False), ("float32", True))
+)  # whether in bfloat16
+BF16 = 2.0**-8  # unit roundoff
+LOST = 1e-36  # what flushed denormals, of which a sum has some, may come to
 ULP = 4  # of sigmoid and tanh, as simd/math.h says; libm's in float64 are better
 
 
@@ -27,7 +31,7 @@ def native(a: Any) -> Any:
 
 def run(
     cell: str, x: Array, weights: Any, biases: Any = (None, None), states: Any = (None, None), lengths: Any = None,
-    reverse: bool = False, save: bool = False,
+    reverse: bool = False, save: bool = False, bf16: bool = False,
 ) -> tuple[Any, ...]:  # fmt: skip
     return tuple(
         _core.recurrent(
@@ -39,6 +43,7 @@ def run(
             cell,
             reverse,
             save,
+            bf16,
         )
     )
 
@@ -71,16 +76,17 @@ class Bound:
     sigmoid has slopes up to 1/4, tanh up to 1. The tenth on top covers products of two errors.
     """
 
-    def __init__(self, cell: str, weights: Any, biases: Any, dtype: str) -> None:
+    def __init__(self, cell: str, weights: Any, biases: Any, dtype: str, bf16: bool) -> None:
         self.cell, self.u = cell, unit_roundoff(dtype)
+        self.rounding = BF16 * (2 + BF16) if bf16 else 0.0  # of both operands of a product
         self.w, self.r = (np.abs(w.astype("f8")) for w in weights)
         self.b, self.d = (0.0 if b is None else np.abs(b.astype("f8")) for b in biases)
 
     def products(self, x: Array, h: Array, e_h: Array) -> tuple[Array, Array, Array, Array]:
         """Sizes of the products of input and state, and bounds of their errors."""
         a, b = self.w @ np.abs(x) + self.b, self.r @ np.abs(h) + self.d
-        slack = 1.1 * self.u
-        return a, b, slack * (self.w.shape[1] + 2) * a, slack * (self.r.shape[1] + 2) * b + self.r @ e_h
+        slack = lambda depth: 1.1 * self.u * (depth + 2) + self.rounding
+        return a, b, slack(self.w.shape[1]) * a, slack(self.r.shape[1]) * b + self.r @ e_h
 
     def step(
         self, x: Array, before: tuple[Array, Array], after: tuple[Array, Array], exact: tuple[Array, Array],
@@ -121,10 +127,18 @@ class Bound:
 
 
 def bounds(
-    cell: str, x: Array, weights: Any, biases: Any, states: Any, lengths: Any, reverse: bool, dtype: str
+    cell: str,
+    x: Array,
+    weights: Any,
+    biases: Any,
+    states: Any,
+    lengths: Any,
+    reverse: bool,
+    dtype: str,
+    bf16: bool,
 ) -> Any:
     """Bounds of the errors of y, h_n and c_n, beside their values."""
-    bound = Bound(cell, weights, biases, dtype)
+    bound = Bound(cell, weights, biases, dtype, bf16)
     w, r = (a.astype("f8") for a in weights)
     bias = [np.zeros(len(r)) if b is None else b.astype("f8") for b in biases]
     n, steps, hidden = x.shape[0], x.shape[1], r.shape[1]
@@ -147,11 +161,12 @@ def bounds(
 
 
 @pytest.mark.usefixtures("isa")
-@given(data=st.data(), cell=cells, dtype=dtypes, reverse=st.booleans())
-def test_forward(data: Any, cell: str, dtype: str, reverse: bool) -> None:
+@given(data=st.data(), cell=cells, precision=precisions, reverse=st.booleans())
+def test_forward(data: Any, cell: str, precision: tuple[str, bool], reverse: bool) -> None:
+    dtype, bf16 = precision
     x, weights, biases, states, lengths = data.draw(operands(cell, dtype))
-    found = run(cell, x, weights, biases, states, lengths, reverse)
-    (expected, limits) = bounds(cell, x, weights, biases, states, lengths, reverse, dtype)
+    found = run(cell, x, weights, biases, states, lengths, reverse, bf16=bf16)
+    (expected, limits) = bounds(cell, x, weights, biases, states, lengths, reverse, dtype, bf16)
     plain = reference.recurrent(cell, x, weights, biases, states, lengths, reverse)
     for got, want, limit, again in zip(found[:3], expected, limits, plain, strict=True):
         if got is None:
@@ -160,7 +175,7 @@ def test_forward(data: Any, cell: str, dtype: str, reverse: bool) -> None:
         np.testing.assert_array_equal(want, again)  # the bound is of the definition
         actual = N(got)
         assert actual.dtype == dtype and actual.shape == want.shape
-        assert (np.abs(actual - want) <= limit + 1e-37).all(), (np.abs(actual - want) - limit).max()
+        assert (np.abs(actual - want) <= limit + LOST).all(), (np.abs(actual - want) - limit).max()
     assert found[3:] == (None, None)
 
 
@@ -192,19 +207,26 @@ def test_gates_are_good_to_the_last_digits() -> None:
 
 
 @pytest.mark.usefixtures("isa")
-@given(data=st.data(), dtype=dtypes, reverse=st.booleans())
-def test_relu_of_small_integers_is_exact(data: Any, dtype: str, reverse: bool) -> None:
-    """Forward and backward, where each state has few sources: any row, step, column or length mixed up would show."""
+@given(data=st.data(), precision=precisions, reverse=st.booleans())
+def test_relu_of_small_integers_is_exact(data: Any, precision: tuple[str, bool], reverse: bool) -> None:
+    """Forward and backward, where each state has few sources: any row, step, column or length mixed up would show.
+
+    States stay within 247 if the integers are at most 1: bfloat16 holds whole numbers up to 256.
+    """
+    dtype, bf16 = precision
+    largest = 1 if bf16 else 2
     n, steps, inputs, hidden = (
         data.draw(s) for s in (st.integers(1, 30), st.integers(1, 6), near(40, 1), near(70, 1))
     )
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))
-    fill = lambda *shape: rng.integers(-2, 3, shape).astype(dtype)
+    fill = lambda *shape: rng.integers(-largest, largest + 1, shape).astype(dtype)
     w, r = fill(hidden, inputs), np.roll(np.eye(hidden), 1, 0).astype(dtype) * rng.choice([-1, 1], hidden)
     r = r.astype(dtype)
     x, h0, lengths = fill(n, steps, inputs), fill(n, hidden), rng.integers(1, steps + 1, n)
     bias = np.ones(hidden, dtype)
-    y, h_n, _, gates, cell_t = run("rnn_relu", x, (w, r), (bias, None), (h0, None), lengths, reverse, True)
+    y, h_n, _, gates, cell_t = run(
+        "rnn_relu", x, (w, r), (bias, None), (h0, None), lengths, reverse, True, bf16
+    )
     expected = reference.recurrent("rnn_relu", x, (w, r), (bias, None), (h0, None), lengths, reverse)
     check_exact(N(y), expected[0])
     check_exact(N(h_n), expected[1])
@@ -226,6 +248,7 @@ def test_relu_of_small_integers_is_exact(data: Any, dtype: str, reverse: bool) -
         "rnn_relu",
         reverse,
         True,
+        bf16,
     )
     kept = {"y": expected[0], "h_before": before(expected[0], h0, lengths, reverse)}
     want = grads("rnn_relu", kept, x, (w, r), lengths, (g_y, g_h, None), reverse)
@@ -260,18 +283,19 @@ def grads(
 
 
 @pytest.mark.usefixtures("isa")
-@given(data=st.data(), cell=cells, dtype=dtypes, reverse=st.booleans())
-def test_backward_of_what_was_kept(data: Any, cell: str, dtype: str, reverse: bool) -> None:
+@given(data=st.data(), cell=cells, precision=precisions, reverse=st.booleans())
+def test_backward_of_what_was_kept(data: Any, cell: str, precision: tuple[str, bool], reverse: bool) -> None:
     """Given the gates, which are exactly known, each gradient is a sum of products: Higham's bound holds along each path."""
+    dtype, bf16 = precision
     x, weights, biases, states, lengths = data.draw(operands(cell, dtype))
     n, steps, hidden = x.shape[0], x.shape[1], weights[1].shape[1]
-    y, _, _, gates, cell_t = run(cell, x, weights, biases, states, lengths, reverse, True)
+    y, _, _, gates, cell_t = run(cell, x, weights, biases, states, lengths, reverse, True, bf16)
     g_y = data.draw(arrays((n, steps, hidden), dtype))
     g_h = data.draw(arrays((n, hidden), dtype)) if data.draw(st.booleans()) else None
     g_c = data.draw(arrays((n, hidden), dtype)) if cell == "lstm" else None
     found = _core.recurrent_grad(
         T(x), *map(T, weights), *map(native, states), native(lengths), y, gates, cell_t, T(g_y), native(g_h),
-        native(g_c), cell, reverse, True,
+        native(g_c), cell, reverse, True, bf16,
     )  # fmt: skip
     live = np.arange(steps) < (np.full(n, steps) if lengths is None else lengths)[:, None]
     assert not N(found[0])[~live].any()
@@ -285,14 +309,15 @@ def test_backward_of_what_was_kept(data: Any, cell: str, dtype: str, reverse: bo
     want = grads(cell, kept, x, weights, lengths, (g_y, g_h, g_c), reverse)
     sizes = grads(cell, kept, x, weights, lengths, (g_y, g_h, g_c), reverse, 1.0)
     roundings = steps * (n + len(weights[1]) + 16 + 2 * ULP) + len(weights[1])
+    share = roundings * unit_roundoff(dtype) + (2 * steps * BF16 if bf16 else 0)
     for got, exact, size in zip(found, want, sizes, strict=True):
         if got is not None:
             assert N(got).dtype == dtype
-            assert (np.abs(N(got) - exact) <= 1.1 * roundings * unit_roundoff(dtype) * size + 1e-37).all()
+            assert (np.abs(N(got) - exact) <= 1.1 * share * size + LOST).all()
     assert (found[6] is None) == (cell != "lstm")
     assert _core.recurrent_grad(
         T(x), *map(T, weights), *map(native, states), native(lengths), y, gates, cell_t, T(g_y), None, None, cell,
-        reverse, False,
+        reverse, False, bf16,
     )[0] is None  # fmt: skip
 
 
@@ -319,7 +344,8 @@ def before(values: Array, first: Any, lengths: Any, reverse: bool) -> Array:
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("n", [37, 110])  # of which few walk together, and many
-def test_bits_do_not_depend_on_threads_or_batch(cell: str, n: int) -> None:
+@pytest.mark.parametrize("bf16", [False, True])
+def test_bits_do_not_depend_on_threads_or_batch(cell: str, n: int, bf16: bool) -> None:
     rng = np.random.default_rng(1)
     steps, inputs, hidden = 9, 20, 67
     rows = reference.GATES[cell] * hidden
@@ -335,10 +361,10 @@ def test_bits_do_not_depend_on_threads_or_batch(cell: str, n: int) -> None:
 
     def both(rows: slice) -> list[Array]:
         cut = lambda a: None if a is None else a[rows].copy()
-        found = run(cell, cut(x), (w, r), (b, b), (cut(h0), cut(c0)), cut(lengths), True, True)
+        found = run(cell, cut(x), (w, r), (b, b), (cut(h0), cut(c0)), cut(lengths), True, True, bf16)
         gradients = _core.recurrent_grad(
             T(cut(x)), T(w), T(r), T(cut(h0)), native(cut(c0)), T(cut(lengths)), found[0], *found[3:], T(cut(g_y)),
-            T(cut(g_h)), None, cell, True, True,
+            T(cut(g_h)), None, cell, True, True, bf16,
         )  # fmt: skip
         of_rows = (*found[:3], gradients[0], *gradients[5:])
         return [N(t).copy() for t in of_rows if t is not None] + [N(t).copy() for t in gradients[1:5]]

@@ -48,8 +48,9 @@ def test_gradients_in_float64(cell: str) -> None:
             )
 
 
+@pytest.mark.parametrize("precision", [None, "bf16"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_a_plan_has_the_same_bits(cell: str) -> None:
+def test_a_plan_has_the_same_bits(cell: str, precision: str | None) -> None:
     rng = np.random.default_rng(2)
     rows = reference.GATES[cell] * 8
     name, options = ("rnn", {"nonlinearity": cell[4:]}) if cell.startswith("rnn") else (cell, {})
@@ -62,7 +63,9 @@ def test_a_plan_has_the_same_bits(cell: str) -> None:
         for p in params:
             p.grad = None
         w, r, b = params
-        y, h = getattr(ops, name)(x, w, r, b, b, lengths=lengths, reverse=True, **options)[:2]
+        y, h = getattr(ops, name)(
+            x, w, r, b, b, lengths=lengths, reverse=True, precision=precision, **options
+        )[:2]
         loss = (y * y).sum() + h.sum()
         loss.backward()
         return loss, y, *[p.grad for p in params]
@@ -140,8 +143,9 @@ def test_rows_may_be_absent_and_nan_stays_in_its_row() -> None:
     assert np.isfinite(y[[0, 2]]).all() and np.isfinite(y[1, :2]).all() and np.isnan(y[1, 2:]).all()
 
 
+@pytest.mark.parametrize("precision", [None, "bf16"])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_what_lies_behind_a_rows_end_is_not_read(reverse: bool) -> None:
+def test_what_lies_behind_a_rows_end_is_not_read(reverse: bool, precision: str | None) -> None:
     rng = np.random.default_rng(0)
     x, w, r = (rng.standard_normal(s).astype("f4") for s in ((3, 5, 4), (18, 4), (18, 6)))
     lengths, results = np.array([2, 5, 3]), []
@@ -149,7 +153,7 @@ def test_what_lies_behind_a_rows_end_is_not_read(reverse: bool) -> None:
         for row, length in enumerate(lengths):
             x[row, length:] = behind
         operands = [qn.tensor(a, requires_grad=True) for a in (x, w, r)]
-        y, h = ops.gru(*operands, lengths=lengths, reverse=reverse)
+        y, h = ops.gru(*operands, lengths=lengths, reverse=reverse, precision=precision)
         (y * y).sum().backward()
         results.append([t.numpy().copy() for t in (y, h, *(o.grad for o in operands))])
     for zeros, nans in zip(*results, strict=True):
@@ -177,6 +181,8 @@ X, W, R = np.zeros((3, 5, 2), "f4"), np.zeros((16, 2), "f4"), np.zeros((16, 4), 
         (lambda: ops.lstm(X, W, R, lengths=[1.0, 2.0, 3.0]), DTypeError, "lengths are whole numbers, got float"),
         (lambda: ops.lstm(X, W, R, lengths=[1, 0, 3]), ArgumentError, "length 0 of row 1 is out of range, expected 1 to 5"),
         (lambda: ops.lstm(X, W, R, lengths=[1, 2, 6]), ArgumentError, "length 6 of row 2 is out of range, expected 1 to 5"),
+        (lambda: ops.gru(X, W, R, precision="fp8"), ArgumentError, r"\[gru\] precision is 'bf16' or None, got 'fp8'"),
+        (lambda: ops.lstm(X.astype("f8"), W, R, precision="bf16"), DTypeError, r"\[lstm\] precision 'bf16' takes float32"),
         (lambda: ops.rnn(X, W[:4], R[:4], nonlinearity="elu"), ArgumentError, r"\[rnn\] nonlinearity is 'tanh' or 'relu'"),
     ],
 )  # fmt: skip

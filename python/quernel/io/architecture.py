@@ -23,7 +23,10 @@ _CONV_TRANSPOSE = (
     *("in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "groups", "bias"),
     *("dilation", "precision"),
 )
-_RECURRENT = ("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns")
+_RECURRENT = (
+    *("input_size", "hidden_size", "num_layers", "bias", "dropout", "bidirectional", "returns"),
+    "precision",
+)
 _SPECTROGRAM = ("n_fft", "win_length", "hop_length", "power", "center", "pad_mode")
 _MEL = ("sample_rate", *_SPECTROGRAM, "f_min", "f_max", "n_mels", "norm", "mel_scale")
 # Constructor arguments of each layer, all of them attributes of the same name but for those below. A model of

@@ -22,6 +22,7 @@ class _Recurrent(SizedByInput):
     """What RNN, LSTM and GRU share: parameters, and the walk over layers and directions."""
 
     takes_integers = True  # lengths
+    _has_precision = True
     _size_name = "input_size"
     _op: ClassVar[Callable[..., tuple[Tensor, ...]]]
     _name: ClassVar[str]
@@ -39,6 +40,7 @@ class _Recurrent(SizedByInput):
         dropout: float = 0.0,
         bidirectional: bool = False,
         returns: str = "all",
+        precision: str | None = None,
     ) -> None:
         if returns not in _RETURNS:
             raise ArgumentError(f"[{self._name}] returns is one of {_RETURNS}, got {returns!r}")
@@ -49,6 +51,7 @@ class _Recurrent(SizedByInput):
         self.dropout = in_unit_interval(self._name, "dropout", dropout)
         self.bidirectional = bool(bidirectional)
         self.returns = returns
+        self.precision = precision
         for suffix in self._suffixes():
             for name in self._parameter_names(suffix):
                 setattr(self, name, Parameter())
@@ -105,8 +108,8 @@ class _Recurrent(SizedByInput):
                     f"{kind}_l{layer}{direction}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 )
                 weights = [getattr(self, name, None) for name in names]
-                reverse, options = direction != "", self._options()
-                y, *last = self._op(x, *weights, *begins[len(ends)], lengths, reverse, **options)
+                options = {"reverse": direction != "", "precision": self.precision, **self._options()}
+                y, *last = self._op(x, *weights, *begins[len(ends)], lengths, **options)
                 outputs.append(y)
                 ends.append(tuple(last))
             x = outputs[0] if len(outputs) == 1 else ops.concat(outputs, -1)
@@ -141,7 +144,13 @@ class _Recurrent(SizedByInput):
         parts = [f"{self.input_size}, {self.hidden_size}"]
         if self.num_layers > 1:
             parts.append(f"num_layers={self.num_layers}")
-        defaults = (("bias", True), ("dropout", 0.0), ("bidirectional", False), ("returns", "all"))
+        defaults = (
+            ("bias", True),
+            ("dropout", 0.0),
+            ("bidirectional", False),
+            ("returns", "all"),
+            ("precision", None),
+        )
         parts += [f"{k}={getattr(self, k)!r}" for k, default in defaults if getattr(self, k) != default]
         return ", ".join(parts)
 
@@ -162,6 +171,7 @@ class LSTM(_Recurrent):
             side.
         returns: "all", PyTorch's (outputs, last state); in an `nn.Sequential`, "outputs" alone, or "last", the last h of
             the last layer (N, directions · hidden_size), which lengths make that at each row's end.
+        precision: "bf16" multiplies in bfloat16 with float32 sums, see `ops.lstm`; None in the dtype of the weights.
 
     Shapes:
         x (N, T, C), always batch first -> outputs (N, T, directions · hidden_size) and (h_n, c_n), each (num_layers ·
@@ -225,13 +235,14 @@ class RNN(_Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         returns: str = "all",
+        precision: str | None = None,
     ) -> None:
         if nonlinearity not in NONLINEARITIES:
             raise ArgumentError(f"[rnn] nonlinearity is 'tanh' or 'relu', got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
         super().__init__(
             input_size, hidden_size, num_layers,
-            bias=bias, dropout=dropout, bidirectional=bidirectional, returns=returns,
+            bias=bias, dropout=dropout, bidirectional=bidirectional, returns=returns, precision=precision,
         )  # fmt: skip
 
     def _options(self) -> dict[str, Any]:

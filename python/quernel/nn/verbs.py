@@ -66,8 +66,8 @@ class Verbs:
             clip_value: before each update the gradients are clipped to ±clip_value, each element.
             device: "auto" takes the best there is; "cpu"; "cuda" raises with the reason if there is none.
             precision: "fp32"; "fp64" for a module converted by ``to("float64")``; "bf16" multiplies in bfloat16 in
-                linear layers, convolutions and the projections of attention, forward and backward (it sets their
-                attribute ``precision``). Recurrent layers, convolutions in groups, the scores of attention, parameters,
+                linear and recurrent layers, convolutions and the projections of attention, forward and backward (it
+                sets their attribute ``precision``). Convolutions in groups, the scores of attention, parameters,
                 gradients, the optimizer's state, sums and all else stay float32.
             run_eagerly: False runs each step as one native call (`qn.jit`), True op by op, to the same bits.
 

@@ -19,7 +19,14 @@ from quernel.ops.create import arange, as_tensor
 from quernel.ops.layout import unsqueeze
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import cast, native
-from quernel.ops.shapes import check_floating, check_lengths, check_rank, check_same_dtype, spec_of
+from quernel.ops.shapes import (
+    check_floating,
+    check_lengths,
+    check_precision,
+    check_rank,
+    check_same_dtype,
+    spec_of,
+)
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -30,12 +37,14 @@ NONLINEARITIES = ("tanh", "relu")
 
 
 def _specs(
-    name: str, x: Any, weights: tuple[Any, Any], biases: tuple[Any, Any], states: dict[str, Any], lengths: Any
-) -> tuple[Spec, Spec]:
+    name: str, x: Any, weights: tuple[Any, Any], biases: tuple[Any, Any], states: dict[str, Any], lengths: Any,
+    precision: str | None,
+) -> tuple[Spec, Spec]:  # fmt: skip
     """Checks the operands; returns what the output and a state are."""
     a, ih, hh = spec_of(x), *map(spec_of, weights)
     check_rank(name, "x", a.shape, 3, "(N, T, C)")
     check_floating(name, "x", a.dtype)
+    check_precision(name, precision, a.dtype)
     n, steps, features = a.shape
     if steps == 0:
         raise ShapeError(f"[{name}] x has no time steps (x: {a.shape}, (N, T, C))")
@@ -68,17 +77,21 @@ def _maybe(x: TensorLike | None) -> Tensor | None:
 
 
 def _run(
-    cell: str, reverse: bool, operands: tuple[Tensor | None, ...], lengths: TensorLike | None
+    cell: str,
+    reverse: bool,
+    operands: tuple[Tensor | None, ...],
+    lengths: TensorLike | None,
+    precision: str | None,
 ) -> tuple[Tensor, ...]:
     """Runs the kernels on x, weight_ih, weight_hh, bias_ih, bias_hh, h0 and c0."""
     a, w_ih, w_hh, b_ih, b_hh, h, c = operands
-    _specs(cell.partition("_")[0], a, (w_ih, w_hh), (b_ih, b_hh), {"h0": h, "c0": c}, lengths)
+    _specs(cell.partition("_")[0], a, (w_ih, w_hh), (b_ih, b_hh), {"h0": h, "c0": c}, lengths, precision)
     parts: list[Any] = [native(t) for t in operands]
     x, ih, hh, bias_ih, bias_hh, h0, c0 = parts
     ends = None if lengths is None else cast(as_tensor(lengths), "int64")._t
-    save = needs_grad(*operands)
+    save, in_bf16 = needs_grad(*operands), precision == "bf16"
     y, h_n, c_n, gates, cell_t = _core.recurrent(
-        x, ih, hh, bias_ih, bias_hh, h0, c0, ends, cell, bool(reverse), save
+        x, ih, hh, bias_ih, bias_hh, h0, c0, ends, cell, bool(reverse), save, in_bf16
     )
     results = (y, h_n) if c_n is None else (y, h_n, c_n)
     if not save:
@@ -90,7 +103,7 @@ def _run(
         x, ih, hh, h0, c0, ends, y, gates, cell_t = kept
         g_y, g_h, g_c = map(native, (*g, None)[:3])
         found = _core.recurrent_grad(
-            x, ih, hh, h0, c0, ends, y, gates, cell_t, g_y, g_h, g_c, cell, bool(reverse), want[0]
+            x, ih, hh, h0, c0, ends, y, gates, cell_t, g_y, g_h, g_c, cell, bool(reverse), want[0], in_bf16
         )
         return [
             Tensor(t) if wanted and t is not None else None for wanted, t in zip(want, found, strict=True)
@@ -109,9 +122,10 @@ def _lstm_rule(
     c0: Any = None,
     lengths: Any = None,
     reverse: bool = False,  # noqa: ARG001
+    precision: str | None = None,
 ) -> tuple[Spec, ...]:
     states = {"h0": h0, "c0": c0}
-    y, state = _specs("lstm", x, (weight_ih, weight_hh), (bias_ih, bias_hh), states, lengths)
+    y, state = _specs("lstm", x, (weight_ih, weight_hh), (bias_ih, bias_hh), states, lengths, precision)
     return y, state, state
 
 
@@ -126,6 +140,7 @@ def lstm(
     c0: TensorLike | None = None,
     lengths: TensorLike | None = None,
     reverse: bool = False,
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Runs a long short-term memory over sequences.
 
@@ -144,14 +159,18 @@ def lstm(
         lengths: Steps of each row, (N,) whole numbers from 1 to T; None: T. A row's outputs behind its end are 0, its last
             state is that at its end.
         reverse: Walks from each row's end to its beginning; outputs stay at the steps of their inputs.
+        precision: "bf16" rounds the operands of both products (inputs and states with their weights), and of all those of
+            the backward pass, to bfloat16; sums, states, gates and gradients stay float32. None multiplies in the dtype
+            of the operands.
 
     Returns:
         The outputs (N, T, hidden) and the last h and c, (N, hidden).
 
     Raises:
         ShapeError: Shapes do not fit, or T is 0.
-        DTypeError: The dtypes differ or are not floating, or lengths are no whole numbers.
-        ArgumentError: A length is not in [1, T].
+        DTypeError: The dtypes differ or are not floating, or not float32 with a `precision`, or lengths are no whole
+            numbers.
+        ArgumentError: A length is not in [1, T], or a precision that there cannot be.
 
     Example:
         >>> w = qn.ones((8, 2))
@@ -160,7 +179,7 @@ def lstm(
         ((1, 3, 2), (1, 2), [[0.0, 0.0]])
     """
     operands = tuple(map(_maybe, (x, weight_ih, weight_hh, bias_ih, bias_hh, h0, c0)))
-    y, h_n, c_n = _run("lstm", reverse, operands, lengths)
+    y, h_n, c_n = _run("lstm", reverse, operands, lengths, precision)
     return y, h_n, c_n
 
 
@@ -173,8 +192,9 @@ def _gru_rule(
     h0: Any = None,
     lengths: Any = None,
     reverse: bool = False,  # noqa: ARG001
+    precision: str | None = None,
 ) -> tuple[Spec, ...]:
-    return _specs("gru", x, (weight_ih, weight_hh), (bias_ih, bias_hh), {"h0": h0}, lengths)
+    return _specs("gru", x, (weight_ih, weight_hh), (bias_ih, bias_hh), {"h0": h0}, lengths, precision)
 
 
 @op(shape=_gru_rule)
@@ -187,6 +207,7 @@ def gru(
     h0: TensorLike | None = None,
     lengths: TensorLike | None = None,
     reverse: bool = False,
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Runs a gated recurrent unit over sequences, as PyTorch and cuDNN define it.
 
@@ -204,6 +225,7 @@ def gru(
         h0: The state to begin with, (N, hidden), 0 if None.
         lengths: As in `lstm`.
         reverse: As in `lstm`.
+        precision: As in `lstm`.
 
     Returns:
         The outputs (N, T, hidden) and the last h, (N, hidden).
@@ -217,7 +239,7 @@ def gru(
         [[0.5, 0.5]]
     """
     operands = tuple(map(_maybe, (x, weight_ih, weight_hh, bias_ih, bias_hh, h0)))
-    y, h_n = _run("gru", reverse, (*operands, None), lengths)
+    y, h_n = _run("gru", reverse, (*operands, None), lengths, precision)
     return y, h_n
 
 
@@ -236,9 +258,10 @@ def _rnn_rule(
     lengths: Any = None,
     reverse: bool = False,  # noqa: ARG001
     nonlinearity: str = "tanh",
+    precision: str | None = None,
 ) -> tuple[Spec, ...]:
     _check_nonlinearity(nonlinearity)
-    return _specs("rnn", x, (weight_ih, weight_hh), (bias_ih, bias_hh), {"h0": h0}, lengths)
+    return _specs("rnn", x, (weight_ih, weight_hh), (bias_ih, bias_hh), {"h0": h0}, lengths, precision)
 
 
 @op(shape=_rnn_rule)
@@ -252,6 +275,7 @@ def rnn(
     lengths: TensorLike | None = None,
     reverse: bool = False,
     nonlinearity: str = "tanh",
+    precision: str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Runs a plain recurrent net over sequences: ``h = tanh(x_t·weight_ihᵀ + bias_ih + h·weight_hhᵀ + bias_hh)``.
 
@@ -267,6 +291,7 @@ def rnn(
         lengths: As in `lstm`.
         reverse: As in `lstm`.
         nonlinearity: "tanh" or "relu".
+        precision: As in `lstm`.
 
     Returns:
         The outputs (N, T, hidden) and the last h, (N, hidden).
@@ -281,7 +306,7 @@ def rnn(
     """
     operands = tuple(map(_maybe, (x, weight_ih, weight_hh, bias_ih, bias_hh, h0)))
     _check_nonlinearity(nonlinearity)
-    y, h_n = _run(f"rnn_{nonlinearity}", reverse, (*operands, None), lengths)
+    y, h_n = _run(f"rnn_{nonlinearity}", reverse, (*operands, None), lengths, precision)
     return y, h_n
 
 

@@ -43,8 +43,8 @@ def compile(
     layers: list[Any] = [module for module in net.modules() if module._has_precision]
     if products is not None and not layers:
         raise ArgumentError(
-            f"[compile] precision {precision!r} concerns the products of linear, convolutional and attention layers, and "
-            "the model has none; use 'fp32'"
+            f"[compile] precision {precision!r} concerns the products of linear, convolutional, recurrent and attention "
+            "layers, and the model has none; use 'fp32'"
         )
     check_metrics(metrics)
     check_metrics(weighted_metrics)
