@@ -85,6 +85,7 @@ Fn<Bf16GemmArgs> gemm_bf16;
 ScratchFn<Bf16GemmArgs> gemm_bf16_scratch;
 Fn<Bf16PackArgs> pack_bf16;
 Fn<MlpArgs> mlp_f32;
+Fn<ParamGradsArgs> param_grads_f32;
 
 // conv
 Fn<ConvArgs> conv2d_f32, conv2d_f64, conv2d_grad_input_f32, conv2d_grad_input_f64;
@@ -115,6 +116,7 @@ constinit const KernelTable table{
     .gemm_bf16 = entry_with<gemm_bf16, gemm_bf16_scratch>,
     .pack_bf16 = entry<pack_bf16>,
     .mlp_f32 = entry<mlp_f32>,
+    .param_grads_f32 = entry<param_grads_f32>,
     // conv
     .conv2d_f32 = entry<conv2d_f32>,
     .conv2d_f64 = entry<conv2d_f64>,

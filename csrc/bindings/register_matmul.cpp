@@ -29,6 +29,7 @@ void register_matmul(py::module_& m) {
         py::arg("transpose_b") = false, Unlocked());
   m.def("matmul_bf16", &ops::matmul_bf16, py::arg("a"), py::arg("b"), py::arg("transpose_a") = false,
         py::arg("transpose_b") = false, Unlocked());
+  m.def("linear_grad_weight", &ops::linear_grad_weight, py::arg("g"), py::arg("x"), Unlocked());
   register_linear<ops::linear>(m, "linear");
   register_linear<ops::linear_bf16>(m, "linear_bf16");
   add_direct(

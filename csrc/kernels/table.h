@@ -44,7 +44,9 @@ struct KernelTable {
   Kernel<PackArgs> pack_f32, pack_f64;
   Kernel<Bf16GemmArgs> gemm_bf16;
   Kernel<Bf16PackArgs> pack_bf16;
-  Kernel<MlpArgs> mlp_f32;  // CUDA alone, for plans (runtime/fuse_layers.cpp)
+  // CUDA alone, for plans (runtime/fuse_layers.cpp, fuse_gradients.cpp)
+  Kernel<MlpArgs> mlp_f32;
+  Kernel<ParamGradsArgs> param_grads_f32;
   // conv
   Kernel<ConvArgs> conv2d_f32, conv2d_f64;
   Kernel<ConvArgs> conv2d_grad_input_f32, conv2d_grad_input_f64;

@@ -31,6 +31,8 @@ constexpr int64_t kRowSpan = 32;            // panels of a single row: B is read
 constexpr int64_t kNearBytes = 2 << 20;     // of L3: more may be as slow as memory where others use it, too
 constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
 constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
+constexpr int64_t kMostSplits = 64;
+constexpr int64_t kSplitResults = 1 << 17;  // of a weight; more fill a GPU by themselves
 constexpr int64_t kSkipDepth = 64;          // zeros of a row are counted if it is as long,
 constexpr int64_t kSkipMostDepth = 16384;   // if their list stays in cache,
 constexpr int64_t kSkipColumns = 128;       // and if so many columns make little of the time that it takes
@@ -252,6 +254,32 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   if (!tall) set_batch(g, ma, mb, batch, right.size() / mb.count());
   launch_gemm("matmul", g, a, right, c, {}, {});
   return c;
+}
+
+// On CUDA a weight has few results for its gradient, which would keep few multiprocessors busy, each with all of the
+// batch. Its sums have parts, added up in order: how many depends on the batch, and whether there are any on that and
+// the weight's shape.
+Tensor linear_grad_weight(const Tensor& g, const Tensor& x) {
+  const int64_t rows = g.dim(0), n = g.dim(1), k = x.dim(1);
+  if (g.device() != Device::kCuda || g.dtype() != DType::kFloat32 || x.dtype() != g.dtype() || x.dim(0) != rows ||
+      rows <= kGradPart || n * k > kSplitResults || n * k == 0)
+    return matmul(g, x, true, false);
+  ParamGradsArgs args;
+  args.rows = rows;
+  args.split = std::max(kGradPart, ceil_div(rows, kMostSplits));
+  args.grads = 1;
+  args.grad[0].n = static_cast<int32_t>(n);
+  args.grad[0].k = static_cast<int32_t>(k);
+  const Tensor parts = Tensor::empty(g.dtype(), {ceil_div(rows, args.split), n, k}, g.device());
+  const Tensor y = Tensor::empty(g.dtype(), {n, k}, g.device());
+  const uint32_t grad = field_offset(&ParamGradsArgs::grad);
+  const double macs = static_cast<double>(n * k) * static_cast<double>(rows);
+  launch("matmul", &KernelTable::param_grads_f32, args, {1, mac_ns(g.dtype(), macs), 2 * macs},
+         {Operand{&g, grad + field_offset(&ParamGrad::g), Access::kRead},
+          Operand{&x, grad + field_offset(&ParamGrad::x), Access::kRead},
+          Operand{&parts, grad + field_offset(&ParamGrad::parts), Access::kWrite},
+          Operand{&y, grad + field_offset(&ParamGrad::y), Access::kWrite}});
+  return y;
 }
 
 Shape linear_shape(const Tensor& x, const Tensor& weight) {

@@ -11,6 +11,9 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
 // x (..., I), weight (O, I) -> activation(x weight^T + bias + residual), (..., O).
 OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue);
 
+// The gradient of linear's weight, from that of what it adds up, g (M, O), and x (M, I): g^T x.
+Tensor linear_grad_weight(const Tensor& g, const Tensor& x);
+
 // The shape of linear's result, once x and weight fit.
 Shape linear_shape(const Tensor& x, const Tensor& weight);
 

@@ -14,6 +14,11 @@
 //                                                     memory, if neither has more than 128 columns; T is kept if others
 //                                                     read it (fuse_layers.cpp)
 //   pack            mlp                               the mlp reads what is packed for it alone as it lies
+//   mlp, gemm       mean of cross_entropy, mlp, gemm  mlp: with the losses, their gradient, and the layers that it goes
+//                                                     through (fuse_loss.cpp)
+//   products over   sums over the same rows, mean of  gradients: of all parameters over one batch, in one step
+//   rows            losses, adam, sgd                 (fuse_gradients.cpp)
+//   mlp             advance_step                      the mlp counts the step, if `gradients` has the update
 //
 // gemm, conv: products and convolutions, forward or towards the input. rows: batch_norm and max_pool2d's gradient.
 //
@@ -23,6 +28,8 @@
 
 #include <algorithm>
 #include <optional>
+
+#include "runtime/cuda.h"
 
 namespace quernel {
 namespace {
@@ -344,7 +351,11 @@ bool Fuser::fuse_epilogue(size_t consumer, size_t producer, const Use& t, const 
 
 void fuse(Program& program) {
   Fuser(program).run();
-  fuse_layers(program);  // epilogues are complete
+  // Epilogues are complete.
+  if (program.device != Device::kCuda || !has_kernel(&KernelTable::mlp_f32, Device::kCuda) || tf32_allowed()) return;
+  fuse_layers(program);
+  fuse_loss(program);
+  fuse_gradients(program);
 }
 
 }  // namespace quernel

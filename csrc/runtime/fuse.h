@@ -5,7 +5,9 @@
 namespace quernel {
 
 void fuse(Program& program);
-void fuse_layers(Program& program);  // its last pattern
+void fuse_layers(Program& program);  // its last patterns, for CUDA alone
+void fuse_loss(Program& program);
+void fuse_gradients(Program& program);
 
 // Moves checks as early and small visible writes as late as their operands allow. False: a check depends on a visible
 // write, so that a refusal could not leave everything as it was.

@@ -4,17 +4,14 @@
 #include <algorithm>
 #include <optional>
 
-#include "runtime/cuda.h"
-#include "runtime/fuse.h"
+#include "runtime/fuse_steps.h"
 
 namespace quernel {
-namespace {
 
 uint32_t layer_offset(int index) {
   return field_offset(&MlpArgs::layer) + static_cast<uint32_t>(index) * static_cast<uint32_t>(sizeof(MlpLayer));
 }
 
-// A product as an MLP of one layer; an MLP as itself.
 std::optional<Step> as_mlp(const Step& step) {
   if (step.is(&KernelTable::mlp_f32)) return step;
   if (!step.is(&KernelTable::gemm_f32)) return std::nullopt;
@@ -62,16 +59,7 @@ const Use* last_result(const Step& mlp) {
   return mlp.use(layer_offset(mlp.as<MlpArgs>().layers - 1) + field_offset(&MlpLayer::c));
 }
 
-// Whether one of two steps writes what the other touches, but for what `linked` says.
-bool conflict(const Step& a, const Step& b, const Use* linked = nullptr) {
-  for (const Use& use : a.uses) {
-    for (const Use& other : b.uses) {
-      if (&use == linked && other.field == field_offset(&MlpArgs::a)) continue;
-      if ((use.writes() || other.writes()) && use.overlaps(other)) return true;
-    }
-  }
-  return false;
-}
+namespace {
 
 class LayerFuser {
  public:
@@ -88,39 +76,8 @@ class LayerFuser {
   }
 
  private:
-  Segment::Kind kind_of(const Use& use) const { return program_.segments[static_cast<size_t>(use.segment)].kind; }
-
-  // The one step that fills all of what step `reader` reads as `a`, a temporary or an output.
-  std::optional<size_t> producer(size_t reader, const Use& a) const {
-    const Segment::Kind kind = kind_of(a);
-    if (kind != Segment::Kind::kTemporary && kind != Segment::Kind::kOutput) return std::nullopt;
-    std::optional<size_t> found;
-    for (size_t i = 0; i < program_.steps.size(); ++i) {
-      for (const Use& use : program_.steps[i].uses) {
-        if (use.segment != a.segment || !use.writes()) continue;
-        if (found || i >= reader || use.access != Access::kWrite || use.offset != a.offset || use.nbytes != a.nbytes)
-          return std::nullopt;
-        found = i;
-      }
-    }
-    return found;
-  }
-
-  // A temporary that has one reader.
-  bool is_for_one(const Use& read) const {
-    int n = 0;
-    for (const Step& step : program_.steps) {
-      for (const Use& use : step.uses) n += use.segment == read.segment && use.reads();
-    }
-    return kind_of(read) == Segment::Kind::kTemporary && n == 1;
-  }
-
-  bool conflicts_between(const Step& step, size_t first, size_t last) const {
-    for (size_t i = first + 1; i < last; ++i) {
-      if (conflict(step, program_.steps[i])) return true;
-    }
-    return false;
-  }
+  // Only one step reads it, and nobody else.
+  bool is_for_one(const Use& read) const { return sole_reader(program_, read).has_value(); }
 
   bool join(size_t second);
   bool drop_packing(size_t mlp, int index);
@@ -134,20 +91,20 @@ bool LayerFuser::join(size_t second) {
   const std::optional<Step> right = as_mlp(steps[second]);
   if (!right) return false;
   const Use& a = *right->use(field_offset(&MlpArgs::a));
-  const auto first = producer(second, a);
+  const auto first = sole_producer(program_, second, a);
   std::optional<Step> left = first ? as_mlp(steps[*first]) : std::nullopt;
   if (!left) return false;
   auto& args = left->as<MlpArgs>();
   const auto& more = right->as<MlpArgs>();
   const Use* result = last_result(*left);
   if (!result || result->segment != a.segment || args.layers + more.layers > kMlpLayers || args.m != more.m ||
-      args.layer[args.layers - 1].n != more.k || conflict(*left, *right, result))
+      args.layer[args.layers - 1].n != more.k || conflict(*left, *right, result, field_offset(&MlpArgs::a)))
     return false;
 
   const auto is_visible = [&](const Use& use) { return program_.visible(use); };
-  const bool later = !conflicts_between(*left, *first, second);
-  const bool earlier =
-      !conflicts_between(*right, *first, second) && std::none_of(right->uses.begin(), right->uses.end(), is_visible);
+  const bool later = !conflicts_between(program_, *left, *first, second);
+  const bool earlier = !conflicts_between(program_, *right, *first, second) &&
+                       std::none_of(right->uses.begin(), right->uses.end(), is_visible);
   if (!later && !earlier) return false;
 
   if (is_for_one(a)) left->uses.erase(left->uses.begin() + (result - left->uses.data()));
@@ -172,13 +129,13 @@ bool LayerFuser::drop_packing(size_t mlp, int index) {
   MlpLayer& layer = steps[mlp].as<MlpArgs>().layer[index];
   const uint32_t field = layer_offset(index) + field_offset(&MlpLayer::b);
   const Use b = *steps[mlp].use(field);
-  const auto packing = producer(mlp, b);
+  const auto packing = sole_producer(program_, mlp, b);
   if (layer.pack || !packing || !is_for_one(b) || !steps[*packing].is(&KernelTable::pack_f32)) return false;
   const auto& pack = steps[*packing].as<PackArgs>();
   if (pack.batch != 1 || pack.taps != 1 || pack.src_offset != 0) return false;
   Step unpacked = steps[*packing];  // as if it ran where the weights are read
   std::erase_if(unpacked.uses, [](const Use& use) { return use.writes(); });
-  if (conflicts_between(unpacked, *packing, mlp + 1)) return false;
+  if (conflicts_between(program_, unpacked, *packing, mlp + 1)) return false;
   layer.pack = true;
   layer.b_row = static_cast<int32_t>(pack.src_row);
   layer.b_col = static_cast<int32_t>(pack.src_col);
@@ -193,9 +150,6 @@ bool LayerFuser::drop_packing(size_t mlp, int index) {
 
 }  // namespace
 
-void fuse_layers(Program& program) {
-  if (program.device != Device::kCuda || !has_kernel(&KernelTable::mlp_f32, Device::kCuda) || tf32_allowed()) return;
-  LayerFuser(program).run();
-}
+void fuse_layers(Program& program) { LayerFuser(program).run(); }
 
 }  // namespace quernel

@@ -4,6 +4,20 @@
 
 namespace quernel::cuda {
 
+inline constexpr int64_t kFewRows = 32;  // that a thread takes for itself
+
+// Combines term(row) of few rows: row r in phase r mod 4, so that no operation waits for the one before.
+template <class A, class Op, class Term>
+__device__ A reduce_few(int64_t rows, A identity, Op op, Term term) {
+  A total[4] = {identity, identity, identity, identity};
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    for (int k = 0; k < 4; ++k) total[k] = op(total[k], term(r + k));
+  for (int k = 0; k < 3; ++k)
+    if (r + k < rows) total[k] = op(total[k], term(r + k));
+  return op(op(total[0], total[1]), op(total[2], total[3]));
+}
+
 // A block as kWidth neighbouring columns times kPhases phases: row r belongs to phase r mod kPhases.
 template <int kWidth>
 struct ColumnGroup {

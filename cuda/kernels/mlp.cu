@@ -10,11 +10,17 @@
 // A sum runs over k in order, one fma after the other, and ends as in tile.h: a layer has the bits of gemm_f32.
 // Epilogues without residual, gate and `pre` that end in nothing or ReLU are done in registers; others by finished(),
 // compiled once.
+//
+// A mean cross-entropy may follow a layer: losses and gradient of a row need that row alone, a warp each, in the order
+// of softmax.cu's kernels. What the gradient is divided by, the number of labels that are not ignored, every block
+// counts for itself, 8 bytes a row of the batch out of L2. So forward, loss and the gradients towards the input of a
+// training step are one kernel; param_grads.cu has the rest.
 #include "core/device.h"
 #include "core/math.h"
 #include "core/mma.h"
 #include "kernels/args/matmul.h"
 #include "kernels/args/mlp.h"
+#include "kernels/cross_entropy.h"
 #include "kernels/tile.h"
 
 namespace quernel::cuda {
@@ -155,6 +161,61 @@ __device__ void finish(float* values, const MlpLayer& layer, bool light, int64_t
   }
 }
 
+// A row of logits in shared memory, turned.
+struct TurnedRow {
+  float* start;
+  int pitch;
+
+  __device__ float& operator[](int64_t i) const { return start[i * pitch]; }
+};
+
+// The number of labels that count; every thread gets it.
+__device__ inline float count_labels(const MlpLoss& loss, int64_t rows, int64_t classes) {
+  __shared__ int partial[kThreads / kWarp];
+  const auto* labels = static_cast<const int64_t*>(loss.labels);
+  int count = 0;
+  for (int64_t i = threadIdx.x; i < rows; i += kThreads) {
+    const int64_t label = labels[i];
+    count += label >= 0 && label < classes && label != loss.ignore_index;
+  }
+  return static_cast<float>(block_reduce<kThreads>(count, partial, Plus{}));
+}
+
+// Replaces logits by their gradient.
+template <int kRows, class B>
+__device__ void take_loss(float* values, const MlpLoss& loss, int64_t n, float divisor, int64_t first_row,
+                          int64_t rows) {
+  const RowGroup<kWarp> group;  // a warp
+  CrossEntropyArgs args;
+  args.labels = loss.labels;
+  args.smoothing = loss.smoothing;
+  args.cols = n;
+  args.ignore_index = loss.ignore_index;
+  const float incoming = loss.g ? *static_cast<const float*>(loss.g) : static_cast<float>(loss.g_value);
+  const float g = incoming * static_cast<float>(loss.scale) / divisor;
+  auto* losses = static_cast<float*>(loss.losses);
+  auto* dx = static_cast<float*>(loss.dx);
+#pragma unroll 1
+  for (int r = static_cast<int>(threadIdx.x) / kWarp; r < kRows && r < rows; r += kThreads / kWarp) {
+    const TurnedRow x{values + r, B::kRowPitch};
+    const RowTarget<float> t(args, first_row + r);
+    const auto put = [&](int64_t i, float value) {
+      x[i] = value;
+      if (dx) dx[(first_row + r) * n + i] = value;
+    };
+    float own = 0;
+    if (t.ignored()) {
+      for (int64_t i = group.lane; i < n; i += kWarp) put(i, 0.f);
+    } else {
+      const float top = row_max<float>(group, x, n), total = row_exp_sum(group, x, top, n);
+      own = loss_of_row(group, t, x, top, total, n);
+      __syncwarp();  // the label's logit has been read
+      grad_of_row(group, t, x, top, total, g, n, put);
+    }
+    if (group.lane == 0) losses[first_row + r] = own;
+  }
+}
+
 // Two blocks share a multiprocessor: left to itself, the compiler spills registers to have room for four.
 template <int kRows, int kCols>
 __global__ void __launch_bounds__(kThreads, 2) mlp_tile(const __grid_constant__ MlpArgs p) {
@@ -176,6 +237,9 @@ __global__ void __launch_bounds__(kThreads, 2) mlp_tile(const __grid_constant__ 
     slices.fetch(copies, weights + stage * B::kStage);
     copies.close_group();
   }
+  float divisor = 0;  // while copies are under way
+  if (p.loss.labels) divisor = count_labels(p.loss, p.m, p.layer[p.loss.after - 1].n);
+  if (p.step && blockIdx.x == 0 && t == 0) ++*static_cast<int64_t*>(p.step);
   int present = 0, next = kStages - 1;  // stages
 #pragma unroll 1
   for (int l = 0; l < p.layers; ++l) {
@@ -209,6 +273,9 @@ __global__ void __launch_bounds__(kThreads, 2) mlp_tile(const __grid_constant__ 
       finish<kRows, B>(values, layer, light, first_row, rows);
     }
     depth = layer.n;
+    if (!p.loss.labels || l + 1 != p.loss.after) continue;
+    __syncthreads();
+    take_loss<kRows, B>(values, p.loss, depth, divisor, first_row, rows);
   }
 }
 

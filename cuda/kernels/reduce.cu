@@ -89,9 +89,6 @@ __global__ void __launch_bounds__(kThreads) reduce_rows(ReduceArgs a, int64_t re
   if (group.lane == 0) put_result<Op, T>(a, group.row, all);
 }
 
-constexpr int64_t kFewRows = 32;
-
-// Row r in phase r mod 4, so that no operation waits for the one before.
 template <class Op, class T>
 struct ReduceColumn {
   ReduceArgs a;
@@ -103,14 +100,8 @@ struct ReduceColumn {
     const int64_t column = at % a.inner, block = at / a.inner % blocks, outer = at / a.inner / blocks;
     const int64_t first = block * a.block, rows = least(a.block, a.reduced - first);
     const T* x = static_cast<const T*>(a.x) + (outer * a.reduced + first) * a.inner + column;
-    const A identity = Op::template identity<A>();
-    A total[4] = {identity, identity, identity, identity};
-    int64_t r = 0;
-    for (; r + 4 <= rows; r += 4)
-      for (int k = 0; k < 4; ++k) total[k] = op(total[k], static_cast<A>(x[(r + k) * a.inner]));
-    for (int k = 0; k < 3; ++k)
-      if (r + k < rows) total[k] = op(total[k], static_cast<A>(x[(r + k) * a.inner]));
-    put_result<Op, T>(a, at, op(op(total[0], total[1]), op(total[2], total[3])));
+    const auto term = [&](int64_t r) { return static_cast<A>(x[r * a.inner]); };
+    put_result<Op, T>(a, at, reduce_few(rows, Op::template identity<A>(), op, term));
   }
 };
 

@@ -1,36 +1,10 @@
-// Softmax, log-softmax and cross-entropy over rows; a warp or a block a row (core/rows.h). A thread visits the same
-// elements in each pass: maximum, sum of exponentials, result. Logits of -inf have probability 0; a row of nothing but
-// -inf gives NaN, as in PyTorch.
-#include <limits>
-
-#include "core/math.h"
-#include "core/rows.h"
-#include "kernels/args/softmax.h"
+// Softmax, log-softmax and cross-entropy (cross_entropy.h) over rows; a warp or a block a row (core/rows.h). A thread
+// visits the same elements in each pass: maximum, sum of exponentials, result. Logits of -inf have probability 0; a row
+// of nothing but -inf gives NaN, as in PyTorch.
+#include "kernels/cross_entropy.h"
 
 namespace quernel::cuda {
 namespace {
-
-struct Larger {
-  template <class T>
-  __device__ T operator()(T a, T b) const {
-    return maximum(a, b);
-  }
-};
-
-template <int kGroup, class T>
-__device__ T row_max(const RowGroup<kGroup>& group, const T* x, int64_t n) {
-  T best = -std::numeric_limits<T>::infinity();
-  for (int64_t i = group.lane; i < n; i += kGroup) best = maximum(best, x[i]);
-  return group.reduce(best, Larger{});
-}
-
-// Sum of e^(x - top).
-template <int kGroup, class T>
-__device__ T row_exp_sum(const RowGroup<kGroup>& group, const T* x, T top, int64_t n) {
-  T total = 0;
-  for (int64_t i = group.lane; i < n; i += kGroup) total += exponential(x[i] - top);
-  return group.reduce(total, Plus{});
-}
 
 template <int kGroup, class T>
 __global__ void __launch_bounds__(kThreads) softmax_rows(SoftmaxArgs a) {
@@ -38,7 +12,7 @@ __global__ void __launch_bounds__(kThreads) softmax_rows(SoftmaxArgs a) {
   if (group.row >= a.rows) return;
   const T* x = static_cast<const T*>(a.x) + group.row * a.cols;
   T* y = static_cast<T*>(a.y) + group.row * a.cols;
-  const T top = row_max(group, x, a.cols), total = row_exp_sum(group, x, top, a.cols);
+  const T top = row_max<T>(group, x, a.cols), total = row_exp_sum(group, x, top, a.cols);
   const T log_total = a.log ? logarithm(total) : T(0);
   for (int64_t i = group.lane; i < a.cols; i += kGroup)
     y[i] = a.log ? x[i] - top - log_total : exponential(x[i] - top) / total;
@@ -59,38 +33,6 @@ __global__ void __launch_bounds__(kThreads) softmax_grad_rows(SoftmaxArgs a) {
     dx[i] = a.log ? g[i] - exponential(y[i]) * total : y[i] * (g[i] - total);
 }
 
-// What a row of logits is compared with: `hit` of the label, and a mixture over all classes (probabilities or the
-// smoothed part), each times the weights of the classes.
-template <class T>
-struct RowTarget {
-  int64_t label = -1;  // -1: none
-  T hit = 0;
-  const T* targets = nullptr;
-  const T* weight = nullptr;
-  T share = 0, floor = 0;  // mixture = weight (share target + floor)
-  bool mixed = false;
-
-  __device__ RowTarget(const CrossEntropyArgs& a, int64_t row) : weight(static_cast<const T*>(a.weight)) {
-    floor = static_cast<T>(a.smoothing / static_cast<double>(a.cols));
-    if (a.targets) {
-      targets = static_cast<const T*>(a.targets) + row * a.cols;
-      share = static_cast<T>(1 - a.smoothing);
-      mixed = true;
-      return;
-    }
-    const int64_t given = static_cast<const int64_t*>(a.labels)[row];
-    if (given < 0 || given >= a.cols || given == a.ignore_index) return;
-    label = given;
-    hit = static_cast<T>(1 - a.smoothing) * (weight ? weight[label] : T(1));
-    mixed = a.smoothing > 0;
-  }
-  __device__ bool ignored() const { return label < 0 && !mixed; }
-  __device__ T mixture(int64_t i) const {
-    const T q = targets ? multiply_add(targets[i], share, floor) : floor;
-    return weight ? q * weight[i] : q;
-  }
-};
-
 template <int kGroup, class T>
 __global__ void __launch_bounds__(kThreads) cross_entropy_rows(CrossEntropyArgs a) {
   const RowGroup<kGroup> group;
@@ -101,20 +43,8 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_rows(CrossEntropyArgs 
   if (a.normalized) {
     if (!t.ignored()) loss = -(t.hit * x[t.label]);
   } else if (!t.ignored()) {
-    const T top = row_max(group, x, a.cols);
-    const T log_total = logarithm(row_exp_sum(group, x, top, a.cols));
-    if (t.label >= 0) {
-      loss = log_total + (top - x[t.label]);
-      if (t.hit != 1) loss = t.hit * loss;
-    }
-    if (t.mixed) {
-      T sum = 0;
-      for (int64_t i = group.lane; i < a.cols; i += kGroup) {
-        const T q = t.mixture(i);
-        if (q != 0) sum += q * (log_total + (top - x[i]));  // a logit of -inf may have q = 0
-      }
-      loss += group.reduce(sum, Plus{});
-    }
+    const T top = row_max<T>(group, x, a.cols), total = row_exp_sum(group, x, top, a.cols);
+    loss = loss_of_row(group, t, x, top, total, a.cols);
   }
   if (group.lane == 0) static_cast<T*>(a.y)[group.row] = loss;
 }
@@ -132,41 +62,13 @@ __global__ void __launch_bounds__(kThreads) cross_entropy_grad_rows(CrossEntropy
     for (int64_t i = group.lane; i < a.cols; i += kGroup) dx[i] = i == t.label ? -(t.hit * g) : T(0);
     return;
   }
-  const T top = row_max(group, x, a.cols), total = row_exp_sum(group, x, top, a.cols);
-  if (!t.mixed) {
-    const T scale = t.hit == 1 ? g : t.hit * g;
-    for (int64_t i = group.lane; i < a.cols; i += kGroup) {
-      const T p = exponential(x[i] - top) / total;
-      dx[i] = i == t.label ? (p - 1) * scale : p * scale;
-    }
-    return;
-  }
-  T sum = 0;
-  for (int64_t i = group.lane; i < a.cols; i += kGroup) sum += t.mixture(i);
-  const T all = group.reduce(sum, Plus{}) + t.hit;
-  for (int64_t i = group.lane; i < a.cols; i += kGroup) {
-    const T p = exponential(x[i] - top) / total, q = t.mixture(i);
-    dx[i] = (all * p - (i == t.label ? q + t.hit : q)) * g;
-  }
+  const T top = row_max<T>(group, x, a.cols), total = row_exp_sum(group, x, top, a.cols);
+  grad_of_row(group, t, x, top, total, g, a.cols, [&](int64_t i, T value) { dx[i] = value; });
 }
 
-// One block; sums in double.
 template <class T>
 __global__ void __launch_bounds__(kThreads) cross_entropy_mean_block(CrossEntropyMeanArgs a) {
-  __shared__ double partial[kThreads / kWarp];
-  const int64_t* labels = static_cast<const int64_t*>(a.labels);
-  double sum = 0, weights = 0;
-  for (int64_t i = threadIdx.x; i < a.rows; i += kThreads) {
-    const int64_t label = labels[i];
-    sum += static_cast<double>(static_cast<const T*>(a.losses)[i]);
-    if (label >= 0 && label < a.cols && label != a.ignore_index)
-      weights += a.weight ? static_cast<double>(static_cast<const T*>(a.weight)[label]) : 1.0;
-  }
-  sum = block_reduce<kThreads>(sum, partial, Plus{});
-  weights = block_reduce<kThreads>(weights, partial, Plus{});
-  if (threadIdx.x > 0) return;
-  *static_cast<T*>(a.y) = static_cast<T>(sum / weights);
-  *static_cast<T*>(a.divisor) = static_cast<T>(weights);
+  mean_of_losses<T>(a);
 }
 
 struct IsNoClass {

@@ -31,8 +31,9 @@ __device__ inline T finished_sum(T sum) {
   return sum + T(0);
 }
 
+// The tile of the chosen product that begins at this row and column.
 template <class P, int kRows, int kCols, int kDepth, int TM, int TN>
-__global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
+__device__ __forceinline__ void compute_tile(P& p, int64_t first_row, int64_t first_column) {
   using T = typename P::T;
   constexpr int kAcross = kCols / TN;  // threads of a row
   static_assert(kRows / TM * kAcross == kThreads && kThreads % kCols == 0 && kThreads % kRows == 0);
@@ -43,9 +44,6 @@ __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
   T(*b_tile)[kCols] = reinterpret_cast<T(*)[kCols]>(shared + kDepth * kPitch);
   T* staged = shared;
   const int t = static_cast<int>(threadIdx.x);
-  const int64_t columns = ceil_div(p.n, kCols), rows = ceil_div(p.m, kRows);
-  const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
-  p.enter(block / columns / rows);
 
   // Places of a thread in a slice of A: kRowsAdjacent: one row, some k; else one k, some rows. Of B: one column.
   constexpr bool kTall = P::kRowsAdjacent;
@@ -103,6 +101,14 @@ __global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
     }
     __syncthreads();
   }
+}
+
+template <class P, int kRows, int kCols, int kDepth, int TM, int TN>
+__global__ void __launch_bounds__(kThreads) multiply_tile(P p) {
+  const int64_t columns = ceil_div(p.n, kCols), rows = ceil_div(p.m, kRows);
+  const int64_t block = blockIdx.x, first_column = block % columns * kCols, first_row = block / columns % rows * kRows;
+  p.enter(block / columns / rows);
+  compute_tile<P, kRows, kCols, kDepth, TM, TN>(p, first_row, first_column);
 }
 
 // Large tiles where they fill the device, small ones elsewhere.

@@ -32,6 +32,8 @@ EXPECTED: dict[tuple[str, ...], tuple[str, ...]] = {
     ("multiply_tile", "If"): ("FFMA",),
     ("multiply_tile", "Id"): ("DFMA",),
     ("mlp_tile",): ("FFMA", "LDGSTS"),
+    ("sum_param_grads",): ("FFMA",),
+    ("finish_param_grads",): ("FADD",),
 }
 # The same on Hopper, whose own family is empty elsewhere.
 HOPPER: dict[tuple[str, ...], tuple[str, ...]] = {

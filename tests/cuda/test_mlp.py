@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m 
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ACTIVATIONS = ["none", "relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish"]
-MOST = 8  # layers of one kernel
+MOST = 9  # layers of one kernel
 widths = st.one_of(st.integers(1, 20), st.integers(1, 128), st.sampled_from([16, 32, 64, 65, 128]))
 rows = st.one_of(st.integers(1, 40), st.sampled_from([64, 127, 128, 129, 256, 257, 300]))
 
@@ -221,10 +221,10 @@ def train(activation: type[nn.Module], m: int, jitted: bool) -> tuple[list[Any],
     return seen, run.plans()[0].steps if jitted else []
 
 
-@pytest.mark.parametrize(("activation", "launches"), [(nn.ReLU, 2), (nn.GELU, 1)])
+@pytest.mark.parametrize(("activation", "launches"), [(nn.ReLU, 1), (nn.GELU, 1)])
 @pytest.mark.parametrize("m", [16, 270])
 def test_training_steps(activation: type[nn.Module], launches: int, m: int) -> None:
-    """Forward is one kernel, which keeps what backward needs; so are a ReLU net's gradients towards the input."""
+    """Forward is one kernel, which keeps what backward needs; so are loss and a ReLU net's gradients towards the input."""
     got, steps = train(activation, m, True)
     assert steps.count("mlp") == launches and "linear" not in steps and "pack" not in steps
     want, _ = train(activation, m, False)

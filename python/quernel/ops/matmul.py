@@ -24,8 +24,6 @@ from quernel.ops.shapes import (
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from quernel.ops.create import TensorLike
 
 
@@ -178,7 +176,7 @@ def linear(
         rows = gz.reshape((math.prod(shape[:-1]), shape[-1]))
         return (
             None if w is None else Tensor(product(rows, w._t).reshape(x_shape)),
-            None if x is None else Tensor(_grad_weight(product, rows, x._t)),
+            None if x is None else Tensor(_grad_weight(in_bf16, rows, x._t)),
             Tensor(_core.sum(rows, [0])) if want_b else None,
             Tensor(gz) if want_r else None,
         )
@@ -187,5 +185,6 @@ def linear(
     return put_on_tape(y, (a, w, b, r), backward, saved)
 
 
-def _grad_weight(product: Callable[..., _core.Tensor], rows: _core.Tensor, x: _core.Tensor) -> _core.Tensor:
-    return product(rows, x.reshape((rows.shape[0], x.shape[-1])), transpose_a=True)
+def _grad_weight(in_bf16: bool, rows: _core.Tensor, x: _core.Tensor) -> _core.Tensor:
+    x = x.reshape((rows.shape[0], x.shape[-1]))
+    return _core.matmul_bf16(rows, x, transpose_a=True) if in_bf16 else _core.linear_grad_weight(rows, x)
