@@ -220,20 +220,22 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
 int64_t winograd_points(int64_t size) { return (size + 1) / 4 * 6 + (size % 4 == 1 || size % 4 == 2 ? 4 : 0); }
 
 // Winograd's algorithm makes a fourth of the products, in int16. Channels pay for its transformations. With VNNI those
-// products run at half the pace of products of bytes, so it takes more: 16 tiles to share the transformation of
-// weights, not so many channels that fewer tiles fit into L2 beside them, and 3.4 times fewer products of the 4 times
-// that maps without a rest save (7x7: 3.1 times; 14x14: 3.6 times).
+// products run at half the pace of products of bytes, so it takes more: 32 channels and columns, not so many channels
+// that few tiles fit into L2 beside their weights (14x14x512 took 4 % longer), nine tiles to share the transformation
+// of weights, items for two threads, and 3.4 times fewer products of the 4 times that maps without a rest save (7x7:
+// 3.1 times; 14x14: 3.6 times).
 bool winograd_pays(const ConvShape& s, Device device) {
   const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1 &&
                     s.c % 4 == 0 && has_kernel(&KernelTable::winograd_u8s8, device);
   if (!dots_bytes()) return fits && s.c >= 16 && s.o >= 16;
-  return fits && !dots_tiles() && s.c >= 64 && s.c <= 256 && s.o >= 64 && s.n * s.oh * s.ow >= 16 * 12 &&
-         9 * 5 * s.oh * s.ow >= 17 * winograd_points(s.oh) * winograd_points(s.ow);
+  const int64_t pixels = s.n * s.oh * s.ow;
+  return fits && !dots_tiles() && s.c >= 32 && s.c <= 256 && s.o >= 32 && pixels >= 9 * 16 &&
+         pixels * s.o >= 24 << 10 && 9 * 5 * s.oh * s.ow >= 17 * winograd_points(s.oh) * winograd_points(s.ow);
 }
 
 // Transformed tiles stay in L2, and many share the transformation of weights. Few of them are shared out by columns.
 void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, const Tensor& y, const QOutput& out) {
-  const int64_t input_bytes = (dots_bytes() ? 450 : 300) << 10, most_tiles = dots_bytes() ? 48 : 32;
+  const int64_t input_bytes = (dots_bytes() ? 580 : 300) << 10, most_tiles = dots_bytes() ? 48 : 32;
   constexpr int64_t kChannelBytes = 36 * 2;  // of a tile, transformed
   const ConvShape& s = args.s;
   const int64_t tiles = s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4);
