@@ -1,5 +1,5 @@
 // int8 convolution of 3x3 taps, stride 1, by Winograd's F(4x4, 3x3) in integers: a quarter of the multiplications, and
-// the same bits. For levels whose byte products go through int16 anyway.
+// the same bits. For levels whose byte products go through int16 anyway; with VNNI, quant_winograd_dot.cpp.
 //
 //   y = Aᵗ [(G w Gᵗ) ⊙ (Bᵗ x B)] A    x: 6x6 pixels of a channel, w: 3x3 taps, y: 4x4 output pixels
 //

@@ -7,8 +7,8 @@ namespace quernel::QUERNEL_ISA {
 Fn<QGemmArgs> gemm_u8s8;
 ScratchFn<QGemmArgs> gemm_u8s8_scratch;
 Fn<PackArgs> pack_depthwise_s8;
-Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8;
-ScratchFn<QConvArgs> conv2d_u8s8_scratch, depthwise2d_u8s8_scratch;
+Fn<QConvArgs> conv2d_u8s8, depthwise2d_u8s8, winograd_u8s8;
+ScratchFn<QConvArgs> conv2d_u8s8_scratch, depthwise2d_u8s8_scratch, winograd_u8s8_scratch;
 Fn<QSparseArgs> sparse_u8s8;
 
 extern constinit const Level level{
@@ -20,6 +20,7 @@ extern constinit const Level level{
             .pack_depthwise_s8 = entry<pack_depthwise_s8>,
             .conv2d_u8s8 = entry_with<conv2d_u8s8, conv2d_u8s8_scratch>,
             .depthwise2d_u8s8 = entry_with<depthwise2d_u8s8, depthwise2d_u8s8_scratch>,
+            .winograd_u8s8 = entry_with<winograd_u8s8, winograd_u8s8_scratch>,
             .sparse_u8s8 = entry<sparse_u8s8>,
         },
 };

@@ -100,6 +100,11 @@ bool dots_bytes() {
   return level.emulated || (level.features & kCpuAvx512vnni) != 0;
 }
 
+bool dots_tiles() {
+  const Level& level = *choice().level;
+  return level.emulated || (level.features & kCpuAmxInt8) != 0;
+}
+
 bool dots_pairs() {
   const Level& level = *choice().level;
   return level.emulated || (level.features & kCpuAvx512bf16) != 0;

@@ -13,6 +13,7 @@ const KernelTable& active_table();           // of the CPU
 const KernelTable& table_of(Device device);  // of CUDA: its library must be loaded
 const char* active_isa();
 bool dots_bytes();  // whether the active level multiplies bytes without widening them: VNNI, and AMX, emulated or not
+bool dots_tiles();  // whether it multiplies bytes by tiles: AMX, emulated or not
 bool dots_pairs();  // whether it multiplies bfloat16 without widening them: AVX512_BF16, and AMX, emulated or not
 void set_isa(const char* name);  // throws ArgumentError: unknown level, or absent from this CPU
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import quernel as qn
 from quernel import _core
 from tests import reference as ref
 from tests.checks import N, T, check_equal
@@ -107,6 +108,31 @@ def test_tiles_do_not_depend_on_batch_or_threads() -> None:
     check_equal(whole, ref.qconv2d(x, weight, **args))
     single = [N(_core.qconv2d(T(x[i : i + 1].copy()), T(weight), **native(args))) for i in range(9)]
     check_equal(np.concatenate(single), whole)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("channels", [32, 68, 100, 224, 228])
+@pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
+def test_tiles_of_two_and_of_four_outputs(quant_isa: str, channels: int, fill: str) -> None:
+    """Every rest of a division by four along both axes, groups of channels that are no whole vectors, one and several
+    sums over the depth, one and two panels of columns at the end; x is 0 or 255 where weights are extreme."""
+    rng = np.random.default_rng(channels)
+    for n, size, outputs, padding in (
+        (1, (17, 18), 97, (1, 1)),
+        (2, (16, 11), 81, (1, 2)),
+        (1, (15, 22), 112, (1, 0)),
+    ):
+        weight = lay_out(filled(rng, (outputs, 3, 3, channels), np.int8, fill), "guard_end")
+        for x_fill in ("uniform",) if fill == "uniform" else ("least", "greatest"):
+            x = lay_out(filled(rng, (n, *size, channels), np.uint8, x_fill), "guard_end")
+            places = {"x_zero_point": int(rng.choice([0, 77, 255])), "padding": padding}
+            args = output(outputs, scale=scales(outputs, 1e-3), zero_point=120, lo=4, out_float=n == 1)
+            args |= places | {"bias": rng.integers(-99, 99, outputs).astype(np.int32)}
+            check_equal(N(_core.qconv2d(T(x), T(weight), **native(args))), ref.qconv2d(x, weight, **args))
+    if quant_isa in ("avx2", "vnni"):
+        tensors = native(args)
+        steps = qn.profile(lambda: _core.qconv2d(T(x), T(weight), **tensors), repeats=1, warmup=0).steps
+        assert steps[-1].kernel == "winograd_u8s8"
 
 
 @pytest.mark.usefixtures("quant_isa", "threads")

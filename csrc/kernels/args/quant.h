@@ -40,8 +40,8 @@ constexpr int64_t conv_runs(const ConvShape& s) { return s.dilation_w == 1 && s.
 // that multiply bytes (dots_bytes()) have each of conv_runs() padded to whole groups of four k. Item =
 // (group, strip of kQStrip output pixels), in either order. Depthwise (C = O = groups): w from the level's own
 // pack_depthwise_s8, item = output row.
-// Winograd (3x3 taps, stride and dilation 1, one group, C a multiple of four): item = (`tiles` tiles of 4x4 output
-// pixels, `columns` columns), columns fastest.
+// Winograd (3x3 taps, stride and dilation 1, one group, C a multiple of four): item = (`tiles` tiles of up to 4x4
+// output pixels, `columns` columns), columns fastest.
 struct QConvArgs : Requantize {
   const void* x = nullptr;
   const void* w = nullptr;
