@@ -275,6 +275,25 @@ def test_an_infinite_weight_stays_where_its_tap_reads(groups: int, stride: tuple
 
 
 @pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("kernel", "inputs", "outputs"), [(5, 128, 7), (5, 7, 128), (5, 1, 6), (3, 16, 5)])
+def test_where_an_infinite_weight_shows_depends_on_no_batch(
+    kernel: int, inputs: int, outputs: int, stride: int
+) -> None:
+    """Whether a kernel leaves padding out, or adds zeros times weights, must be the same for one image as for many."""
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((outputs, kernel, kernel, inputs)).astype("f4")
+    w[:, 0, -1, 0] = np.inf
+    o = {"padding": (kernel // 2, kernel // 2), "stride": (stride, stride)}
+    x = rng.standard_normal((40, 14, 14, inputs)).astype("f4")
+    y = N(_core.conv2d(T(x), T(w), **o)[0])
+    check_equal(N(_core.conv2d(T(x[:1]), T(w), **o)[0]), y[:1])
+    gy = rng.standard_normal(y.shape).astype("f4")
+    dx = N(_core.conv2d_grad_input(T(gy), T(w), list(x.shape), **o))
+    check_equal(N(_core.conv2d_grad_input(T(gy[:1]), T(w), [1, *x.shape[1:]], **o)), dx[:1])
+
+
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize(("padding", "pixel", "tap"), [((0, 2**31 - 1), 0, 0), ((2**31 - 1, 0), 3, 2)])
 def test_distances_may_exceed_32_bits(padding: tuple[int, int], pixel: int, tap: int) -> None:
     """One result, one tap of which lies in a column of four pixels."""
