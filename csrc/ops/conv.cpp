@@ -182,8 +182,9 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool bf16, bool adj
     launch_bf16(op, s, adjoint, source, weight, epilogue, y, pre);
     return {y, pre};
   }
-  if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint, source.device())) {
-    launch_winograd(op, s, edge, adjoint, source, weight, epilogue, y, pre);
+  const WinogradTiles tiles = winograd_tiles(s, source.dtype(), adjoint, source.device());
+  if (tiles != WinogradTiles::kNone) {
+    launch_winograd(op, s, tiles, adjoint, source, weight, epilogue, y, pre);
     return {y, pre};
   }
   ConvArgs args;
@@ -270,8 +271,9 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   }
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape, x.device());
   if (dw.size() == 0) return dw;
-  if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype(), x.device())) {
-    launch_winograd_grad_weight(s, edge, source, g, dw);
+  const WinogradTiles tiles = winograd_grad_weight_tiles(s, x.dtype(), x.device());
+  if (tiles != WinogradTiles::kNone) {
+    launch_winograd_grad_weight(s, tiles, source, g, dw);
     return dw;
   }
   return grad_weight(s, source, g, dw);
