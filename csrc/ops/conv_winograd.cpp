@@ -15,6 +15,8 @@ namespace {
 // Where it pays, measured on Zen 3. Fewer channels: the transforms cost what they save. Few pixels for the weights: to
 // transform, and to read, 16 or 36 values where there were 9 takes longer than the products.
 constexpr int64_t kLeastChannels = 32;
+constexpr int64_t kLeastChannelsWide = 16;     // with wide registers, a vector of them;
+constexpr int64_t kLeastChannelsStrided = 64;  // with stride 2, which saves less: 32 to 64 took 1.13 times as long
 constexpr int64_t kLeastPixels = 49;
 constexpr int64_t kMostPairsPerPixel = 1024;
 constexpr int64_t kMostPairsOfFour = 1 << 15;  // more weights: those of edge 4 would come from memory
@@ -118,9 +120,10 @@ bool is_tight(int64_t in, int64_t out, int64_t stride, int64_t pad) {
 }
 
 bool is_suited(const ConvShape& s, int64_t stride, DType dtype, Device device) {
+  const int64_t least = stride == 2 ? kLeastChannelsStrided : is_wide() ? kLeastChannelsWide : kLeastChannels;
   return s.kh == 3 && s.kw == 3 && s.stride_h == stride && s.stride_w == stride && s.dilation_h == 1 &&
          s.dilation_w == 1 && s.groups == 1 && is_tight(s.h, s.oh, stride, s.pad_h) &&
-         is_tight(s.w, s.ow, stride, s.pad_w) && dtype == DType::kFloat32 && std::min(s.c, s.o) >= kLeastChannels &&
+         is_tight(s.w, s.ow, stride, s.pad_w) && dtype == DType::kFloat32 && std::min(s.c, s.o) >= least &&
          has_kernel(&KernelTable::winograd_f32, device);
 }
 

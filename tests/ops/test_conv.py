@@ -87,7 +87,7 @@ def is_direct(g: dict[str, Any], dtype: str) -> bool:
     """Whether all passes are surely computed as sums over taps; see test_conv_winograd.py for the others."""
     plain = g["dilation"] == (1, 1) and g["weight_shape"][1:3] == (3, 3) and g["groups"] == 1
     pixels = max(math.prod(shape[1:3]) for shape in (g["x_shape"], output_shape(g)))
-    few = min(g["x_shape"][3], g["weight_shape"][0]) < 32 or (pixels < 49 and g["x_shape"][0] * pixels < 160)
+    few = min(g["x_shape"][3], g["weight_shape"][0]) < 16 or (pixels < 49 and g["x_shape"][0] * pixels < 160)
     return dtype == "float64" or not plain or few
 
 

@@ -19,14 +19,14 @@ Case = tuple[tuple[int, int, int, int], int, tuple[int, int], tuple[int, int]]
 # Shape of x, outputs, padding before and behind: odd and even sizes, either parity of padding, a last row or column that
 # no result reads, incomplete tiles, vectors and panels, several blocks of tiles.
 CASES: list[Case] = [
-    ((3, 16, 16, 32), 48, (1, 1), (1, 1)),
-    ((2, 15, 29, 33), 40, (1, 1), (1, 1)),
+    ((3, 16, 16, 64), 80, (1, 1), (1, 1)),
+    ((2, 15, 29, 65), 72, (1, 1), (1, 1)),
     ((2, 28, 20, 64), 130, (0, 0), (1, 0)),
-    ((1, 31, 32, 40), 36, (2, 2), (2, 1)),
-    ((2, 32, 30, 35), 70, (0, 2), (0, 0)),
-    ((1, 56, 56, 36), 33, (1, 1), (0, 0)),
-    ((40, 14, 16, 32), 32, (1, 1), (1, 1)),
-    ((2, 28, 28, 34), 32, (2, 1), (-1, 1)),
+    ((1, 31, 32, 72), 68, (2, 2), (2, 1)),
+    ((2, 32, 30, 67), 70, (0, 2), (0, 0)),
+    ((1, 56, 56, 68), 65, (1, 1), (0, 0)),
+    ((40, 14, 16, 64), 64, (1, 1), (1, 1)),
+    ((2, 28, 28, 66), 64, (2, 1), (-1, 1)),
 ]
 IDS = [f"{x}-{o}-{pad}" for x, o, pad, _ in CASES]
 
