@@ -2,8 +2,8 @@
 // lanes run over pixels. The source pixels of a block are turned into planes of one channel each, with zeros around
 // them; with a stride, pixels that differ modulo the stride lie in planes of their own. Then an element of all patches
 // is a stretch of a plane, across its rows too, and a register tile multiplies up to six channels of weights,
-// broadcast, with the stretches of 16 pixels. It computes some pixels between the rows in vain. The result is turned on
-// its way out.
+// broadcast, with the stretches of 16 or, with AVX-512's registers, 64 pixels. It computes some pixels between the rows
+// in vain. The result is turned on its way out.
 //
 // The sums are those of conv.cpp, in the same order, bit for bit.
 #include "kernels/conv_planar.h"
@@ -194,7 +194,7 @@ class Planar {
     const T* w = static_cast<const T*>(args_.w) + group * k * kPackWidth<T>;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t from = cols_ * tile / tiles, to = cols_ * (tile + 1) / tiles;
-      const int64_t step = to - from <= 3 ? 4 * kTilePixels : kTilePixels;  // few rows need more columns
+      const int64_t step = to - from <= 3 ? kPanel : kTileCols;  // few rows need more columns
       for (int64_t p = 0; p < pixels; p += step) {
         const int wide = static_cast<int>(least(ceil_div(pixels - p, kTilePixels) * kTilePixels, step));
         const T* a[kTileRows];
