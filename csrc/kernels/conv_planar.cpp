@@ -2,8 +2,8 @@
 // lanes run over pixels. The source pixels of a block are turned into planes of one channel each, with zeros around
 // them; with a stride, pixels that differ modulo the stride lie in planes of their own. Then an element of all patches
 // is a stretch of a plane, across its rows too, and a register tile multiplies up to six channels of weights,
-// broadcast, with the stretches of 16 pixels. It computes some pixels between the rows in vain. The result is turned on
-// its way out.
+// broadcast, with the stretches of 16 or, with AVX-512's registers, 64 pixels. It computes some pixels between the rows
+// in vain. The result is turned on its way out.
 //
 // The sums are those of conv.cpp, in the same order, bit for bit.
 #include "kernels/conv_planar.h"
@@ -54,7 +54,7 @@ class Planar {
         y_size_(extent(vertical(s_), adjoint, args.block.rows)),
         x_size_(extent(horizontal(s_), adjoint, args.block.cols)) {
     plane_ = y_size_.plane * x_size_.plane;
-    pixels_ = ceil_div((y_size_.results - 1) * x_size_.plane + x_size_.results, kTilePixels) * kTilePixels;
+    pixels_ = pixels_of(y_size_, x_size_);
     Carver carver(at);
     carver.take(scratch_.taps, s_.kh + s_.kw);
     carver.take(scratch_.runs, s_.kh * s_.kw * (depth_ < kLongRun ? depth_ : 1));
@@ -68,14 +68,18 @@ class Planar {
   int64_t scratch_bytes() const { return used_; }
 
   // Lanes over channels: those of a vector that are of no use, and too few chains to hide the latency of an FMA. Over
-  // pixels: those between rows, and copies both ways.
+  // pixels: those between rows, and copies both ways. Known by the shape of an image alone, as if a block were all of
+  // it: where a weight is not finite, its products with the zeros around an image are NaN, which the sum over the taps
+  // inside does not have, so that the batch must not choose.
   bool pays() const {
     if (cols_ > kMostCols || cols_ >= kPackWidth<T> || s_.kh * s_.kw < 4) return false;
+    const int64_t height = adjoint_ ? ceil_div(s_.h, s_.stride_h) : s_.oh;
+    const int64_t width = adjoint_ ? ceil_div(s_.w, s_.stride_w) : s_.ow, results = height * width;
+    const Extent y = extent(vertical(s_), adjoint_, height), x = extent(horizontal(s_), adjoint_, width);
     // With taps far apart, planes would hold more than patches do.
-    const int64_t results = y_size_.results * x_size_.results;
-    if (y_size_.phases * x_size_.phases * plane_ > s_.kh * s_.kw * results) return false;
+    if (y.phases * x.phases * y.plane * x.plane > s_.kh * s_.kw * results) return false;
     const int64_t padded = ceil_div(cols_, V::kWidth) * V::kWidth;
-    return 4 * cols_ * pixels_ <= 5 * padded * results;
+    return 4 * cols_ * pixels_of(y, x) <= 5 * padded * results;
   }
 
   // Items are those of ConvArgs; an item has all its columns.
@@ -92,6 +96,11 @@ class Planar {
   }
 
  private:
+  // Of all rows, those between them included.
+  static int64_t pixels_of(const Extent& y, const Extent& x) {
+    return ceil_div((y.results - 1) * x.plane + x.results, kTilePixels) * kTilePixels;
+  }
+
   void set_phase(int64_t phase_h, int64_t phase_w) {
     const AxisShape v = vertical(s_), h = horizontal(s_);
     y_ = adjoint_ ? adjoint_axis(v, phase_h, scratch_.taps) : forward_axis(v, scratch_.taps);
@@ -185,7 +194,7 @@ class Planar {
     const T* w = static_cast<const T*>(args_.w) + group * k * kPackWidth<T>;
     for (int64_t tile = 0; tile < tiles; ++tile) {
       const int64_t from = cols_ * tile / tiles, to = cols_ * (tile + 1) / tiles;
-      const int64_t step = to - from <= 3 ? 4 * kTilePixels : kTilePixels;  // few rows need more columns
+      const int64_t step = to - from <= 3 ? kPanel : kTileCols;  // few rows need more columns
       for (int64_t p = 0; p < pixels; p += step) {
         const int wide = static_cast<int>(least(ceil_div(pixels - p, kTilePixels) * kTilePixels, step));
         const T* a[kTileRows];

@@ -1,5 +1,5 @@
-// 3 x 3 convolution of stride 1 by Winograd's algorithm (winograd.h), whose (E + 2)^2 products per tile of E x E
-// results are as many matrix products over channels: [tiles, C] x [C, O]. An item takes a block of tiles: their source
+// 3 x 3 convolution of stride 1 or 2 by Winograd's algorithm (winograd.h), whose P x P products per tile of results are
+// as many matrix products over channels: [tiles, C] x [C, O]. An item takes a block of tiles: their source
 // is transformed once, for all its columns; then, panel by panel of 64 columns, the products land in scratch and are
 // transformed to results. The weights stream past once per block.
 //
@@ -29,7 +29,7 @@ int64_t product_matrix(const WinogradArgs& args) { return args.block * product_p
 
 // Lays the scratch out from `at` on, or only measures it (at = null).
 int64_t carve(const WinogradArgs& args, void* at, Scratch* scratch) {
-  const int64_t points = (args.edge + 2) * (args.edge + 2);
+  const int64_t points = tile_points(args.tiles) * tile_points(args.tiles);
   Carver carver(at);
   carver.take(scratch->tile.pixels, points);
   carver.take(scratch->tile.zeros, whole_lines(args.s.c));
@@ -38,11 +38,11 @@ int64_t carve(const WinogradArgs& args, void* at, Scratch* scratch) {
   return carver.used();
 }
 
-template <class V, int kEdge>
+template <class V, WinogradTiles kTiles>
 class Pass {
  public:
-  using W = Winograd<V, kEdge>;
-  static constexpr int kPoints = W::kPoints;
+  using W = Winograd<V, kTiles>;
+  static constexpr int kEdge = W::kEdge, kPoints = W::kPoints;
 
   Pass(const WinogradArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.s.oh, args.s.ow) {
     carve(args, ctx.scratch, &scratch_);
@@ -69,8 +69,8 @@ class Pass {
     tiles_ = least(args_.block, args_.s.n * grid_.down * grid_.across - first_tile_);
     const Images images{static_cast<const float*>(args_.x), args_.s.h, args_.s.w, args_.s.c, 0, args_.s.c};
     const Matrices to{scratch_.source, source_matrix(args_), whole_lines(args_.s.c), kLine};
-    transform_tiles<V, kPoints, kPoints, W::source>(images, grid_, args_.s.pad_h, args_.s.pad_w, first_tile_,
-                                                    first_tile_ + tiles_, to, scratch_.tile);
+    transform_tiles<V, W::kSource, kPoints, W::source>(images, grid_, W::kAdvance, args_.s.pad_h, args_.s.pad_w,
+                                                       first_tile_, first_tile_ + tiles_, to, scratch_.tile);
   }
 
   void multiply(int64_t panel) {
@@ -139,7 +139,7 @@ class Pass {
 }  // namespace
 
 Status winograd_f32(const WinogradArgs& args, Range range, const Ctx& ctx) {
-  args.edge == 2 ? Pass<VecF32, 2>(args, ctx).run(range) : Pass<VecF32, 4>(args, ctx).run(range);
+  with_tiles(args.tiles, [&]<WinogradTiles kTiles>() { Pass<VecF32, kTiles>(args, ctx).run(range); });
   return {};
 }
 

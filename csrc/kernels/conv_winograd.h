@@ -49,13 +49,13 @@ struct TileScratch {
   }
 };
 
-// Transforms tiles [begin, end) of kFrom x kFrom pixels, whose first pixel lies `pad` above and left of the grid's, by
-// kAlong into kTo x kTo matrices. A tile finds its pixels through a table of addresses, those outside the image at a
-// row of zeros: one case for borders, odd sizes and any padding. Channels beyond the last are zeros up to a whole
-// vector.
+// Transforms tiles [begin, end) of kFrom x kFrom pixels, `advance` pixels from one to the next, the first of which lies
+// `pad` above and left of the image, by kAlong into kTo x kTo matrices. A tile finds its pixels through a table of
+// addresses, those outside the image at a row of zeros: one case for borders, odd sizes and any padding. Channels
+// beyond the last are zeros up to a whole vector.
 template <class V, int kFrom, int kTo, auto kAlong>
-void transform_tiles(const Images& images, const Grid& grid, int64_t pad_h, int64_t pad_w, int64_t begin, int64_t end,
-                     const Matrices& out, const TileScratch& scratch) {
+void transform_tiles(const Images& images, const Grid& grid, int64_t advance, int64_t pad_h, int64_t pad_w,
+                     int64_t begin, int64_t end, const Matrices& out, const TileScratch& scratch) {
   const auto vector = [&]<bool kTail>(float* to, int64_t c, [[maybe_unused]] int lanes) {
     transform_square<V, kFrom, kTo, kAlong>(
         [&](int i, int j) {
@@ -67,9 +67,10 @@ void transform_tiles(const Images& images, const Grid& grid, int64_t pad_h, int6
   for (int64_t tile = begin; tile < end; ++tile) {
     const Grid::Place at = grid.place(tile);
     const float* image = images.at + at.image * images.h * images.w * images.c + images.first;
+    const int64_t top = at.row / grid.edge * advance - pad_h, left = at.col / grid.edge * advance - pad_w;
     for (int64_t i = 0; i < kFrom; ++i) {
       for (int64_t j = 0; j < kFrom; ++j) {
-        const int64_t y = at.row + i - pad_h, x = at.col + j - pad_w;
+        const int64_t y = top + i, x = left + j;
         const bool inside = y >= 0 && y < images.h && x >= 0 && x < images.w;
         scratch.pixels[i * kFrom + j] = inside ? image + (y * images.w + x) * images.c : scratch.zeros;
       }

@@ -1,7 +1,8 @@
-// The gradient of a 3 x 3 convolution of stride 1 with respect to its weights by Winograd's algorithm (winograd.h): per
-// point, dU[C, O] = sum over tiles of (transformed source)' (transformed gradient), of which the last step makes dW.
-// Tiles come in blocks whose transforms lie in scratch: the source as [tile][channel], so that A's columns are its
-// rows; gradients in groups of 16 output channels, as packed B. Between blocks dU itself holds the accumulators.
+// The gradient of a 3 x 3 convolution of stride 1 or 2 with respect to its weights by Winograd's algorithm
+// (winograd.h): per point, dU[C, O] = sum over tiles of (transformed source)' (transformed gradient), of which the last
+// step makes dW. Tiles come in blocks whose transforms lie in scratch: the source as [tile][channel], so that A's
+// columns are its rows; gradients in groups of 16 output channels, as packed B. Between blocks dU itself holds the
+// accumulators.
 //
 // As in conv_grad_weight.cpp the blocks are dealt to `splits` sums with a result each, whose number depends on the
 // shape alone, as does therefore the order of summation.
@@ -22,7 +23,7 @@ int64_t source_matrix(const WinogradGradWeightArgs& args) { return args.block * 
 int64_t gradient_matrix(const WinogradGradWeightArgs& args) { return args.block * whole_lines(args.s.o) + kLine; }
 
 int64_t carve(const WinogradGradWeightArgs& args, void* at, Scratch* scratch) {
-  const int64_t points = (args.edge + 2) * (args.edge + 2);
+  const int64_t points = tile_points(args.tiles) * tile_points(args.tiles);
   Carver carver(at);
   carver.take(scratch->tile.pixels, points);
   carver.take(scratch->tile.zeros, whole_lines(most(args.rows, args.s.o)));
@@ -31,11 +32,11 @@ int64_t carve(const WinogradGradWeightArgs& args, void* at, Scratch* scratch) {
   return carver.used();
 }
 
-template <class V, int kEdge>
+template <class V, WinogradTiles kTiles>
 class GradWeight {
  public:
-  using W = Winograd<V, kEdge>;
-  static constexpr int kPoints = W::kPoints;
+  using W = Winograd<V, kTiles>;
+  static constexpr int kEdge = W::kEdge, kPoints = W::kPoints;
 
   GradWeight(const WinogradGradWeightArgs& args, const Ctx& ctx) : args_(args), grid_(kEdge, args.s.oh, args.s.ow) {
     carve(args, ctx.scratch, &scratch_);
@@ -61,11 +62,11 @@ class GradWeight {
   void load(int64_t begin, int64_t end, int64_t row, int64_t rows) {
     const Images x{static_cast<const float*>(args_.x), args_.s.h, args_.s.w, args_.s.c, row, rows};
     const Matrices source{scratch_.source, source_matrix(args_), whole_lines(args_.rows), kLine};
-    transform_tiles<V, kPoints, kPoints, W::source>(x, grid_, args_.s.pad_h, args_.s.pad_w, begin, end, source,
-                                                    scratch_.tile);
+    transform_tiles<V, W::kSource, kPoints, W::source>(x, grid_, W::kAdvance, args_.s.pad_h, args_.s.pad_w, begin, end,
+                                                       source, scratch_.tile);
     const Images g{static_cast<const float*>(args_.g), args_.s.oh, args_.s.ow, args_.s.o, 0, args_.s.o};
     const Matrices gradients{scratch_.gradients, gradient_matrix(args_), kLine, args_.block * kLine};
-    transform_tiles<V, kEdge, kPoints, W::result_grad>(g, grid_, 0, 0, begin, end, gradients, scratch_.tile);
+    transform_tiles<V, kEdge, kPoints, W::result_grad>(g, grid_, kEdge, 0, 0, begin, end, gradients, scratch_.tile);
   }
 
   void multiply(int64_t tiles, int64_t rows, bool accumulate, float* du) const {
@@ -100,9 +101,9 @@ class GradWeight {
 };
 
 // dW of all input and V::kWidth output channels from `o` on: splits added up, transformed, turned to [O][tap][C].
-template <class V, int kEdge>
+template <class V, WinogradTiles kTiles>
 void transform_weights(const WinogradSumArgs& args, int64_t o) {
-  using W = Winograd<V, kEdge>;
+  using W = Winograd<V, kTiles>;
   constexpr int kPoints = W::kPoints, kTaps = 9;
   const int64_t pitch = whole_lines(args.o), matrix = args.c * pitch, split = kPoints * kPoints * matrix;
   const int outputs = static_cast<int>(least(V::kWidth, args.o - o));
@@ -128,17 +129,17 @@ void transform_weights(const WinogradSumArgs& args, int64_t o) {
   }
 }
 
-template <int kEdge>
+template <WinogradTiles kTiles>
 void sum_items(const WinogradSumArgs& args, Range range) {
   for (int64_t item = range.begin; item < range.end; ++item)
     for (int64_t o = item * kLine; o < least(args.o, (item + 1) * kLine); o += VecF32::kWidth)
-      transform_weights<VecF32, kEdge>(args, o);
+      transform_weights<VecF32, kTiles>(args, o);
 }
 
 }  // namespace
 
 Status winograd_grad_weight_f32(const WinogradGradWeightArgs& args, Range range, const Ctx& ctx) {
-  args.edge == 2 ? GradWeight<VecF32, 2>(args, ctx).run(range) : GradWeight<VecF32, 4>(args, ctx).run(range);
+  with_weight_tiles(args.tiles, [&]<WinogradTiles kTiles>() { GradWeight<VecF32, kTiles>(args, ctx).run(range); });
   return {};
 }
 
@@ -148,7 +149,7 @@ int64_t winograd_grad_weight_f32_scratch(const WinogradGradWeightArgs& args) {
 }
 
 Status winograd_sum_f32(const WinogradSumArgs& args, Range range, const Ctx&) {
-  args.edge == 2 ? sum_items<2>(args, range) : sum_items<4>(args, range);
+  with_weight_tiles(args.tiles, [&]<WinogradTiles kTiles>() { sum_items<kTiles>(args, range); });
   return {};
 }
 

@@ -1,4 +1,4 @@
-// Weights of a 3 x 3 convolution, transformed (winograd.h) and packed: matrix p of (E + 2)^2 holds the p-th element of
+// Weights of a 3 x 3 convolution, transformed (winograd.h) and packed: matrix p of P x P holds the p-th element of
 // every channel pair's transform. Lanes run along whichever channels are neighbours in the source; blocks of 16 x 16
 // channels pass through scratch that stays in L1, where pack_block.h turns them if it must.
 #include "kernels/args/conv.h"
@@ -32,9 +32,9 @@ void transform_block(const WinogradPackArgs& args, const float* src, int64_t row
   }
 }
 
-template <class V, int kEdge>
+template <class V, WinogradTiles kTiles>
 void pack_panel(const WinogradPackArgs& args, int64_t panel, float* scratch) {
-  using W = Winograd<V, kEdge>;
+  using W = Winograd<V, kTiles>;
   const bool along_rows = args.src_row == 1;  // lanes run along C
   const int64_t group = args.c * kSide, matrix = ceil_div(args.o, kSide) * group;
   const float* src = static_cast<const float*>(args.src) + args.src_offset;
@@ -61,13 +61,13 @@ void pack_panel(const WinogradPackArgs& args, int64_t panel, float* scratch) {
 Status winograd_pack_f32(const WinogradPackArgs& args, Range range, const Ctx& ctx) {
   for (int64_t panel = range.begin; panel < range.end; ++panel) {
     float* scratch = static_cast<float*>(ctx.scratch);
-    args.edge == 2 ? pack_panel<VecF32, 2>(args, panel, scratch) : pack_panel<VecF32, 4>(args, panel, scratch);
+    with_tiles(args.tiles, [&]<WinogradTiles kTiles>() { pack_panel<VecF32, kTiles>(args, panel, scratch); });
   }
   return {};
 }
 
 int64_t winograd_pack_f32_scratch(const WinogradPackArgs& args) {
-  return (args.edge + 2) * (args.edge + 2) * kSide * kSide * static_cast<int64_t>(sizeof(float));
+  return tile_points(args.tiles) * tile_points(args.tiles) * kSide * kSide * static_cast<int64_t>(sizeof(float));
 }
 
 }  // namespace quernel::QUERNEL_ISA

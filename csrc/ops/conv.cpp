@@ -20,8 +20,9 @@ namespace {
 constexpr int64_t kBlockPixels = 800;  // so many that their weights' way into L1 and their border cost little
 constexpr int64_t kFewPixels = 96;     // fewer only to keep all threads busy
 constexpr double kItemNs = 150e3;
-constexpr int64_t kProductBytes = 1 << 20;  // of dW, from which on a pointwise one is a matrix product,
-constexpr int64_t kProductPixels = 4096;    // up to so many pixels
+constexpr int64_t kProductBytes = 1 << 20;      // of dW, from which on a pointwise one is a matrix product,
+constexpr int64_t kProductBytesWide = 2 << 20;  // with wide registers,
+constexpr int64_t kProductPixels = 4096;        // up to so many pixels
 
 // ---- checks -----------------------------------------------------------------------------------------------------
 
@@ -182,8 +183,9 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool bf16, bool adj
     launch_bf16(op, s, adjoint, source, weight, epilogue, y, pre);
     return {y, pre};
   }
-  if (const int64_t edge = winograd_edge(s, source.dtype(), adjoint, source.device())) {
-    launch_winograd(op, s, edge, adjoint, source, weight, epilogue, y, pre);
+  const WinogradTiles tiles = winograd_tiles(s, source.dtype(), adjoint, source.device());
+  if (tiles != WinogradTiles::kNone) {
+    launch_winograd(op, s, tiles, adjoint, source, weight, epilogue, y, pre);
     return {y, pre};
   }
   ConvArgs args;
@@ -198,10 +200,11 @@ OutputAndPre launch_pass(const char* op, const ConvShape& s, bool bf16, bool adj
 }
 
 // Whether the gradient of the weights is a plain product: that of a 1x1 convolution, where dW is larger than L2 and not
-// many pixels copy x once for all of it. (At 784 pixels, 2048 to 512 channels, in 0.95 of the time on AVX-512.)
+// many pixels copy x once for all of it. (At 784 pixels, 512 to 2048 channels, in 0.9 of the time on AVX-512; 256 to
+// 1024 took 1.15 of it there, on AVX2 0.85.)
 bool is_product(const ConvShape& s, const Tensor& x) {
-  return is_pointwise(s) && x.device() == Device::kCpu &&
-         s.o * s.c * static_cast<int64_t>(itemsize(x.dtype())) >= kProductBytes && s.n * s.oh * s.ow <= kProductPixels;
+  return is_pointwise(s) && x.device() == Device::kCpu && s.n * s.oh * s.ow <= kProductPixels &&
+         s.o * s.c * static_cast<int64_t>(itemsize(x.dtype())) >= (is_wide() ? kProductBytesWide : kProductBytes);
 }
 
 // ---- several outputs per channel --------------------------------------------------------------------------------
@@ -270,8 +273,9 @@ Tensor conv2d_grad_weight(const Tensor& x, const Tensor& g, const Shape& weight_
   }
   const Tensor dw = Tensor::empty(x.dtype(), weight_shape, x.device());
   if (dw.size() == 0) return dw;
-  if (const int64_t edge = winograd_grad_weight_edge(s, x.dtype(), x.device())) {
-    launch_winograd_grad_weight(s, edge, source, g, dw);
+  const WinogradTiles tiles = winograd_grad_weight_tiles(s, x.dtype(), x.device());
+  if (tiles != WinogradTiles::kNone) {
+    launch_winograd_grad_weight(s, tiles, source, g, dw);
     return dw;
   }
   return grad_weight(s, source, g, dw);

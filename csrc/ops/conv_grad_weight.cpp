@@ -10,12 +10,15 @@
 namespace quernel::ops {
 namespace {
 
-constexpr int64_t kGradBlockPixels = 256;   // so many that dW, which is added to each time, costs little
+constexpr int64_t kGradBlockPixels = 256;   // so many that dW, which is added to each time, costs little,
+constexpr int64_t kFarPixels = 128;         // fewer of pixels in place if those
+constexpr int64_t kFarBytes = 4096;         // of both sides are longer: a block and the next one stay in L2
 constexpr int64_t kLeastSplitPixels = 512;  // fewer would not be worth a result of its own
 constexpr int64_t kLeastGradRows = 192;     // of dW in an item, which copies its pixels for them
 constexpr double kLongestSplitNs = 2e6;     // Ctrl-C and balance wait for the end of an item
 constexpr double kMostSplits = 256;
 constexpr int64_t kSplitBytes = 512 << 10;
+constexpr int64_t kMostSumBytes = 2 << 20;  // of all splits of a large dW, which are written and read for nothing
 
 // Whether the images are taken as one row of pixels.
 bool is_one_row(const ConvShape& s, Device device) { return is_pointwise(s) && device == Device::kCpu; }
@@ -39,7 +42,9 @@ Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
     return {args.splits, total / static_cast<double>(args.splits), conv_flops(s)};
   }
   const bool pointwise = is_one_row(s, x.device());
-  args.block = pointwise ? ConvBlock{1, 1, even_part(pixels, kGradBlockPixels)}
+  const bool wide = pointwise && is_wide();
+  const bool far = wide && (s.c + s.o) * static_cast<int64_t>(itemsize(x.dtype())) > kFarBytes;
+  args.block = pointwise ? ConvBlock{1, 1, even_part(pixels, far ? kFarPixels : kGradBlockPixels)}
                          : choose_block(s, x.dtype(), false, kGradBlockPixels);
   // An item copies its pixels for its rows of dW: they should be so many that this costs little.
   const int64_t least_rows = kLeastGradRows * (1 + s.c / s.o);
@@ -48,6 +53,10 @@ Work split(ConvGradWeightArgs& args, const Tensor& x, const Tensor& g) {
   if (!args.turned) args.rows = ceil_div(args.rows, kPanel) * kPanel;
   const int64_t parts = s.groups * ceil_div(rows, args.rows);
   args.splits = std::max<int64_t>(1, std::min({ceil_div(wanted, parts), most, count_blocks(s, false, args.block)}));
+  if (wide) {
+    const int64_t dw_bytes = s.o * rows * static_cast<int64_t>(itemsize(x.dtype()));
+    args.splits = std::min(args.splits, std::max<int64_t>(1, kMostSumBytes / dw_bytes));
+  }
   return {parts * args.splits, total / static_cast<double>(parts * args.splits), conv_flops(s)};
 }
 

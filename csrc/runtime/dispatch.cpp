@@ -110,6 +110,8 @@ bool dots_pairs() {
   return level.emulated || (level.features & kCpuAvx512bf16) != 0;
 }
 
+bool is_wide() { return (choice().level->features & kCpuAvx512f) != 0; }
+
 void set_isa(const char* name) {
   const Level& level = level_by_name(name);
   if (&level == choice().level) return;

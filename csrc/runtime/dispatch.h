@@ -15,6 +15,7 @@ const char* active_isa();
 bool dots_bytes();  // whether the active level multiplies bytes without widening them: VNNI, and AMX, emulated or not
 bool dots_tiles();  // whether it multiplies bytes by tiles: AMX, emulated or not
 bool dots_pairs();  // whether it multiplies bfloat16 without widening them: AVX512_BF16, and AMX, emulated or not
+bool is_wide();     // whether it has registers of 512 bits, 32 of them
 void set_isa(const char* name);  // throws ArgumentError: unknown level, or absent from this CPU
 
 std::vector<std::string> compiled_isas();   // lowest first

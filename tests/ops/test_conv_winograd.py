@@ -32,7 +32,12 @@ CASES: list[Case] = [
     ((70, 8, 8, 40), 32, (1, 1), 4),
     ((2, 9, 9, 190), 194, (1, 1), 2),
     ((1, 16, 13, 256), 150, (1, 1), 2),
+    ((3, 16, 15, 16), 21, (1, 1), 4),
 ]
+WIDE = _core.active_isa() not in (
+    "scalar",
+    "avx2",
+)  # other levels sum over taps where there are fewer than 32 channels
 IDS = [f"{x}-{o}" for x, o, _, _ in CASES]
 TRANSFORMS = 60  # roundings of an element's way through the three transforms, and more
 
@@ -73,7 +78,7 @@ def expected(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=IDS)
+@pytest.mark.parametrize("case", [c for c in CASES if WIDE or min(c[0][3], c[1]) >= 32])
 def test_these_shapes_take_it(case: Case) -> None:
     x, w, _ = (qn.tensor(a, requires_grad=True) for a in draw(case, 0))
 

@@ -33,27 +33,40 @@ struct ConvArgs : Epilogue {
   int64_t panels = 1;
 };
 
-// y = epilogue(conv(x, w)) of 3 x 3 taps, stride 1, one group, by Winograd's algorithm F(edge x edge, 3 x 3), edge 2 or
-// 4 (kernels/winograd.h). Tiles of edge x edge result pixels are counted row by row, image by image. Item = (`block` of
-// them, `panels` panels of 64 columns), the last ones fastest. u: the weights as WinogradPackArgs leaves them. An
-// adjoint is given as the forward pass that it is, from g to dx.
+// How Winograd's algorithm (kernels/winograd.h) cuts the results of 3 x 3 taps, stride 1: into tiles of 2 x 2 or 4 x 4;
+// stride 2: of 2 x 2; the adjoint of stride 2, where padding is odd or even: of 4 x 4.
+enum class WinogradTiles : int64_t { kNone, kTwo, kFour, kStrided, kSpreadOdd, kSpreadEven };
+
+constexpr int64_t tile_edge(WinogradTiles t) {
+  return t == WinogradTiles::kTwo || t == WinogradTiles::kStrided ? 2 : 4;
+}
+// Along an axis, at which a tile's source and the weights are multiplied.
+constexpr int64_t tile_points(WinogradTiles t) {
+  return t == WinogradTiles::kTwo ? 4 : t == WinogradTiles::kFour ? 6 : 5;
+}
+
+// y = epilogue(conv(x, w)) of 3 x 3 taps, one group, by Winograd's algorithm. Tiles are counted row by row, image by
+// image. Item = (`block` of them, `panels` panels of 64 columns), the last ones fastest. u: the weights as
+// WinogradPackArgs leaves them. An adjoint is given as the forward pass that it is, from g to dx; padding is then that
+// of the first tile's source.
 struct WinogradArgs : Epilogue {
   const void* x = nullptr;
   const void* u = nullptr;
   void* y = nullptr;
   ConvShape s{};
-  int64_t edge = 0, block = 0, panels = 1;
+  WinogradTiles tiles{};
+  int64_t block = 0, panels = 1;
 };
 
-// Weights B[tap][C, O], tap by tap anywhere, transformed: (edge + 2)^2 matrices [C, O], packed as B of a product. Item
-// = panel of 64 columns.
+// Weights B[tap][C, O], tap by tap anywhere, transformed: a matrix [C, O] per point, packed as B of a product. Item =
+// panel of 64 columns.
 struct WinogradPackArgs {
   const void* src = nullptr;
   void* dst = nullptr;
   int64_t c = 0, o = 0;
   int64_t src_row = 0, src_col = 0, src_tap = 0;  // strides of C, of O (one of these is 1), of taps
   int64_t src_offset = 0;
-  int64_t edge = 0;
+  WinogradTiles tiles{};
 };
 
 // du[split][point] (C, O padded to whole groups of packed columns): per point of the transforms the sum over a share of
@@ -63,14 +76,16 @@ struct WinogradGradWeightArgs {
   const void* g = nullptr;
   void* du = nullptr;
   ConvShape s{};
-  int64_t edge = 0, block = 0, splits = 1, rows = 0;
+  WinogradTiles tiles{};
+  int64_t block = 0, splits = 1, rows = 0;
 };
 
 // dw (O, 3, 3, C) from du: splits added up in order, and transformed. Item = 16 output channels.
 struct WinogradSumArgs {
   const void* du = nullptr;
   void* dw = nullptr;
-  int64_t c = 0, o = 0, edge = 0, splits = 1;
+  int64_t c = 0, o = 0, splits = 1;
+  WinogradTiles tiles{};
 };
 
 // dw[split][group]: each the sum over a share of the blocks of output pixels, (O/g, KH·KW·C/g) or turned (KH·KW·C/g,
