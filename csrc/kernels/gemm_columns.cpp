@@ -56,7 +56,7 @@ void add_columns(const Columns<T>& columns, const T* a, bool begins, T* c, int64
   if (count == V::kWidth) {
     for (; left >= kHalf; left -= kHalf, a += kHalf, b += kHalf) {
       V half[kHalf];
-      load_turned(b, columns.b_col, half);
+      load_transposed(b, columns.b_col, half);
       add_products<V, kRows>(a, half, kHalf, acc);
     }
   }

@@ -53,7 +53,7 @@ inline void copy_columns(const Unpacked<T>& b, const Packed<T>& packed) {
       if (columns == V::kWidth && rows == V::kWidth) {
         for (int64_t from = k; from < k + V::kWidth; from += V::kWidth / 2) {
           V half[V::kWidth / 2];
-          load_turned(b.src + j * b.col + from, b.col, half);
+          load_transposed(b.src + j * b.col + from, b.col, half);
           for (int i = 0; i < V::kWidth / 2; ++i) half[i].store(packed.at(from + i, j));
         }
         continue;

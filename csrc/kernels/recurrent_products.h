@@ -1,5 +1,5 @@
 // The products of a recurrent layer in the dtype of its operands, on register tiles. Both directions take what makes
-// their products as a type, of this interface; the other one is recurrent_bf16.cpp's.
+// their products as a type, of this interface; the other one is recurrent_products_bf16.h's.
 #pragma once
 #include <cstddef>
 

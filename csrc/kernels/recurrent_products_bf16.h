@@ -17,8 +17,6 @@ Status pack_bf16(const Bf16PackArgs& p, Range range, const Ctx& ctx);
 
 namespace {
 
-inline int64_t padded_depth(int64_t k) { return ceil_div(k, kBf16Block) * kBf16Block; }
-
 class Bf16Products {
  public:
   using Number = float;
@@ -29,17 +27,17 @@ class Bf16Products {
   }
 
   Bf16Products(const RecurrentArgs& a, std::byte* room, const Ctx& ctx)
-      : at(most(a.inputs, a.hidden), 0, 0, room), context(ctx), dot(ctx) {}
+      : at_(most(a.inputs, a.hidden), 0, 0, room), context_(ctx), dot_(ctx) {}
   Bf16Products(const RecurrentGradArgs& a, std::byte* room, const Ctx& ctx)
-      : at(a.gates * a.hidden, a.gates * a.hidden, most(a.inputs, a.hidden), room), context(ctx), dot(ctx) {}
+      : at_(a.gates * a.hidden, a.gates * a.hidden, most(a.inputs, a.hidden), room), context_(ctx), dot_(ctx) {}
 
   // c (+)= a B + bias for columns B[depth, cols].
   void multiply(const Product<float>& p, const void* columns, int64_t depth, int64_t cols,
                 const Finishing<float>& how) {
     const int64_t k = padded_depth(depth), panels = ceil_div(cols, kBf16Columns);
     for (int i = 0; i < p.rows; ++i) {
-      narrow(p.a[i], at.rows + i * k, depth);
-      __builtin_memset(at.rows + i * k + depth, 0, static_cast<size_t>(k - depth) * 2);
+      narrow(p.a[i], at_.rows + i * k, depth);
+      __builtin_memset(at_.rows + i * k + depth, 0, static_cast<size_t>(k - depth) * 2);
     }
     const int strips = static_cast<int>(ceil_div(p.rows, kBf16Strip));
     for (int64_t panel = 0; panel < panels; ++panel) {
@@ -47,7 +45,7 @@ class Bf16Products {
       for (int strip = 0; strip < strips; ++strip) {
         const int from = p.rows * strip / strips, height = p.rows * (strip + 1) / strips - from;
         const Place place{from * k, height, first, static_cast<int>(least(kBf16Columns, cols - first))};
-        multiply_panel(at.rows, place, columns, k);
+        multiply_panel(at_.rows, place, columns, k);
         for (int i = 0; i < height; ++i)
           finish_row(i, place.cols, how.bias ? how.bias + first : nullptr, how.accumulate, p.c[from + i] + first);
       }
@@ -61,22 +59,22 @@ class Bf16Products {
 
   // The gradients of gates that the next add_outer() takes: gates become rows, as far as whole blocks of k, with zeros.
   void take_gates(const GatheredGates<float>& g) {
-    gates = g;
+    gates_ = g;
     clear_behind(g.g, g.lead, g.width);
-    pack(g.g, g.lead, g.width, false, at.gates);
+    pack(g.g, g.lead, g.width, false, at_.gates);
   }
 
   // sums[gate][j] (+)= the gathered rows' g[gate] · b[j].
   void add_outer(float* b, int64_t cols, float* sums, bool adds) {
-    const int64_t k = padded_depth(gates.rows), strips = ceil_div(gates.width, kBf16Strip);
+    const int64_t k = padded_depth(gates_.rows), strips = ceil_div(gates_.width, kBf16Strip);
     clear_behind(b, lead_of(cols), cols);
-    pack(b, lead_of(cols), cols, true, at.columns);
+    pack(b, lead_of(cols), cols, true, at_.columns);
     for (int64_t first = 0; first < cols; first += kBf16Columns)
       for (int64_t strip = 0; strip < strips; ++strip) {
-        const int64_t from = gates.width * strip / strips, to = gates.width * (strip + 1) / strips;
+        const int64_t from = gates_.width * strip / strips, to = gates_.width * (strip + 1) / strips;
         const Place place{from * k, static_cast<int>(to - from), first,
                           static_cast<int>(least(kBf16Columns, cols - first))};
-        multiply_panel(at.gates, place, at.columns, k);
+        multiply_panel(at_.gates, place, at_.columns, k);
         for (int i = 0; i < place.height; ++i)
           finish_row(i, place.cols, nullptr, adds, sums + (from + i) * cols + first);
       }
@@ -110,12 +108,12 @@ class Bf16Products {
   static int64_t lead_of(int64_t cols) { return ceil_div(cols, kPackWidth<float>) * kPackWidth<float>; }
 
   void multiply_panel(const uint16_t* rows, const Place& place, const void* columns, int64_t k) {
-    dot(rows + place.row, k, place.height, static_cast<const uint16_t*>(columns) + place.first * k, k,
-        static_cast<int>(ceil_div(place.cols, kBf16Group)), acc);
+    dot_(rows + place.row, k, place.height, static_cast<const uint16_t*>(columns) + place.first * k, k,
+         static_cast<int>(ceil_div(place.cols, kBf16Group)), acc_);
   }
 
   void finish_row(int row, int cols, const float* bias, bool accumulate, float* c) const {
-    const float* sums = acc + row * kBf16Columns;
+    const float* sums = acc_ + row * kBf16Columns;
     for_lanes<VecF32>(cols, [&](int64_t j, int lanes) {
       VecF32 sum = get<VecF32>(sums + j, lanes);
       if (bias) sum = sum + get<VecF32>(bias + j, lanes);
@@ -126,7 +124,7 @@ class Bf16Products {
 
   // Zeros in the gathered rows behind the last one, up to whole blocks.
   void clear_behind(float* from, int64_t lead, int64_t cols) const {
-    for (int64_t row = gates.rows; row < padded_depth(gates.rows); ++row)
+    for (int64_t row = gates_.rows; row < padded_depth(gates_.rows); ++row)
       copy_or_zero<float>(nullptr, from + row * lead, cols);
   }
 
@@ -138,17 +136,17 @@ class Bf16Products {
     p.dtype = DType::kFloat32;
     p.as_columns = as_columns;
     p.rows = cols;
-    p.k = padded_depth(gates.rows);
+    p.k = padded_depth(gates_.rows);
     p.src_row = 1;
     p.src_k = lead;
-    pack_bf16(p, {0, ceil_div(cols, kBf16Group)}, context);
+    pack_bf16(p, {0, ceil_div(cols, kBf16Group)}, context_);
   }
 
-  const Room at;
-  const Ctx& context;
-  StripDot dot;
-  GatheredGates<float> gates{};
-  alignas(64) float acc[kBf16Strip * kBf16Columns];
+  const Room at_;
+  const Ctx& context_;
+  StripDot dot_;
+  GatheredGates<float> gates_{};
+  alignas(64) float acc_[kBf16Strip * kBf16Columns];
 };
 
 }  // namespace

@@ -8,8 +8,6 @@
 namespace quernel::ops {
 namespace {
 
-int64_t padded_depth(int64_t k) { return ceil_div(k, kBf16Block) * kBf16Block; }
-
 // A as the kernel wants it.
 Tensor rows_of(const Bf16Matrix& a) {
   const bool ready = a.t.dtype() == DType::kBFloat16 && a.along_k && a.k == padded_depth(a.k);

@@ -160,7 +160,7 @@ def bounds(
     return (y, *last), (e_y, *e_last)
 
 
-@pytest.mark.usefixtures("isa")
+@pytest.mark.usefixtures("quant_isa")
 @given(data=st.data(), cell=cells, precision=precisions, reverse=st.booleans())
 def test_forward(data: Any, cell: str, precision: tuple[str, bool], reverse: bool) -> None:
     dtype, bf16 = precision
@@ -179,7 +179,7 @@ def test_forward(data: Any, cell: str, precision: tuple[str, bool], reverse: boo
     assert found[3:] == (None, None)
 
 
-@pytest.mark.usefixtures("isa")
+@pytest.mark.usefixtures("quant_isa")
 def test_gates_are_good_to_the_last_digits() -> None:
     """tanh by a RNN whose state has no weight; sigmoid by a GRU whose candidate is 0 and whose state begins as 1: h = z."""
     rng = np.random.default_rng(0)
@@ -206,7 +206,7 @@ def test_gates_are_good_to_the_last_digits() -> None:
     np.testing.assert_array_equal(ends, [1, -1, np.nan])
 
 
-@pytest.mark.usefixtures("isa")
+@pytest.mark.usefixtures("quant_isa")
 @given(data=st.data(), precision=precisions, reverse=st.booleans())
 def test_relu_of_small_integers_is_exact(data: Any, precision: tuple[str, bool], reverse: bool) -> None:
     """Forward and backward, where each state has few sources: any row, step, column or length mixed up would show.
@@ -282,7 +282,7 @@ def grads(
     return a @ w, *outer, a.sum((0, 1)), b.sum((0, 1)), dh, dc
 
 
-@pytest.mark.usefixtures("isa")
+@pytest.mark.usefixtures("quant_isa")
 @given(data=st.data(), cell=cells, precision=precisions, reverse=st.booleans())
 def test_backward_of_what_was_kept(data: Any, cell: str, precision: tuple[str, bool], reverse: bool) -> None:
     """Given the gates, which are exactly known, each gradient is a sum of products: Higham's bound holds along each path."""
@@ -341,7 +341,7 @@ def before(values: Array, first: Any, lengths: Any, reverse: bool) -> Array:
     return shifted
 
 
-@pytest.mark.usefixtures("isa")
+@pytest.mark.usefixtures("quant_isa")
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("n", [37, 110])  # of which few walk together, and many
 @pytest.mark.parametrize("bf16", [False, True])

@@ -20,8 +20,9 @@ struct RecurrentShape {
 };
 
 // y (N, T, H) from x (N, T, I). weight_ih B[I, gates · H] and weight_hh B[H, gates · H] are packed as args/matmul.h
-// says. Steps behind a row's length are 0; h_n and c_n (N, H) are the last state. `gates_t` and `cell_t` are kept for
-// the gradient, or null, in steps of the walk; `cell_t` (T, N, H) is c of an LSTM, of a GRU what the reset gate scales.
+// says, for products in bfloat16 as args/bf16.h does. Steps behind a row's length are 0; h_n and c_n (N, H) are the
+// last state. `gates_t` and `cell_t` are kept for the gradient, or null, in steps of the walk; `cell_t` (T, N, H) is c
+// of an LSTM, of a GRU what the reset gate scales.
 struct RecurrentArgs : RecurrentShape {
   int64_t inputs = 0;
   const void* x = nullptr;

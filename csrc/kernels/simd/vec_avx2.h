@@ -194,7 +194,7 @@ inline VecF64 zip_hi(VecF64 a, VecF64 b) {
 }
 
 // Half registers of rows four apart side by side; then pairs within 128 bits, and pairs of pairs.
-inline void load_turned(const float* p, int64_t step, VecF32 (&v)[4]) {
+inline void load_transposed(const float* p, int64_t step, VecF32 (&v)[4]) {
   __m256d pairs[4];
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {
@@ -213,7 +213,7 @@ inline void load_turned(const float* p, int64_t step, VecF32 (&v)[4]) {
     v[2 * i + 1] = {_mm256_castpd_ps(_mm256_unpackhi_pd(pairs[i], pairs[i + 2]))};
   }
 }
-inline void load_turned(const double* p, int64_t step, VecF64 (&v)[2]) {
+inline void load_transposed(const double* p, int64_t step, VecF64 (&v)[2]) {
   __m256d row[2];
 #pragma GCC unroll 2
   for (int j = 0; j < 2; ++j) {

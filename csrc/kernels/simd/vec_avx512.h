@@ -166,7 +166,7 @@ inline VecF64 zip_hi(VecF64 a, VecF64 b) {
 }
 
 // Half registers of rows eight apart side by side; then pairs within 128 bits, pairs of pairs, and pairs of those.
-inline void load_turned(const float* p, int64_t step, VecF32 (&v)[8]) {
+inline void load_transposed(const float* p, int64_t step, VecF32 (&v)[8]) {
   __m512d pairs[8], fours[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
@@ -192,7 +192,7 @@ inline void load_turned(const float* p, int64_t step, VecF32 (&v)[8]) {
     v[k + 4] = {_mm512_castpd_ps(_mm512_permutex2var_pd(fours[k], hi, fours[k + 4]))};
   }
 }
-inline void load_turned(const double* p, int64_t step, VecF64 (&v)[4]) {
+inline void load_transposed(const double* p, int64_t step, VecF64 (&v)[4]) {
   __m512d pairs[4];
 #pragma GCC unroll 2
   for (int i = 0; i < 2; ++i) {

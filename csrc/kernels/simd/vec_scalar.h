@@ -116,7 +116,7 @@ using MaskF32 = VecF32::Mask;
 using MaskF64 = VecF64::Mask;
 
 template <class T, class Int, int kLanes>
-inline void load_turned(const T* p, int64_t step, VecOf<T, Int, kLanes> (&v)[kLanes / 2]) {
+inline void load_transposed(const T* p, int64_t step, VecOf<T, Int, kLanes> (&v)[kLanes / 2]) {
   for (int k = 0; k < kLanes / 2; ++k) {
     T lanes[kLanes];
     for (int i = 0; i < kLanes; ++i) lanes[i] = p[k + i * step];
