@@ -44,7 +44,8 @@ struct KernelTable {
   Kernel<PackArgs> pack_f32, pack_f64;
   Kernel<Bf16GemmArgs> gemm_bf16;
   Kernel<Bf16PackArgs> pack_bf16;
-  // CUDA alone, for plans (runtime/fuse_layers.cpp, fuse_gradients.cpp)
+  // CUDA alone, for plans (runtime/fuse_layers.cpp, fuse_gradients.cpp); the second for a single weight, too
+  // (ops/matmul.cpp)
   Kernel<MlpArgs> mlp_f32;
   Kernel<ParamGradsArgs> param_grads_f32;
   // conv

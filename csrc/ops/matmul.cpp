@@ -32,10 +32,9 @@ constexpr int64_t kNearBytes = 2 << 20;     // of L3: more may be as slow as mem
 constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
 constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
 constexpr int64_t kMostSplits = 64;
-constexpr int64_t kSplitResults = 1 << 17;  // of a weight; more fill a GPU by themselves
-constexpr int64_t kSkipDepth = 64;          // zeros of a row are counted if it is as long,
-constexpr int64_t kSkipMostDepth = 16384;   // if their list stays in cache,
-constexpr int64_t kSkipColumns = 128;       // and if so many columns make little of the time that it takes
+constexpr int64_t kSkipDepth = 64;         // zeros of a row are counted if it is as long,
+constexpr int64_t kSkipMostDepth = 16384;  // if their list stays in cache,
+constexpr int64_t kSkipColumns = 128;      // and if so many columns make little of the time that it takes
 
 // Columns that take as long as g's: to read a row of A takes as long as some products.
 int64_t columns(const GemmArgs& g) { return is_narrow(g) ? kNarrowColumns : g.n; }
@@ -262,7 +261,7 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
 Tensor linear_grad_weight(const Tensor& g, const Tensor& x) {
   const int64_t rows = g.dim(0), n = g.dim(1), k = x.dim(1);
   if (g.device() != Device::kCuda || g.dtype() != DType::kFloat32 || x.dtype() != g.dtype() || x.dim(0) != rows ||
-      rows <= kGradPart || n * k > kSplitResults || n * k == 0)
+      rows <= kGradPart || n * k > kGradResults || n * k == 0)
     return matmul(g, x, true, false);
   ParamGradsArgs args;
   args.rows = rows;

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "kernels/args/mlp.h"
 #include "ops/common.h"
 #include "ops/elementwise.h"
 #include "ops/layout.h"
@@ -15,6 +16,7 @@ namespace {
 // Fixed lengths, long enough that a second pass costs nothing, short enough to occupy threads and to bound the error.
 constexpr int64_t kContiguousBlock = 8192;
 constexpr int64_t kColumnBlock = 512;
+static_assert(kColumnBlock == kGradPart);  // a bias's gradient has the same bits in both
 
 // A tensor as (outer, reduced, inner), and the shape of the result.
 struct View {

@@ -1,7 +1,7 @@
 // Orders a program so that a step happens whole or not at all: what may be refused runs before what can be seen.
 #include <algorithm>
 
-#include "runtime/fuse.h"
+#include "runtime/fuse_steps.h"
 
 namespace quernel {
 namespace {
@@ -11,16 +11,6 @@ constexpr int64_t kSmallBytes = 64 << 10;
 
 bool has_visible_write(const Program& program, const Step& step) {
   return std::any_of(step.uses.begin(), step.uses.end(), [&](const Use& u) { return program.visible(u); });
-}
-
-// Whether `a` and `b` may not change places.
-bool conflict(const Step& a, const Step& b) {
-  for (const Use& u : a.uses) {
-    for (const Use& v : b.uses) {
-      if ((u.writes() || v.writes()) && u.overlaps(v)) return true;
-    }
-  }
-  return false;
 }
 
 // Running statistics of BatchNorm and the like: cheap, and keeping their inputs alive costs little. Of a long program

@@ -55,10 +55,6 @@ bool is_blockwise(const Elementwise& step, const Use& use) {
   return std::find(step.spread.begin(), step.spread.end(), use.field) == step.spread.end();
 }
 
-bool is_same_place(const Use& a, const Use& b) {
-  return a.segment == b.segment && a.offset == b.offset && a.nbytes == b.nbytes;
-}
-
 // ---- which of them go together ----------------------------------------------------------------------------------
 
 class ChainFinder {
@@ -90,7 +86,7 @@ class ChainFinder {
           if (!use.overlaps(before)) continue;
           related = true;
           if (!use.writes() && !before.writes()) continue;
-          if (!is_same_place(use, before) || !is_blockwise(*kind, use) || !is_blockwise(*kinds_[i], before))
+          if (!use.is_same_place(before) || !is_blockwise(*kind, use) || !is_blockwise(*kinds_[i], before))
             return false;
         }
       }
@@ -105,7 +101,7 @@ class ChainFinder {
     for (size_t i = 0; i < program_.steps.size(); ++i) {
       for (const Use& use : program_.steps[i].uses) {
         if (use.segment != first.segment) continue;
-        if (i < begin || i >= end || !is_same_place(use, first) || !is_blockwise(*kinds_[i], use)) return false;
+        if (i < begin || i >= end || !use.is_same_place(first) || !is_blockwise(*kinds_[i], use)) return false;
         if (is_first && use.access != Access::kWrite) return false;
         is_first = false;
       }

@@ -1,16 +1,17 @@
-// The patterns of the fusion table that make one step of the gradients of an MLP's parameters over one batch: sums over
-// its rows, in the order of gemm_f32 and of reduce. The step stands in the place of the last of those
-// that it is made from, takes the mean of the losses along, and, where these gradients are all that an optimizer's step
-// reads, that step as well. Counting the step, which comes before the update, goes into an MLP that ran earlier.
+// The patterns of the fusion table, in plans for CUDA, that make one step of the gradients of an MLP's parameters over
+// one batch: sums over its rows, in the order of gemm_f32 and of reduce. The step stands in the place of the last of
+// those that it is made from, takes the mean of the losses along, and, where these gradients are all that an
+// optimizer's step reads, that step as well. Counting the step, which comes before the update, goes into an MLP that
+// ran earlier. Checks go before all of it.
 #include <algorithm>
+#include <iterator>
 
 #include "runtime/fuse_steps.h"
 
 namespace quernel {
 namespace {
 
-constexpr int64_t kMostResults = 1 << 17;  // of a weight: more are better served by larger tiles
-constexpr int64_t kLineBytes = 64;         // parameters begin on cache lines of a segment
+constexpr int64_t kLineBytes = 64;  // parameters begin on cache lines of a segment
 
 struct Gradient {
   std::vector<size_t> steps;  // that it is made from, in order
@@ -33,7 +34,7 @@ class GradientFuser {
   explicit GradientFuser(Program& program) : program_(program) {}
 
   void run() {
-    hoist_checks();
+    move_checks_up();
     while (const auto made = join_gradients()) {
       const size_t with_mean = take_mean(*made);
       take_update(with_mean);
@@ -42,11 +43,12 @@ class GradientFuser {
 
  private:
   const Step& at(size_t i) const { return program_.steps[i]; }
-  void hoist_checks();
+  void move_checks_up();
   std::optional<Gradient> weight(size_t i) const;
   std::optional<Gradient> bias(size_t i) const;
   bool find_input(Gradient& made, size_t product) const;
   Gradients find() const;
+  Gradients choose() const;
   void keep_movable(Gradients& chosen) const;
   bool may_join(const Gradients& chosen, const Gradient& one, size_t last) const;
   std::optional<size_t> join_gradients();
@@ -60,7 +62,7 @@ class GradientFuser {
 };
 
 // Moves checks before all that they do not depend on: the host waits for them, and what they guard may begin earlier.
-void GradientFuser::hoist_checks() {
+void GradientFuser::move_checks_up() {
   auto& steps = program_.steps;
   for (size_t i = 0; i < steps.size(); ++i) {
     if (!is_check(steps[i])) continue;
@@ -109,7 +111,7 @@ std::optional<Gradient> GradientFuser::weight(size_t i) const {
   if (!step.is(&KernelTable::gemm_f32)) return std::nullopt;
   const auto& g = step.as<GemmArgs>();
   if (g.batch_rank > 0 || g.a_row != 1 || g.a_col != g.m || g.activation != Activation::kNone ||
-      step.uses.size() != 3 || g.m * g.n > kMostResults || g.k < 1 || g.k > kGradPart)
+      step.uses.size() != 3 || g.m * g.n > kGradResults || g.k < 1 || g.k > kGradPart)
     return std::nullopt;
   made.rows = g.k;
   made.n = g.m;
@@ -130,7 +132,7 @@ std::optional<Gradient> GradientFuser::bias(size_t i) const {
   };
   if (!step.is(&KernelTable::reduce)) return std::nullopt;
   const auto& r = step.as<ReduceArgs>();
-  if (!is_sum(i, r.reduced, r.inner) || r.inner < 2 || r.inner > kMostResults || r.reduced > kGradRows)
+  if (!is_sum(i, r.reduced, r.inner) || r.inner < 2 || r.inner > kGradResults || r.reduced > kGradRows)
     return std::nullopt;
   Gradient made;
   made.steps = {i};
@@ -148,7 +150,6 @@ std::optional<Gradient> GradientFuser::bias(size_t i) const {
   return made;
 }
 
-// Gradients over as many rows as the first weight's.
 Gradients GradientFuser::find() const {
   Gradients found;
   for (size_t i = 0; i < program_.steps.size(); ++i) {
@@ -158,10 +159,6 @@ Gradients GradientFuser::find() const {
     if (!made) made = bias(i);
     if (made) found.push_back(std::move(*made));
   }
-  const auto first = std::find_if(found.begin(), found.end(), [](const Gradient& g) { return g.is_weight; });
-  if (first == found.end()) return {};
-  const int64_t rows = first->rows;
-  std::erase_if(found, [&](const Gradient& g) { return g.rows != rows; });
   return found;
 }
 
@@ -192,7 +189,6 @@ bool GradientFuser::may_join(const Gradients& chosen, const Gradient& one, size_
 
 // Leaves those that may all run where the last of them ends.
 void GradientFuser::keep_movable(Gradients& chosen) const {
-  if (chosen.size() > static_cast<size_t>(kParamGrads)) chosen.resize(static_cast<size_t>(kParamGrads));
   for (size_t i = 0; i < chosen.size();) {
     if (may_join(chosen, chosen[i], last_step(chosen))) {
       ++i;
@@ -203,11 +199,26 @@ void GradientFuser::keep_movable(Gradients& chosen) const {
   }
 }
 
+// Some that may be one step: over as many rows as one of the weights'.
+Gradients GradientFuser::choose() const {
+  const Gradients found = find();
+  for (const Gradient& weight : found) {
+    if (!weight.is_weight) continue;
+    Gradients chosen;
+    std::copy_if(found.begin(), found.end(), std::back_inserter(chosen),
+                 [&](const Gradient& g) { return g.rows == weight.rows; });
+    keep_movable(chosen);
+    if (chosen.size() < 2) continue;
+    chosen.resize(std::min(chosen.size(), static_cast<size_t>(kParamGrads)));  // those that are left move as well
+    return chosen;
+  }
+  return {};
+}
+
 // Makes one step of some gradients; returns its place.
 std::optional<size_t> GradientFuser::join_gradients() {
-  Gradients chosen = find();
-  keep_movable(chosen);
-  if (chosen.size() < 2) return std::nullopt;
+  const Gradients chosen = choose();
+  if (chosen.empty()) return std::nullopt;
   auto& steps = program_.steps;
   const size_t last = last_step(chosen);
   Step made{"gradients",

@@ -2,7 +2,6 @@
 // that its gradient goes through. The step stands in the place of the MLP; the mean of the losses stays behind, for the
 // gradient does not need it: what both are divided by is counted anew.
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/fuse_steps.h"
 
@@ -11,9 +10,7 @@ namespace {
 
 using Ce = CrossEntropyArgs;
 
-bool is_same_place(const Use* a, const Use* b) {
-  return a && b && a->segment == b->segment && a->offset == b->offset && a->nbytes == b->nbytes;
-}
+bool is_same(const Use* a, const Use* b) { return a && b && a->is_same_place(*b); }
 
 uint32_t loss_field(const void* MlpLoss::* field) {
   return field_offset(&MlpArgs::loss) + field_offset<MlpLoss, const void*>(field);
@@ -27,21 +24,26 @@ class LossFuser {
   explicit LossFuser(Program& program) : program_(program) {}
 
   void run() {
-    for (size_t i = 0; i < program_.steps.size(); ++i) {
-      if (is_plain(i) && find_parts(i)) join();
+    for (size_t i = 0; i < program_.steps.size();) {
+      if (is_plain(i) && find_parts(i)) {
+        join();  // steps before and after are gone
+        i = 0;
+      } else {
+        ++i;
+      }
     }
   }
 
  private:
   const Use* use(size_t step, uint32_t field) const { return program_.steps[step].use(field); }
 
-  // Losses of labels, by themselves.
+  // Of class labels, without class weights, in float32; of few rows, for every block counts all labels.
   bool is_plain(size_t i) const {
     const Step& step = program_.steps[i];
     if (!step.is(&KernelTable::cross_entropy)) return false;
     const auto& args = step.as<Ce>();
-    return args.dtype == DType::kFloat32 && !args.normalized && step.use(field_offset<Ce>(&Ce::labels)) &&
-           !step.use(field_offset<Ce>(&Ce::weight));
+    return args.dtype == DType::kFloat32 && !args.normalized && args.rows <= kGradRows &&
+           step.use(field_offset<Ce>(&Ce::labels)) && !step.use(field_offset<Ce>(&Ce::weight));
   }
 
   bool find_parts(size_t loss);
@@ -63,8 +65,8 @@ bool LossFuser::is_mean(size_t i) const {
   using Mean = CrossEntropyMeanArgs;
   return step.is(&KernelTable::cross_entropy_mean) && !step.use(field_offset<Mean>(&Mean::weight)) &&
          step.as<Mean>().ignore_index == program_.steps[loss_].as<Ce>().ignore_index &&
-         is_same_place(step.use(field_offset<Mean>(&Mean::losses)), use(loss_, field_offset<Ce>(&Ce::y))) &&
-         is_same_place(step.use(field_offset<Mean>(&Mean::labels)), use(loss_, field_offset<Ce>(&Ce::labels)));
+         is_same(step.use(field_offset<Mean>(&Mean::losses)), use(loss_, field_offset<Ce>(&Ce::y))) &&
+         is_same(step.use(field_offset<Mean>(&Mean::labels)), use(loss_, field_offset<Ce>(&Ce::labels)));
 }
 
 bool LossFuser::is_gradient(size_t i) const {
@@ -74,18 +76,21 @@ bool LossFuser::is_gradient(size_t i) const {
   const Use* divisor = use(mean_, field_offset<CrossEntropyMeanArgs>(&CrossEntropyMeanArgs::divisor));
   return args.g_is_number && args.smoothing == loss.smoothing && args.ignore_index == loss.ignore_index &&
          !step.use(field_offset<Ce>(&Ce::weight)) && step.use(field_offset<Ce>(&Ce::g)) &&
-         is_same_place(step.use(field_offset<Ce>(&Ce::x)), use(loss_, field_offset<Ce>(&Ce::x))) &&
-         is_same_place(step.use(field_offset<Ce>(&Ce::labels)), use(loss_, field_offset<Ce>(&Ce::labels))) &&
-         is_same_place(step.use(field_offset<Ce>(&Ce::divisor)), divisor);
+         is_same(step.use(field_offset<Ce>(&Ce::x)), use(loss_, field_offset<Ce>(&Ce::x))) &&
+         is_same(step.use(field_offset<Ce>(&Ce::labels)), use(loss_, field_offset<Ce>(&Ce::labels))) &&
+         is_same(step.use(field_offset<Ce>(&Ce::divisor)), divisor);
 }
 
 // Finds all that belong to the losses of step `loss`; what the gradient goes through may be missing.
 bool LossFuser::find_parts(size_t loss) {
   loss_ = loss;
+  const auto& ce = program_.steps[loss].as<Ce>();
   const Use& logits = *use(loss, field_offset<Ce>(&Ce::x));
   const auto forward = sole_producer(program_, loss, logits);
   const auto mlp = forward ? as_mlp(program_.steps[*forward]) : std::nullopt;
-  if (!mlp || mlp->use(loss_field(&MlpLoss::labels)) || !is_same_place(last_result(*mlp), &logits)) return false;
+  if (!mlp || mlp->use(loss_field(&MlpLoss::labels)) || !is_same(last_result(*mlp), &logits)) return false;
+  const auto& args = mlp->as<MlpArgs>();
+  if (ce.rows != args.m || ce.cols != args.layer[args.layers - 1].n) return false;  // else in another shape
   forward_ = *forward;
   const auto find = [&](bool (LossFuser::*is)(size_t) const) {
     size_t i = loss_ + 1;
@@ -107,8 +112,8 @@ bool LossFuser::find_parts(size_t loss) {
   for (size_t i = gradient_ + 1; i < program_.steps.size() && !backward_; ++i) {
     const auto layers = as_mlp(program_.steps[i]);
     if (layers && !layers->use(loss_field(&MlpLoss::labels)) && sole_producer(program_, i, dx) == gradient_ &&
-        is_same_place(layers->use(field_offset(&MlpArgs::a)), &dx) &&
-        layers->as<MlpArgs>().layers + mlp->as<MlpArgs>().layers <= kMlpLayers && may_follow(*mlp, *layers) &&
+        is_same(layers->use(field_offset(&MlpArgs::a)), &dx) &&
+        layers->as<MlpArgs>().layers + args.layers <= kMlpLayers && may_follow(*mlp, *layers) &&
         !conflict(*layers, program_.steps[loss_]) && may_move(*layers, i))
       backward_ = i;
   }
@@ -116,23 +121,26 @@ bool LossFuser::find_parts(size_t loss) {
 }
 
 // Whether layers of the backward pass may run in the block that takes the same rows through the forward pass: what they
-// have from there are gates and residuals, of their own rows.
+// have from there, and of the loss's gradient, are gates and residuals, of their own rows.
 bool LossFuser::may_follow(const Step& forward, const Step& layers) const {
+  const auto &first = forward.as<MlpArgs>(), &more = layers.as<MlpArgs>();
+  if (first.m != more.m || first.layer[first.layers - 1].n != more.k) return false;
   const auto is_of_rows = [&](const Use& u) {
-    for (int l = 0; l < layers.as<MlpArgs>().layers; ++l) {
+    for (int l = 0; l < more.layers; ++l) {
       for (const void* MlpLayer::* field : {static_cast<const void* MlpLayer::*>(&MlpLayer::gate),
                                             static_cast<const void* MlpLayer::*>(&MlpLayer::residual)})
         if (u.field == layer_offset(l) + field_offset<MlpLayer, const void*>(field)) return true;
     }
     return false;
   };
-  for (const Use& before : forward.uses) {
-    for (const Use& u : layers.uses) {
-      if (!u.overlaps(before) || (!u.writes() && !before.writes())) continue;
-      if (u.writes() || !is_same_place(&u, &before) || !is_of_rows(u)) return false;
-    }
-  }
-  return true;
+  const auto follows = [&](const Use& before) {
+    return std::all_of(layers.uses.begin(), layers.uses.end(), [&](const Use& u) {
+      if (!u.overlaps(before) || (!u.writes() && !before.writes())) return true;
+      return !u.writes() && u.is_same_place(before) && (is_of_rows(u) || u.field == field_offset(&MlpArgs::a));
+    });
+  };
+  return std::all_of(forward.uses.begin(), forward.uses.end(), follows) &&
+         follows(*use(gradient_, field_offset<Ce>(&Ce::y)));
 }
 
 // Whether a step may go to the forward pass's place: past all between but those that go with it and the mean, whose

@@ -26,9 +26,7 @@ std::optional<size_t> sole_producer(const Program& program, size_t reader, const
   for (size_t i = 0; i < program.steps.size(); ++i) {
     for (const Use& use : program.steps[i].uses) {
       if (use.segment != read.segment || !use.writes()) continue;
-      if (found || i >= reader || use.access != Access::kWrite || use.offset != read.offset ||
-          use.nbytes != read.nbytes)
-        return std::nullopt;
+      if (found || i >= reader || use.access != Access::kWrite || !use.is_same_place(read)) return std::nullopt;
       found = i;
     }
   }
@@ -41,7 +39,7 @@ std::optional<size_t> sole_reader(const Program& program, const Use& use) {
   for (size_t i = 0; i < program.steps.size(); ++i) {
     for (const Use& other : program.steps[i].uses) {
       if (other.segment != use.segment || !other.reads()) continue;
-      if (found || other.offset != use.offset || other.nbytes != use.nbytes) return std::nullopt;
+      if (found || !other.is_same_place(use)) return std::nullopt;
       found = i;
     }
   }

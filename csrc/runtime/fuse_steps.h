@@ -1,4 +1,4 @@
-// What the patterns of fuse_layers.cpp, fuse_loss.cpp and fuse_gradients.cpp ask of a program.
+// What the patterns of fuse_layers.cpp, fuse_loss.cpp and fuse_gradients.cpp, and atomicity.cpp, ask of a program.
 #pragma once
 #include <optional>
 
@@ -6,7 +6,8 @@
 
 namespace quernel {
 
-// Whether one of two steps writes what the other touches, but for what `linked`, a use of `a`, says to `field` of `b`.
+// Whether one of two steps writes what the other touches, so that they may not change places; but for what `linked`, a
+// use of `a`, says to `field` of `b`.
 bool conflict(const Step& a, const Step& b, const Use* linked = nullptr, uint32_t field = 0);
 
 // Whether `step` may not pass those between two others.

@@ -32,6 +32,7 @@ struct Use {
 
   bool writes() const { return access != Access::kRead; }
   bool reads() const { return access != Access::kWrite; }
+  bool is_same_place(const Use& o) const { return segment == o.segment && offset == o.offset && nbytes == o.nbytes; }
   bool overlaps(const Use& o) const {
     return segment == o.segment && offset < o.offset + o.nbytes && o.offset < offset + nbytes;
   }

@@ -13,8 +13,8 @@
 //
 // A mean cross-entropy may follow a layer: losses and gradient of a row need that row alone, a warp each, in the order
 // of softmax.cu's kernels. What the gradient is divided by, the number of labels that are not ignored, every block
-// counts for itself, 8 bytes a row of the batch out of L2. So forward, loss and the gradients towards the input of a
-// training step are one kernel; param_grads.cu has the rest.
+// counts for itself, 8 bytes a row of the batch (of at most kGradRows) out of L2. So forward, loss and the gradients
+// towards the input of a training step are one kernel; param_grads.cu has the rest.
 #include "core/device.h"
 #include "core/math.h"
 #include "core/mma.h"

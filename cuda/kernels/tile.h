@@ -4,7 +4,8 @@
 // A block computes a tile of kRows x kCols results, a thread TM x TN of them in registers. Slices of A and B, kDepth
 // deep, go through shared memory, A turned, so that a thread reads neighbouring rows; the next slice is fetched into
 // registers while the present one is multiplied. A sum runs over k in order, one fma after the other, whatever the tile
-// is: results do not depend on the number of rows.
+// is: results do not depend on the number of rows. compute_tile is one long function, for its parts share a thread's
+// registers and places.
 //
 // What is multiplied is a Problem P, whose operands are never laid out for this:
 //   using T                      what is multiplied and added up (float, double)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ALL = ["cross_entropy", "mlp", "gradients"]  # the first looks at the labels
 PART = 512  # rows that are added up at a time
-Step = tuple[list[Any], list[str]]
+Train = tuple[nn.Module, Callable[..., Any]]  # a net and a step of its training
 
 OPTIMIZERS: dict[str, Callable[[Any], Any]] = {
     "adam": lambda p: optim.Adam(p, lr=0.01, weight_decay=0.1),
@@ -49,24 +50,36 @@ def labels(m: int, classes: int, ignored: int | None = None) -> Any:
     return qn.tensor(y, device="cuda")
 
 
-def run(
-    net: nn.Module, loss_of: Callable[[Any, Any], Any], batches: list[Any], optimizer: str, jitted: bool
-) -> Step:
-    """Losses, gradients and parameters of steps, and what the plan consists of."""
-    update = OPTIMIZERS[optimizer](net.parameters())
-
+def trainer(
+    net: nn.Module, updates: list[Any], loss_of: Callable[[Any, Any], Any] = losses.cross_entropy
+) -> Callable[[Any, Any], Any]:
     def step(x: Any, y: Any) -> Any:
         loss = loss_of(net(x), y)
-        update.zero_grad()
+        for update in updates:
+            update.zero_grad()
         loss.backward()
-        update.step()
+        for update in updates:
+            update.step()
         return loss
 
-    call = qn.jit(step) if jitted else step
-    seen = [call(x, y).numpy() for x, y in batches]
-    for p in net.parameters():
-        seen += [p.numpy(), p.grad.numpy()]
-    return seen, call.plans()[0].steps if jitted else []
+    return step
+
+
+def compare(make: Callable[[], Train], batches: list[Any]) -> list[str]:
+    """Compares steps of a plan with the same ones op by op: what they return, parameters and gradients; returns the
+    plan's steps."""
+    runs, plan = [], []
+    for jitted in (False, True):
+        qn.seed(3)
+        net, step = make()
+        call = qn.jit(step) if jitted else step
+        results = [call(*batch) for batch in batches]
+        seen = [v.numpy() for r in results for v in (r if isinstance(r, tuple) else (r,))]
+        runs.append(seen + [v.numpy() for p in net.parameters() for v in (p, p.grad)])
+        plan = call.plans()[0].steps if jitted else []
+    for want, got in zip(*runs, strict=True):
+        check_equal(got, want)
+    return plan
 
 
 def check(
@@ -75,19 +88,18 @@ def check(
     inputs: int,
     classes: int,
     loss_of: Callable[[Any, Any], Any] = losses.cross_entropy,
-    optimizer: str = "adam",
-    ignored: int | None = None,
+    updates: Callable[[Any], list[Any]] = lambda p: [OPTIMIZERS["adam"](p)],
+    targets: Any = None,
 ) -> list[str]:
-    """Compares steps of a plan with the same ones op by op; returns the plan's steps."""
-    batches = [(normal(i, m, inputs), labels(m, classes, ignored)) for i in range(2)]
-    batches += batches[:1] * 3  # eagerly, recorded, replayed, captured, as a graph
-    results = []
-    for jitted in (False, True):
-        qn.seed(3)
-        results.append(run(make().to("cuda"), loss_of, batches, optimizer, jitted))
-    for want, got in zip(results[0][0], results[1][0], strict=True):
-        check_equal(got, want)
-    return results[1][1]
+    """Two batches of m rows, the first again: eagerly, recorded, replayed, captured, as a graph."""
+
+    def made() -> Train:
+        net = make().to("cuda")
+        return net, trainer(net, updates(list(net.parameters())), loss_of)
+
+    targets = labels(m, classes) if targets is None else targets
+    batches = [(normal(i, m, inputs), targets) for i in range(2)]
+    return compare(made, batches + batches[:1] * 3)
 
 
 @given(
@@ -109,8 +121,9 @@ def test_steps_keep_their_bits(
         return losses.cross_entropy(logits, y, label_smoothing=smoothing)
 
     steps = check(
-        lambda: models.mlp(inputs, hidden, classes), m, inputs, classes, loss_of, optimizer, ignored=-100
-    )
+        lambda: models.mlp(inputs, hidden, classes), m, inputs, classes, loss_of,
+        lambda p: [OPTIMIZERS[optimizer](p)], labels(m, classes, ignored=-100),
+    )  # fmt: skip
     if m == 1 or 1 in hidden:  # a vector's sums are other kernels
         return
     assert steps.count("gradients") == 1 and "matmul" not in steps
@@ -199,8 +212,7 @@ def test_without_biases() -> None:
 def test_clipped_and_accumulated_gradients_are_not_applied_early() -> None:
     """The update waits for what comes between, and gradients that are added to others for those."""
 
-    def train(jitted: bool, clips: bool) -> Step:
-        qn.seed(5)
+    def make(clips: bool) -> Train:
         net = models.mlp(16, [24, 24], 5).to("cuda")
         update = optim.Adam(net.parameters(), lr=0.01)
 
@@ -215,49 +227,128 @@ def test_clipped_and_accumulated_gradients_are_not_applied_early() -> None:
             update.step()
             return loss
 
-        call = qn.jit(step) if jitted else step
-        seen = [call(normal(i, 40, 16), labels(40, 5)).numpy() for i in range(4)]
-        return seen + [p.numpy() for p in net.parameters()], call.plans()[0].steps if jitted else []
+        return net, step
 
     for clips in (True, False):
-        want, _ = train(False, clips)
-        got, steps = train(True, clips)
-        for a, b in zip(got, want, strict=True):
-            check_equal(a, b)
+        batches = [(normal(i, 40, 16), labels(40, 5)) for i in range(4)]
+        steps = compare(functools.partial(make, clips), batches)
         assert "adam" in steps and "gradients" in steps
 
 
-def trained() -> tuple[nn.Module, Any, Any, Any]:
+@pytest.mark.parametrize(("outputs", "classes"), [(10, 5), (5, 10)])
+def test_logits_in_another_shape_keep_their_bits(outputs: int, classes: int) -> None:
+    """A row of the loss is more or less than one of the net."""
+
+    def loss_of(logits: Any, y: Any) -> Any:
+        return losses.cross_entropy(logits.reshape((-1, classes)), y)
+
+    targets = labels(20 * outputs // classes, classes)
+    steps = check(lambda: models.mlp(16, [24], outputs), 20, 16, classes, loss_of, targets=targets)
+    assert "mlp" in steps and "cross_entropy" in steps[1:] and "gradients" in steps
+
+
+class ReshapedHead(nn.Module):
+    """Its head's rows are half as long as those before; the first gradient is the head's alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = models.mlp(16, [24, 20], 24), nn.Linear(12, 5, bias=False)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.body(x).reshape((-1, 12)))
+
+
+@pytest.mark.parametrize("m", [24, PART + 24])
+def test_a_lone_gradient_does_not_keep_others_apart(m: int) -> None:
+    steps = check(ReshapedHead, m, 16, 5, targets=labels(2 * m, 5))
+    assert steps.count("gradients") == 1 and "matmul" in steps
+
+
+def test_gradients_beyond_one_step() -> None:
+    steps = check(lambda: models.mlp(16, [8] * 19, 5), 24, 16, 5)
+    assert steps.count("gradients") == 3
+
+
+def test_the_loss_of_a_long_batch_stays_apart() -> None:
+    """Blocks count for themselves, which would cost the square of a longer batch."""
+    m = 2**14 + 1
+
+    def make() -> Train:
+        net = nn.Linear(4, 3).to("cuda")
+        return net, trainer(net, [optim.SGD(net.parameters(), lr=0.1)])
+
+    steps = compare(make, [(normal(0, m, 4), labels(m, 3))] * 3)
+    assert "mlp" not in steps and steps.count("cross_entropy") > 1
+
+
+def two_optimizers(p: Any) -> list[Any]:
+    return [optim.Adam(p[:2], lr=0.01), optim.SGD(p[2:], lr=0.1)]
+
+
+def one_after_the_other(p: Any) -> list[Any]:
+    return [optim.Adam(p, lr=0.01), optim.SGD(p, lr=0.1)]
+
+
+def two_groups(p: Any) -> list[Any]:
+    return [optim.Adam([{"params": p[:2], "lr": 0.1}, {"params": p[2:]}], lr=0.01)]
+
+
+@pytest.mark.parametrize("updates", [two_optimizers, one_after_the_other, two_groups])
+@pytest.mark.parametrize("m", [20, PART + 20])
+def test_several_updates_keep_their_bits(updates: Callable[[Any], list[Any]], m: int) -> None:
+    assert "gradients" in check(lambda: models.mlp(16, [24, 20], 5), m, 16, 5, updates=updates)
+
+
+@pytest.mark.parametrize("m", [20, PART + 20])
+def test_steps_one_after_the_other_in_one_plan(m: int) -> None:
+    def make() -> Train:
+        net = models.mlp(16, [24], 5).to("cuda")
+        train = trainer(net, [optim.Adam(net.parameters(), lr=0.01)])
+        return net, lambda x, y: (net(x), train(x, y), net(x), train(x, y), net(x))
+
+    steps = compare(make, [(normal(i % 2, m, 16), labels(m, 5)) for i in range(5)])
+    assert steps.count("gradients") >= 2
+
+
+def one_loss() -> Train:
+    net = models.mlp(16, [24], 5).to("cuda")
+    step = trainer(net, [optim.Adam(net.parameters(), lr=0.01)])
+    return net, lambda x, _, z: step(x, z)
+
+
+def two_losses() -> Train:
+    """The labels of the second are looked at before the first one's net is updated."""
+    first, second = models.mlp(16, [24], 5).to("cuda"), models.mlp(5, [24], 5).to("cuda")
+    train_first = trainer(first, [optim.Adam(first.parameters(), lr=0.01)])
+    train_second = trainer(second, [optim.SGD(second.parameters(), lr=0.1)])
+    both = nn.Sequential(first, second)
+    return both, lambda x, y, z: (train_first(x, y), train_second(first(x).detach(), z))
+
+
+def trained(make: Callable[[], Train] = one_loss) -> tuple[nn.Module, Any, Any, Any]:
     """A net, its jitted step, which is recorded, and a batch."""
     qn.seed(1)
-    net = models.mlp(16, [24], 5).to("cuda")
-    update = optim.Adam(net.parameters(), lr=0.01)
-
-    @qn.jit
-    def step(x: Any, y: Any) -> Any:
-        loss = losses.cross_entropy(net(x), y)
-        update.zero_grad()
-        loss.backward()
-        update.step()
-        return loss
-
+    net, step = make()
+    call = qn.jit(step)
     x, y = normal(1, 20, 16), labels(20, 5)
     for _ in range(4):
-        step(x, y)
-    assert step.plans()[0].steps == ALL
-    return net, step, x, y
+        call(x, y, y)
+    steps = call.plans()[0].steps
+    assert steps == ALL if make is one_loss else steps.count("gradients") >= 2
+    return net, call, x, y
 
 
-def test_a_refused_label_changes_nothing() -> None:
-    net, step, x, y = trained()
-    before = [p.numpy() for p in net.parameters()]
+@pytest.mark.parametrize("make", [one_loss, two_losses])
+def test_a_refused_label_changes_nothing(make: Callable[[], Train]) -> None:
+    net, step, x, y = trained(make)
+    before = [v.numpy() for p in net.parameters() for v in (p, p.grad)]
     with pytest.raises(ValueError, match="label 9 at row 3"):
-        step(x, qn.tensor(np.where(np.arange(20) == 3, 9, 1), device="cuda"))
-    for p, want in zip(net.parameters(), before, strict=True):
-        check_equal(p.numpy(), want)
-    step(x, y)
-    other, again, *_ = trained()
-    again(x, y)
+        step(x, y, qn.tensor(np.where(np.arange(20) == 3, 9, 1), device="cuda"))
+    for v, want in zip([v for p in net.parameters() for v in (p, p.grad)], before, strict=True):
+        check_equal(v.numpy(), want)
+    step(x, y, y)
+    other, again, *_ = trained(make)
+    again(x, y, y)
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         check_equal(p.numpy(), q.numpy())
 
@@ -265,19 +356,22 @@ def test_a_refused_label_changes_nothing() -> None:
 def test_a_profiled_step_is_the_same() -> None:
     """There the steps of a plan run one by one, not as a graph."""
     net, step, x, y = trained()
-    qn.profile(step, x, y, repeats=2, warmup=3)
+    qn.profile(step, x, y, y, repeats=2, warmup=3)
     other, again, *_ = trained()
     for _ in range(5):
-        again(x, y)
+        again(x, y, y)
     for p, q in zip(net.parameters(), other.parameters(), strict=True):
         check_equal(p.numpy(), q.numpy())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("depth", [PART, PART + 1, 3 * PART + 100])
-@pytest.mark.parametrize("size", [(5, 7), (70, 130)])
+@pytest.mark.parametrize(
+    ("size", "depth"),
+    [*itertools.product([(5, 7), (70, 130)], [PART, PART + 1, 3 * PART + 100]), ((5, 7), 64 * PART + 1)],
+)
 def test_long_sums_have_parts(size: tuple[int, int], depth: int, dtype: str) -> None:
-    """Exactly, where integers show it; and whoever computes some of the columns gets the same bits."""
+    """Exactly, where integers show it; and whoever computes some of the columns gets the same bits. Instead of more than
+    64 there are longer ones."""
     m, n = size
     random = np.random.default_rng(depth)
     a, b = (random.integers(-3, 4, (depth, k)).astype(dtype) for k in (m, n))

@@ -45,8 +45,9 @@ struct MlpArgs {
 
 // Rows of a batch that are added up at a time, for a weight and for a bias.
 inline constexpr int64_t kGradPart = 512;
-inline constexpr int kParamGrads = 16;         // most of one call
-inline constexpr int64_t kGradRows = 1 << 14;  // most rows
+inline constexpr int kParamGrads = 16;            // most of one call
+inline constexpr int64_t kGradRows = 1 << 14;     // most rows of a plan's step
+inline constexpr int64_t kGradResults = 1 << 17;  // most of a weight; more fill a GPU by themselves, in larger tiles
 
 // The gradient of a weight, y[n, k] = sum over rows of g[row][n] x[row][k], or of a bias, y[n] = sum of g[row][n],
 // where x is null.
