@@ -12,7 +12,7 @@
 //   scale_pow2(x, n)    x 2^n for integral n, rounded once if |x| is in [2^-30, 2^30]
 //   exponent(x), mantissa(x)   x = mantissa 2^exponent with mantissa in [1, 2), for positive finite x
 //   zip_lo(a, b), zip_hi(a, b)  lanes of a and b in turn, from their lower or upper halves
-//   load_transposed(p, step, v)     v[k] = p[k], p[k + step], p[k + 2 step] …, for k < kWidth / 2: half a square of columns
+//   load_transposed(p, step, v)   v[k] = p[k], p[k + step], p[k + 2 step] …, for k < kWidth / 2
 //   load_bool(p, n), store_bool(mask, p, n)   bytes 0 and 1
 //
 //   Half<V>, lower<L>(v)   half of V, for few lanes, and V's lower one; V itself where that saves nothing
