@@ -123,38 +123,27 @@ void multiply_panel(const GemmArgs& g, T* output, const Part& part, const PanelB
   const Run run{0, 0, block.depth};
   const bool in_tile = finishes_in_tile(g), afterwards = block.ends && !in_tile && !is_trivial(g);
   const TileFinish<T> epilogue = tile_finish<T>(g, g.c, block.first);
+  const T* a[kTiles * kTileRows];
+  T* c[kTiles * kTileRows];
+  const int width = static_cast<int>(block.cols);
+  Tile<T> tile{a, block.b, c, &run, 1, false, g.a_col, block.ldb, block.group, kTileRows, width, !block.begins};
+  if (block.turned) tile.a_step = kTileRows;
+  if (block.ends && in_tile) tile.finish = &epilogue;
   const int64_t bytes = block.depth * kTileRows * static_cast<int64_t>(sizeof(T));
   const int64_t most = bytes > kTilesBytes ? 1 : least(kTiles, kTilesBytes / bytes);
   int64_t row = 0;
   const auto add = [&](int64_t height, int64_t tiles) {
-    for (int64_t count; tiles > 0; tiles -= count) {
-      count = least(tiles, most);
-      const T* a[kTiles * kTileRows];
-      T* c[kTiles * kTileRows];
-      const int64_t rows = count * height;
-      for (int64_t i = 0; i < rows; ++i, ++row) {
+    tile.rows = static_cast<int>(height);
+    for (; tiles > 0; tiles -= tile.tiles) {
+      tile.tiles = least(tiles, most);
+      const int rows = static_cast<int>(tile.tiles * height);
+      for (int i = 0; i < rows; ++i, ++row) {
         const int64_t within = row % kTileRows;
         a[i] = block.turned ? block.turned + (row - within) * block.depth + within : block.a + row * g.a_row;
         c[i] = output + (part.row + row) * g.n + block.first;
       }
-      Tile<T> tile{a,
-                   block.b,
-                   c,
-                   &run,
-                   1,
-                   false,
-                   block.turned ? kTileRows : g.a_col,
-                   block.ldb,
-                   block.group,
-                   static_cast<int>(height),
-                   static_cast<int>(block.cols),
-                   !block.begins,
-                   block.ends && in_tile ? &epilogue : nullptr};
-      tile.tiles = count;
       multiply_tile(tile);
-      if (afterwards)
-        finish(
-            Finish<T>{&g, static_cast<T*>(g.c), c, static_cast<int>(rows), static_cast<int>(block.cols), block.first});
+      if (afterwards) finish(Finish<T>{&g, static_cast<T*>(g.c), c, rows, width, block.first});
     }
   };
   const int64_t rows = part.end - part.row, tiles = ceil_div(rows, kTileRows);

@@ -17,6 +17,7 @@
 // share them.
 #include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
+#include "kernels/quant_winograd_tiles.h"
 #include "kernels/scratch.h"
 #include "kernels/simd/tile_pairs_s16.h"
 
@@ -83,47 +84,6 @@ template <bool kShort>
 // Whether an axis has products at a point.
 constexpr bool has_point(bool is_short, int64_t point) { return !is_short || point < 3 || point == 5; }
 
-// Tiles along an axis.
-struct Axis {
-  explicit Axis(int64_t size) : whole((size + 1) / 4), rest(size % 4 == 1 || size % 4 == 2 ? 1 : 0) {}
-  int64_t whole, rest;
-};
-
-// A tile's image and first output.
-struct Place {
-  int64_t image, y, x;
-  bool short_y, short_x;
-};
-
-// The tiles of all images, by kind: narrow (whole · rest), whole, flat, and flat and narrow.
-class Tiles {
- public:
-  explicit Tiles(const ConvShape& s)
-      : down_(s.oh),
-        across_(s.ow),
-        whole_(s.n * down_.whole * across_.rest),
-        flat_(whole_ + s.n * down_.whole * across_.whole),
-        corner_(flat_ + s.n * down_.rest * across_.whole),
-        end_(corner_ + s.n * down_.rest * across_.rest) {}
-
-  int64_t count() const { return end_; }
-  int64_t first_wide() const { return whole_; }     // tiles before are narrow,
-  int64_t first_flat() const { return flat_; }      // from here on flat,
-  int64_t first_corner() const { return corner_; }  // and from here on narrow again
-
-  Place place(int64_t tile) const {
-    const bool short_y = tile >= flat_, short_x = tile < whole_ || tile >= corner_;
-    const int64_t i = tile - (tile < whole_ ? 0 : tile < flat_ ? whole_ : tile < corner_ ? flat_ : corner_);
-    const int64_t down = short_y ? 1 : down_.whole, across = short_x ? 1 : across_.whole;
-    return {i / (down * across), 4 * (short_y ? down_.whole : i / across % down),
-            4 * (short_x ? across_.whole : i % across), short_y, short_x};
-  }
-
- private:
-  Axis down_, across_;
-  int64_t whole_, flat_, corner_, end_;
-};
-
 class Winograd {
  public:
   Winograd(const QConvArgs& args, void* at)
@@ -181,7 +141,7 @@ class Winograd {
       add_shift<V>(depth, cols);
       multiply_points<V>(c, depth);
       for (int64_t i = 0; i < count_; ++i) {
-        const Place& place = places_[i];
+        const TilePlace& place = places_[i];
         for (int v = 0; v < V; ++v) {
           if (place.short_y)
             place.short_x ? end_tile<V, true, true>(i, v, c, depth, place, column, cols)
@@ -197,7 +157,7 @@ class Winograd {
   // ---- in: [point][tile][channels], of each group of channels the even pairs before the odd ones ----
 
   void load_tile(int64_t tile) const {
-    const Place& place = places_[tile] = tiles_.place(first_ + tile);
+    const TilePlace& place = places_[tile] = tiles_.place(first_ + tile);
     const int64_t y0 = place.y - s_.pad_h, x0 = place.x - s_.pad_w;
     const uint8_t* at[kIn][kIn];
     for (int64_t y = 0; y < kIn; ++y)
@@ -331,7 +291,7 @@ class Winograd {
 
   // A tile's sums of a part of the depth: kept, or with the last part written.
   template <int V, bool kShortY, bool kShortX>
-  [[gnu::noinline]] void end_tile(int64_t tile, int v, int64_t c, int64_t depth, const Place& place, int64_t column,
+  [[gnu::noinline]] void end_tile(int64_t tile, int v, int64_t c, int64_t depth, const TilePlace& place, int64_t column,
                                   const Columns& cols) const {
     constexpr uint32_t kInverse = 0x38e38e39;  // of 9
     constexpr int kShift[4] = {3, 2, 1, 1};
@@ -394,7 +354,7 @@ class Winograd {
   int16_t* weight_ = nullptr;
   int32_t* sums_ = nullptr;
   int32_t* outputs_ = nullptr;  // [tile][panels][4][4][16], if the depth has parts
-  Place* places_ = nullptr;
+  TilePlace* places_ = nullptr;
   int16_t* shift_ = nullptr;
   uint8_t* padding_ = nullptr;
 };

@@ -134,7 +134,7 @@ int64_t strided_products(const ConvShape& s, bool adjoint) {
 }
 
 WinogradTiles strided_tiles(const ConvShape& s, DType dtype, bool adjoint, Device device) {
-  if (device != Device::kCpu || !is_wide() || !is_suited(s, 2, dtype, device)) return WinogradTiles::kNone;
+  if (!is_wide() || !is_suited(s, 2, dtype, device)) return WinogradTiles::kNone;
   const int64_t pixels = s.oh * s.ow;
   if (pixels < kLeastPixels || s.c * s.o > kMostPairsPerPixel * pixels || strided_products(s, adjoint) > 9 * pixels)
     return WinogradTiles::kNone;

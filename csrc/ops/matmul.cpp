@@ -31,10 +31,10 @@ constexpr int64_t kRowSpan = 32;            // panels of a single row: B is read
 constexpr int64_t kNearBytes = 2 << 20;     // of L3: more may be as slow as memory where others use it, too
 constexpr int64_t kColumnsSpan = 8;         // panels for which rows of A are packed once
 constexpr int64_t kShortBytes = 16 * 1024;  // of B, which stays in L1
-constexpr int64_t kMostSplits = 64;
-constexpr int64_t kSkipDepth = 64;         // zeros of a row are counted if it is as long,
-constexpr int64_t kSkipMostDepth = 16384;  // if their list stays in cache,
-constexpr int64_t kSkipColumns = 128;      // and if so many columns make little of the time that it takes
+constexpr int64_t kMostSplits = 64;         // of the sums of a weight's gradient
+constexpr int64_t kSkipDepth = 64;          // zeros of a row are counted if it is as long,
+constexpr int64_t kSkipMostDepth = 16384;   // if their list stays in cache,
+constexpr int64_t kSkipColumns = 128;       // and if so many columns make little of the time that it takes
 
 // Columns that take as long as g's: to read a row of A takes as long as some products.
 int64_t columns(const GemmArgs& g) { return is_narrow(g) ? kNarrowColumns : g.n; }
@@ -255,13 +255,13 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
   return c;
 }
 
-// On CUDA a weight has few results for its gradient, which would keep few multiprocessors busy, each with all of the
-// batch. Its sums have parts, added up in order: how many depends on the batch, and whether there are any on that and
-// the weight's shape.
+// Where there is a kernel for it, on CUDA: a weight has few results for its gradient, which would keep few
+// multiprocessors busy, each with all of the batch. Its sums have parts, added up in order: how many depends on the
+// batch, and whether there are any on that and the weight's shape.
 Tensor linear_grad_weight(const Tensor& g, const Tensor& x) {
   const int64_t rows = g.dim(0), n = g.dim(1), k = x.dim(1);
-  if (g.device() != Device::kCuda || g.dtype() != DType::kFloat32 || x.dtype() != g.dtype() || x.dim(0) != rows ||
-      rows <= kGradPart || n * k > kGradResults || n * k == 0)
+  if (!has_kernel(&KernelTable::param_grads_f32, g.device()) || g.dtype() != DType::kFloat32 ||
+      x.dtype() != g.dtype() || x.dim(0) != rows || rows <= kGradPart || n * k > kGradResults || n * k == 0)
     return matmul(g, x, true, false);
   ParamGradsArgs args;
   args.rows = rows;

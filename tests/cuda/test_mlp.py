@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +16,10 @@ import quernel as qn
 from quernel import losses, nn, ops, optim
 from tests.checks import check_equal
 from tests.conftest import DEVICE
+from tests.cuda.schedules import other_schedules, run_under
 
 pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m tests.gpu runs this")
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ACTIVATIONS = ["none", "relu", "tanh", "sigmoid", "gelu", "silu", "relu6", "hardswish"]
 MOST = 9  # layers of one kernel
 widths = st.one_of(st.integers(1, 20), st.integers(1, 128), st.sampled_from([16, 32, 64, 65, 128]))
@@ -240,15 +236,6 @@ def compare_two_nets() -> None:
             assert check(lambda x, layers=layers: forward(x, layers), normal(m, m, sizes[0])) == ["mlp"]
 
 
-@pytest.mark.skipif("emulated" not in qn.runtime.config()["cuda"], reason="a GPU has its own schedule")
-@pytest.mark.parametrize(
-    ("schedule", "copies"),
-    [("reverse", "late"), ("random", "early"), ("greedy", "early"), ("greedy-reverse", "late")],
-)
+@other_schedules
 def test_whoever_goes_first(schedule: str, copies: str) -> None:
-    env = {**os.environ, "QUERNEL_CUDA_SCHEDULE": schedule, "QUERNEL_CUDA_COPIES": copies}
-    code = "from tests.cuda.test_mlp import compare_two_nets; compare_two_nets()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_under(schedule, copies, "test_mlp", "compare_two_nets")

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +16,10 @@ import quernel as qn
 from quernel import _core, losses, models, nn, ops, optim
 from tests.checks import N, check_contraction, check_equal, check_exact
 from tests.conftest import DEVICE
+from tests.cuda.schedules import other_schedules, run_under
 
 pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m tests.gpu runs this")
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ALL = ["cross_entropy", "mlp", "gradients"]  # the first looks at the labels
 PART = 512  # rows that are added up at a time
 Train = tuple[nn.Module, Callable[..., Any]]  # a net and a step of its training
@@ -395,15 +391,6 @@ def train_two_nets() -> None:
         assert check(lambda: models.mlp(65, [128, 100], 9), m, 65, 9) == ALL
 
 
-@pytest.mark.skipif("emulated" not in qn.runtime.config()["cuda"], reason="a GPU has its own schedule")
-@pytest.mark.parametrize(
-    ("schedule", "copies"),
-    [("reverse", "late"), ("random", "early"), ("greedy", "early"), ("greedy-reverse", "late")],
-)
+@other_schedules
 def test_whoever_goes_first(schedule: str, copies: str) -> None:
-    env = {**os.environ, "QUERNEL_CUDA_SCHEDULE": schedule, "QUERNEL_CUDA_COPIES": copies}
-    code = "from tests.cuda.test_mlp_training import train_two_nets; train_two_nets()"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    run_under(schedule, copies, "test_mlp_training", "train_two_nets")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from quernel import _core
 from tests import reference
 from tests.checks import N, T, check_adjoint, check_contraction, check_equal, check_exact
+from tests.convolutions import check_splits
 from tests.strategies import arrays, conv_geometry, integer_fill, lay_out
 
 DTYPES = ("float32", "float64")
@@ -184,18 +185,7 @@ def test_bits_depend_on_no_split(g: dict[str, Any]) -> None:
     rng = np.random.default_rng(1)
     shapes = (g["x_shape"], g["weight_shape"], output_shape(g))
     x, w, gy = (rng.standard_normal(shape).astype("f4") for shape in shapes)
-    o = options(g)
-    y = N(_core.conv2d(T(x), T(w), **o)[0])
-    dx = N(_core.conv2d_grad_input(T(gy), T(w), list(x.shape), **o))
-    dw = N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), **o))
-    for i in range(len(x)):
-        check_equal(N(_core.conv2d(T(x[i : i + 1]), T(w), **o)[0]), y[i : i + 1])
-        one = _core.conv2d_grad_input(T(gy[i : i + 1]), T(w), [1, *x.shape[1:]], **o)
-        check_equal(N(one), dx[i : i + 1])
-    before = _core.num_threads()
-    _core.set_num_threads(1)
-    check_equal(N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), **o)), dw)
-    _core.set_num_threads(before)
+    check_splits(x, w, gy, len(x), **options(g))
 
 
 @pytest.mark.usefixtures("isa")

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import quernel as qn
 from quernel import _core
 from quernel.jit import Jitted
-from tests import reference
+from tests import convolutions, reference
 from tests.checks import N, T, check_contraction, check_equal, check_exact
+from tests.convolutions import check_splits, passes
 from tests.runs import Step, both_ways, simple_step, state_of
-from tests.strategies import lay_out
 
 Case = tuple[tuple[int, int, int, int], int, tuple[int, int], int]
 
@@ -34,10 +34,8 @@ CASES: list[Case] = [
     ((1, 16, 13, 256), 150, (1, 1), 2),
     ((3, 16, 15, 16), 21, (1, 1), 4),
 ]
-WIDE = _core.active_isa() not in (
-    "scalar",
-    "avx2",
-)  # other levels sum over taps where there are fewer than 32 channels
+# Other levels sum over taps where there are fewer than 32 channels.
+WIDE = _core.active_isa() not in ("scalar", "avx2")
 IDS = [f"{x}-{o}" for x, o, _, _ in CASES]
 TRANSFORMS = 60  # roundings of an element's way through the three transforms, and more
 
@@ -54,19 +52,8 @@ def tiles(case: Case) -> int:
 
 
 def draw(case: Case, seed: int, integer: int = 0) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(seed)
     x, o, _, _ = case
-    shapes = (x, (o, 3, 3, x[3]), output_shape(case))
-    fill = (lambda s: rng.integers(-integer, integer + 1, s)) if integer else rng.standard_normal
-    return tuple(lay_out(fill(s).astype("f4"), "guard_end") for s in shapes)  # type: ignore[return-value]
-
-
-def passes(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
-    pad = case[2]
-    y = N(_core.conv2d(T(x), T(w), padding=pad)[0])
-    dx = N(_core.conv2d_grad_input(T(gy), T(w), list(x.shape), padding=pad))
-    dw = N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), padding=pad))
-    return y, dx, dw
+    return convolutions.draw(x, (o, 3, 3, x[3]), output_shape(case), seed, integer)
 
 
 def expected(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
@@ -99,7 +86,7 @@ def test_these_shapes_take_it(case: Case) -> None:
 def test_rounding_stays_within_the_bound(case: Case) -> None:
     x, w, gy = draw(case, 1)
     _, _, pad, edge = case
-    got, want = passes(case, x, w, gy), expected(case, x, w, gy)
+    got, want = passes(x, w, gy, padding=case[2]), expected(case, x, w, gy)
     flipped = np.ascontiguousarray(w[:, ::-1, ::-1].transpose(3, 1, 2, 0))
     sizes = (
         reference.winograd_magnitude(x, w, pad, edge),
@@ -141,25 +128,14 @@ def test_the_gradient_of_weights_chooses_by_the_whole_batch(case: Case) -> None:
 )
 def test_small_tiles_are_exact_on_integers(case: Case) -> None:
     x, w, gy = draw(case, 3, integer=5)
-    for a, e in zip(passes(case, x, w, gy), expected(case, x, w, gy), strict=True):
+    for a, e in zip(passes(x, w, gy, padding=case[2]), expected(case, x, w, gy), strict=True):
         check_exact(a, e, "float32")
 
 
 @pytest.mark.usefixtures("isa", "threads")
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_bits_depend_on_no_split(case: Case) -> None:
-    """Images one by one, and one thread or more: the same bits."""
-    x, w, gy = draw(case, 4)
-    pad = case[2]
-    y, dx, dw = passes(case, x, w, gy)
-    for i in range(min(3, len(x))):
-        check_equal(N(_core.conv2d(T(x[i : i + 1]), T(w), padding=pad)[0]), y[i : i + 1])
-        one = _core.conv2d_grad_input(T(gy[i : i + 1]), T(w), [1, *x.shape[1:]], padding=pad)
-        check_equal(N(one), dx[i : i + 1])
-    before = _core.num_threads()
-    _core.set_num_threads(1)
-    check_equal(N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), padding=pad)), dw)
-    _core.set_num_threads(before)
+    check_splits(*draw(case, 4), 3, padding=case[2])
 
 
 @pytest.mark.usefixtures("isa")
@@ -197,7 +173,7 @@ def check_error(actual: Any, expected: Any, terms: int, edge: int) -> None:
 def test_errors_are_as_small_as_the_points_promise(case: Case) -> None:
     x, w, gy = draw(case, 2)
     sums = (w[0].size, w[..., 0].size, gy[..., 0].size)
-    for a, e, terms in zip(passes(case, x, w, gy), expected(case, x, w, gy), sums, strict=True):
+    for a, e, terms in zip(passes(x, w, gy, padding=case[2]), expected(case, x, w, gy), sums, strict=True):
         check_error(a, e, terms, case[3])
 
 

@@ -9,10 +9,10 @@ import pytest
 
 import quernel as qn
 from quernel import _core
-from tests import reference
+from tests import convolutions, reference
 from tests.checks import N, T, check_equal, check_exact
+from tests.convolutions import check_splits, passes
 from tests.ops.test_conv_winograd import check_error
-from tests.strategies import lay_out
 
 Case = tuple[tuple[int, int, int, int], int, tuple[int, int], tuple[int, int]]
 
@@ -41,18 +41,8 @@ def options(case: Case) -> dict[str, Any]:
 
 
 def draw(case: Case, seed: int, integer: int = 0) -> tuple[Any, Any, Any]:
-    rng = np.random.default_rng(seed)
     x, o, _, _ = case
-    shapes = (x, (o, 3, 3, x[3]), output_shape(case))
-    fill = (lambda s: rng.integers(-integer, integer + 1, s)) if integer else rng.standard_normal
-    return tuple(lay_out(fill(s).astype("f4"), "guard_end") for s in shapes)  # type: ignore[return-value]
-
-
-def passes(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
-    o = options(case)
-    y = N(_core.conv2d(T(x), T(w), **o)[0])
-    dx = N(_core.conv2d_grad_input(T(gy), T(w), list(x.shape), **o))
-    return y, dx, N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), **o))
+    return convolutions.draw(x, (o, 3, 3, x[3]), output_shape(case), seed, integer)
 
 
 def expected(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
@@ -76,7 +66,7 @@ def expected(case: Case, x: Any, w: Any, gy: Any) -> tuple[Any, Any, Any]:
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_these_shapes_take_it(case: Case) -> None:
     x, w, gy = draw(case, 0)
-    profile = qn.profile(lambda: passes(case, x, w, gy), repeats=1, warmup=0)
+    profile = qn.profile(lambda: passes(x, w, gy, **options(case)), repeats=1, warmup=0)
     kernels = {step.kernel for step in profile.steps}
     mixed = sum(case[2]) % 2 == 1  # then the adjoint is a sum over taps
     assert "winograd_f32" in kernels and "conv2d_f32" not in kernels
@@ -87,7 +77,7 @@ def test_these_shapes_take_it(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_it_is_exact_on_integers(case: Case) -> None:
     x, w, gy = draw(case, 1, integer=5)
-    for a, e in zip(passes(case, x, w, gy), expected(case, x, w, gy), strict=True):
+    for a, e in zip(passes(x, w, gy, **options(case)), expected(case, x, w, gy), strict=True):
         check_exact(a, e, "float32")
 
 
@@ -96,24 +86,14 @@ def test_it_is_exact_on_integers(case: Case) -> None:
 def test_errors_are_as_small_as_of_the_smaller_tiles_of_stride_one(case: Case) -> None:
     x, w, gy = draw(case, 2)
     sums = (w[0].size, w[..., 0].size, gy[..., 0].size)
-    for a, e, terms in zip(passes(case, x, w, gy), expected(case, x, w, gy), sums, strict=True):
+    for a, e, terms in zip(passes(x, w, gy, **options(case)), expected(case, x, w, gy), sums, strict=True):
         check_error(a, e, terms, 2)
 
 
 @pytest.mark.usefixtures("isa", "threads")
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_bits_depend_on_no_split(case: Case) -> None:
-    x, w, gy = draw(case, 3)
-    o = options(case)
-    y, dx, dw = passes(case, x, w, gy)
-    for i in range(min(3, len(x))):
-        check_equal(N(_core.conv2d(T(x[i : i + 1]), T(w), **o)[0]), y[i : i + 1])
-        one = _core.conv2d_grad_input(T(gy[i : i + 1]), T(w), [1, *x.shape[1:]], **o)
-        check_equal(N(one), dx[i : i + 1])
-    before = _core.num_threads()
-    _core.set_num_threads(1)
-    check_equal(N(_core.conv2d_grad_weight(T(x), T(gy), list(w.shape), **o)), dw)
-    _core.set_num_threads(before)
+    check_splits(*draw(case, 3), 3, **options(case))
 
 
 @pytest.mark.usefixtures("isa")
@@ -121,7 +101,7 @@ def test_bits_depend_on_no_split(case: Case) -> None:
 def test_pixels_that_are_not_read_have_no_gradient(case: Case) -> None:
     x, w, gy = draw(case, 4)
     unread = expected(case, x, np.ones_like(w), np.ones_like(gy))[1] == 0
-    assert not passes(case, x, w, gy)[1][unread].any()
+    assert not passes(x, w, gy, **options(case))[1][unread].any()
 
 
 @pytest.mark.usefixtures("isa")
@@ -131,7 +111,7 @@ def test_nan_reaches_what_reads_it(case: Case) -> None:
     x[0, x.shape[1] // 2, x.shape[2] // 2, -1] = np.nan
     with np.errstate(invalid="ignore"):
         reads = np.isnan(expected(case, x, w, gy)[0])
-    assert np.isnan(passes(case, x, w, gy)[0])[reads].all()
+    assert np.isnan(passes(x, w, gy, **options(case))[0])[reads].all()
 
 
 @pytest.mark.usefixtures("isa")

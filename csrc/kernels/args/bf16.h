@@ -9,7 +9,8 @@ namespace quernel {
 // 16 columns [N/16][K/2][16][2], the last one padded with zeros. A block of a group is one AMX tile.
 inline constexpr int64_t kBf16Block = 32;
 inline constexpr int64_t kBf16Group = 16;
-inline constexpr int64_t padded_depth(int64_t k) { return (k + kBf16Block - 1) / kBf16Block * kBf16Block; }
+// K up to whole blocks.
+constexpr int64_t padded_depth(int64_t k) { return (k + kBf16Block - 1) / kBf16Block * kBf16Block; }
 
 // What a work item covers.
 inline constexpr int64_t kBf16Strip = 32;
