@@ -82,6 +82,13 @@ class Result:
         best = self.best_peer
         return self.seconds[best] / self.ours if best else None
 
+    @property
+    def ratio_at_peak(self) -> float | None:
+        """What `ratio` would be at the FMA peak; None where quernel is beyond it, with less arithmetic than counted."""
+        if not self.ratio or not self.peak_share or self.peak_share > 1:
+            return None
+        return self.ratio / self.peak_share
+
 
 def _busy_seconds() -> float:
     """CPU time that the whole machine has spent working since it started."""

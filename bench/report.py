@@ -183,17 +183,19 @@ def _judged(subjects: Mapping[str, Subject], runs: Sequence[Run]) -> list[Run]:
 
 
 def _misses(subjects: Mapping[str, Subject], runs: Sequence[Run]) -> str:
-    rows = [["subject", "case", "threads", "measured", "wanted", "why"]]
+    rows = [["subject", "case", "threads", "measured", "wanted", "at peak", "why"]]
     for run in _judged(subjects, runs):
         subject = subjects[run.subject]
         for miss in misses(run.results, subject.goals(), run.threads):
             why = _reason(subject.reasons(), miss)
-            rows.append([run.subject, miss.case, str(run.threads), miss.got, miss.wanted, why])
+            at_peak = f"{miss.ratio_at_peak:.2f}x" if miss.ratio_at_peak else ""
+            rows.append([run.subject, miss.case, str(run.threads), miss.got, miss.wanted, at_peak, why])
     if len(rows) == 1:
         return "None."
     return (
         "Cases below the floor of their group, or below the target that its geometric mean ought to reach. "
-        "A reason stands where somebody has found one.\n\n" + tables.markdown(rows)
+        "Beside it, where the arithmetic is known, the ratio that quernel would reach at the machine's FMA peak: no direct "
+        "algorithm is beyond that. A reason stands where somebody has found one.\n\n" + tables.markdown(rows)
     )
 
 

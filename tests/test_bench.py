@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -73,6 +74,14 @@ def test_goals_are_judged_by_group_and_threads() -> None:
     assert [m.wanted for m in goals.misses(RESULTS, {}, 2)] == ["80% of peak"]  # a goal of its own
 
 
+def test_a_miss_tells_what_the_peak_would_give() -> None:
+    (fair,) = (m for m in goals.misses(RESULTS, GOALS, 2) if m.wanted == "target 1.50x")
+    assert fair.ratio_at_peak == pytest.approx(1.1 / 0.5)
+    beyond = dataclasses.replace(RESULTS[1], peak_share=1.2)
+    assert beyond.ratio_at_peak is None
+    assert RESULTS[2].ratio_at_peak is None
+
+
 def test_tables_align_and_the_footer_names_what_misses() -> None:
     text = tables.text(tables.result_rows(RESULTS))
     assert len({len(line) for line in text.splitlines()}) == 1
@@ -102,8 +111,8 @@ def test_the_page_holds_what_was_measured(subjects: dict[str, Subject], tmp_path
     assert "Only a few cases" not in page
     assert "- CPU: A CPU, instruction set avx2" in page
     assert "| fake a | 1 | 3 | 1.30x | 1.20x | 0.50x slow | 1.00x | 1 |" in page
-    assert "| fake | slow | 1 | 0.50x numpy | floor 1.00x | Nobody has *looked*. |" in page
-    assert "| fake | alone | 1 | 5.0 us | at most 3 us |  |" in page
+    assert "| fake | slow | 1 | 0.50x numpy | floor 1.00x |  | Nobody has *looked*. |" in page
+    assert "| fake | alone | 1 | 5.0 us | at most 3 us |  |  |" in page
     assert "### fake, 1 thread, avx2\n\n`bench fake`\n\n| case |" in page
     assert "```\nimport 3 ms\n```" in page
     assert "](roofline.png)" in page

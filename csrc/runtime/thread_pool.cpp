@@ -8,7 +8,8 @@
 // short calls in a row have added up to as much; the caller wakes one worker and that one wakes the next.
 //
 // A worker that finds that it was preempted shares its core with another program. It leaves itself out for some
-// milliseconds, for a chunk that it owns while preempted stalls the caller until the scheduler returns.
+// milliseconds, for a chunk that it owns while preempted stalls the caller until the scheduler returns. That it was
+// switched out does not suffice: waking the caller may do that, for the scheduler likes to run it on the waker's core.
 #include "runtime/thread_pool.h"
 
 #include <algorithm>
@@ -32,10 +33,11 @@ constexpr int64_t kSpinInCall = 100 * kMicro;   // this long if the rest of a ca
 constexpr int64_t kSpinInModel = 500 * kMicro;  // or this long between the kernels of a model call
 constexpr int64_t kWorthWaking = 40 * kMicro;   // work left, or done alone, that pays for a wake-up
 constexpr int64_t kLateChunk = 60 * kMicro;     // a caller waits actively this long for claimed chunks
-constexpr int64_t kLateGap = 300 * kMicro;      // a gap in a spinning worker's time: it was preempted
+constexpr int64_t kLateGap = 300 * kMicro;      // a gap in a spinning worker's time, or its caller's sleep: preempted
 constexpr int64_t kLateWakeUp = 2 * kMilli;     // a wake-up that took this long: its core is busy
 constexpr int64_t kLeaveOut = 4 * kMilli;       // how long a late worker is left out, at first;
 constexpr int64_t kLeaveOutMax = 64 * kMilli;   // doubled up to this when it is late again
+constexpr int64_t kForgotten = 20 * kMilli;     // within this time: a busy core would have shown by then
 constexpr int64_t kSerialChunks = 8;            // chunks that a serial call runs at once
 constexpr int64_t kMaxChunks = int64_t{1} << 30;
 
@@ -110,10 +112,10 @@ class Pool {
 
   alignas(64) std::atomic<int64_t> unclaimed_{0};  // chunks of the call in progress; late claims push it below 0
   alignas(64) std::atomic<uint32_t> reported_{0};  // chunks of it that workers have run
-  std::atomic<bool> caller_sleeps_{false};
-  alignas(64) std::atomic<bool> held_{false};  // a call is in progress
-  std::atomic<int> parked_{0};                 // workers that are parked or not yet started
-  std::atomic<int> models_{0};                 // model calls in progress
+  std::atomic<int64_t> caller_sleeps_since_{0};    // 0: it does not
+  alignas(64) std::atomic<bool> held_{false};      // a call is in progress
+  std::atomic<int> parked_{0};                     // workers that are parked or not yet started
+  std::atomic<int> models_{0};                     // model calls in progress
   std::atomic<int> size_{1};
 
   // Written by the thread that holds the pool; workers read `call_` once they own a chunk.
@@ -254,9 +256,9 @@ void Pool::wait_for_workers(int64_t chunks) {
     }
   }
   // Sleeping frees this core: the scheduler moves a worker here that another program keeps from running.
-  caller_sleeps_.store(true);
+  caller_sleeps_since_.store(now_ns());
   for (uint32_t seen; (seen = reported_.load()) < chunks;) reported_.wait(seen);
-  caller_sleeps_.store(false);
+  caller_sleeps_since_.store(0);
 }
 
 void Pool::wake_one(int64_t now, bool may_start) {
@@ -310,12 +312,13 @@ void Pool::claim_as_worker(Worker& worker, int index) {
   }
   if (done == 0) return;
   reported_.fetch_add(static_cast<uint32_t>(done));
-  if (!caller_sleeps_.load()) [[likely]]
+  const int64_t since = caller_sleeps_since_.load();
+  if (since == 0) [[likely]]
     return;
+  const int64_t now = now_ns();
+  if (brief && now - since > kLateGap && involuntary_switches() != worker.switches) leave_out(worker, now);
   reported_.notify_one();
-  if (!brief) return;
-  const int64_t switches = involuntary_switches();
-  if (std::exchange(worker.switches, switches) != switches) leave_out(worker, now_ns());
+  worker.switches = involuntary_switches();
 }
 
 // True once there is something to claim; false when the worker should park.
@@ -357,7 +360,7 @@ bool Pool::park(Worker& worker) {
 
 void Pool::leave_out(Worker& worker, int64_t now) {
   const int64_t last = worker.left_out_until.load(std::memory_order_relaxed);
-  worker.leave_out = now - last > 4 * worker.leave_out ? kLeaveOut : std::min(2 * worker.leave_out, kLeaveOutMax);
+  worker.leave_out = now - last > kForgotten ? kLeaveOut : std::min(2 * worker.leave_out, kLeaveOutMax);
   worker.left_out_until.store(now + worker.leave_out, std::memory_order_relaxed);
 }
 
