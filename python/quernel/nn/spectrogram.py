@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from quernel import ops
 from quernel.errors import ArgumentError, ShapeError
-from quernel.nn.checks import one_of, positive
+from quernel.nn.checks import number, one_of, positive
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.ops.shapes import check_rank
@@ -228,8 +228,8 @@ class MelSpectrogram(Spectrogram):
         self._set_up(n_fft, win_length, hop_length, power, center, pad_mode)
         self.sample_rate = positive(self._layer, "sample_rate", sample_rate)
         self.n_mels = positive(self._layer, "n_mels", n_mels)
-        self.f_min = float(f_min)
-        self.f_max = self.sample_rate / 2 if f_max is None else float(f_max)
+        self.f_min = number(self._layer, "f_min", f_min)
+        self.f_max = self.sample_rate / 2 if f_max is None else number(self._layer, "f_max", f_max)
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ArgumentError(
                 f"[{self._layer}] 0 <= f_min < f_max <= sample_rate / 2 = {self.sample_rate / 2:g}, got f_min={self.f_min:g} and "

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from quernel import ops, recording
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError
-from quernel.nn.attention import KeyValueCache, MultiheadAttention
-from quernel.nn.checks import positive
+from quernel.nn.attention import KeyValueCache, MultiheadAttention, check_cache
+from quernel.nn.checks import operand, positive
 from quernel.nn.container import ModuleList
 from quernel.nn.dropout import Dropout
 from quernel.nn.linear import Linear
@@ -233,6 +233,8 @@ class TransformerDecoderLayer(_TransformerLayer):
     ) -> Tensor:
         """Applies the layer; masks are those of `MultiheadAttention`, of tgt to itself and to memory."""
 
+        memory = operand(self._name, "memory", memory)  # None would be tgt itself
+
         def attend(x: Tensor) -> Tensor:
             y: Tensor = self.self_attn(
                 x, key_padding_mask=tgt_key_padding_mask, attn_mask=tgt_mask, is_causal=tgt_is_causal
@@ -332,6 +334,7 @@ class TransformerDecoder(Module):
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
         recording.guard_structure(self)
+        check_cache("transformer_decoder", cache, DecoderCache)
         y, memory = self._as_input(tgt), self._as_input(memory)
         for layer, caches in zip(self.layers, cache.of_layers(self.num_layers), strict=True):
             assert isinstance(layer, TransformerDecoderLayer)
