@@ -78,6 +78,9 @@ class TransformerEncoderLayer(_TransformerLayer):
         norm_first: whether branches are normalized before, not after them.
         bias: whether there are any.
 
+    Shapes:
+        src (N, T, d_model), src_mask (T, T) and others that `MultiheadAttention` takes, src_key_padding_mask (N, T) -> y like src.
+
     Example:
         >>> nn.TransformerEncoderLayer(8, 2, 16)(np.ones((4, 5, 8))).shape
         (4, 5, 8)
@@ -149,6 +152,9 @@ class TransformerEncoder(Module):
         num_layers: how many.
         norm: applied at the end, such as a LayerNorm; None: nothing.
 
+    Shapes:
+        As those of the layer.
+
     Example:
         >>> net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 3)
         >>> net(np.ones((4, 5, 8))).shape
@@ -189,6 +195,10 @@ class TransformerDecoderLayer(_TransformerLayer):
         layer_norm_eps: added to variances.
         norm_first: whether branches are normalized before, not after them.
         bias: whether there are any.
+
+    Shapes:
+        tgt (N, T, d_model), memory (N, S, d_model); tgt_mask (T, T), memory_mask (T, S) and others that `MultiheadAttention`
+        takes, tgt_key_padding_mask (N, T), memory_key_padding_mask (N, S) -> y like tgt.
 
     Example:
         >>> net = nn.TransformerDecoderLayer(8, 2, 16)
@@ -285,6 +295,9 @@ class TransformerDecoder(Module):
         num_layers: how many.
         norm: applied at the end, such as a LayerNorm; None: nothing.
 
+    Shapes:
+        As those of the layer.
+
     Example:
         >>> net = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 3)
         >>> net(np.ones((4, 5, 8)), np.ones((4, 3, 8)), tgt_is_causal=True).shape
@@ -344,7 +357,14 @@ class TransformerDecoder(Module):
 
 
 class DecoderCache:
-    """What `TransformerDecoder.decode` keeps of one sequence, or batch of them, and of its memory."""
+    """What `TransformerDecoder.decode` keeps of one sequence, or batch of them, and of its memory.
+
+    Its length is the number of positions that it has seen.
+
+    Example:
+        >>> len(nn.DecoderCache())
+        0
+    """
 
     def __init__(self) -> None:
         self._layers: list[tuple[KeyValueCache, KeyValueCache]] = []

@@ -35,6 +35,11 @@ class Hypothesis(NamedTuple):
 def ctc_collapse(alignment: ArrayLike, blank: int = 0, shortest: int = 1) -> list[int]:
     """Returns what an alignment spells: runs of a label count once, blanks and runs below `shortest` steps not at all.
 
+    Args:
+        alignment: (T,), the class of each step.
+        blank: the class of the blank.
+        shortest: how many steps a label has at least.
+
     Raises:
         ArgumentError: The alignment has another shape, or a class below 0.
         DTypeError: Its classes are no whole numbers.
@@ -183,6 +188,13 @@ def _score(ends: list[float], rating: float) -> float:
 
 def edit_distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
     """Returns the least number of insertions, deletions and replacements between two sequences (Levenshtein 1966).
+
+    Args:
+        found: texts, lists or arrays; what they hold is compared with !=.
+        wanted: Likewise.
+
+    Raises:
+        ArgumentError: One of them is no sequence.
 
     Example:
         >>> qn.text.edit_distance("kitten", "sitting")

@@ -242,6 +242,12 @@ class Vocabulary:
 class CharVocabulary(Vocabulary):
     """Characters; every character of a text is a token.
 
+    Args:
+        tokens, padding, unknown: see `Vocabulary`.
+
+    Raises:
+        ArgumentError: a token is no single character.
+
     Example:
         >>> vocabulary = qn.text.CharVocabulary.build("banana")
         >>> vocabulary.tokens
