@@ -102,6 +102,8 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     ),
     "labels": (A, r"\[acoustic_model\] labels is a positive integer, got 0", lambda: models.AcousticModel(0)),
     "front": (A, r"\[acoustic_model\] front is a layer of frames such as .*, got str", lambda: models.AcousticModel(3, front="mel")),
+    "frames of texts": (D, r"\[spectrogram\] frames takes whole numbers of samples, got <U1", lambda: nn.Spectrogram(16).frames("a")),
+    "frames of parts": (D, r"\[spectrogram\] frames takes whole numbers of samples, got float64", lambda: nn.Spectrogram(16).frames(5.5)),
     "f_min": (A, r"\[mel_spectrogram\] f_min is a number, got 'a'", lambda: nn.MelSpectrogram(f_min="a")),
     "top_db": (A, r"\[amplitude_to_db\] top_db is a number, got 'a'", lambda: nn.AmplitudeToDB(top_db="a")),
     "precision None": (A, r"\[compile\] unknown precision None", lambda: nn.LSTM(4, 3).compile(precision=None)),

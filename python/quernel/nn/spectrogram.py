@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quernel import ops
-from quernel.errors import ArgumentError, ShapeError
+from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.nn.checks import number, one_of, positive
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
@@ -141,9 +141,10 @@ class Spectrogram(Module):
         if isinstance(lengths, Tensor):
             wide = ops.cast(lengths, "int64")  # sums and differences of bytes may not fit a byte
             return ops.maximum(ops.floor_divide(wide + (added - self.n_fft), self.hop_length) + 1, 0)
-        count = np.maximum(
-            (np.asarray(lengths).astype(np.int64) + (added - self.n_fft)) // self.hop_length + 1, 0
-        )
+        given = np.asarray(lengths)
+        if given.size and given.dtype.kind not in "iu":
+            raise DTypeError(f"[{self._layer}] frames takes whole numbers of samples, got {given.dtype}")
+        count = np.maximum((given.astype(np.int64) + (added - self.n_fft)) // self.hop_length + 1, 0)
         return count if count.ndim else int(count)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -80,8 +80,7 @@ def ctc_loss(
 
     Raises:
         ShapeError, DTypeError: The operands do not fit.
-        ArgumentError: A label or number of steps out of range, a blank among the labels, an unknown reduction.
-        OutOfRangeError: A number of labels out of range.
+        ArgumentError: A label, or a number of steps or labels, out of range, a blank among the labels, an unknown reduction.
 
     Example:
         >>> log_probs = qn.ops.log_softmax(qn.zeros((1, 3, 2)))     # all 8 alignments are equally likely,
