@@ -294,11 +294,12 @@ def test_chunks_of_one_step_have_no_places_either() -> None:
         UnsupportedError, match=r"\[stream\] .* \(1, 2\) that tells the steps of a chunk apart"
     ):
         nn.Sequential(nn.LearnedPositionalEncoding(2, 9), nn.LSTM(2, 3)).freeze(input_shape=(1, 2)).stream()
-    net = nn.Sequential(nn.LSTM(2, 3, returns="outputs"), Scaled((1, 1, 3))).eval()
-    x = np.random.default_rng(0).standard_normal((2, 5, 2)).astype("f4")
-    stream = net.freeze(input_shape=(1, 2)).stream()
-    chunks = [stream(x[:, t : t + 1]) for t in range(5)]
-    np.testing.assert_array_equal(np.concatenate(chunks, 1), net(x).numpy())
+    for shape in ((1, 1, 3), (1, 3), (3,)):
+        net = nn.Sequential(nn.LSTM(2, 3, returns="outputs"), Scaled(shape)).eval()
+        x = np.random.default_rng(0).standard_normal((2, 5, 2)).astype("f4")
+        stream = net.freeze(input_shape=(1, 2)).stream()
+        chunks = [stream(x[:, t : t + 1]) for t in range(5)]
+        np.testing.assert_array_equal(np.concatenate(chunks, 1), net(x).numpy())
 
 
 class Scaled(nn.Module):
@@ -306,7 +307,7 @@ class Scaled(nn.Module):
         self.scale = nn.Parameter(qn.tensor(np.arange(3, dtype="f4").reshape(shape)))
 
     def forward(self, x: qn.Tensor) -> qn.Tensor:
-        return x * self.scale
+        return x * ops.reshape(self.scale, (1, 1, 3)) + self.scale
 
 
 def test_a_stream_goes_on_after_what_it_refuses() -> None:

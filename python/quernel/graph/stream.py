@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 
 _STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
 _BY_STEP = {"linear", "embedding", "one_hot", "dropout"}  # what a step becomes depends on it alone
+_OF_THE_WHOLE = ELEMENTWISE | {"reshape", "unsqueeze"}  # what they make of a weight is no part of it
 _BY_LAST_AXIS = {"softmax", "log_softmax", "concat"}
 
 
@@ -129,8 +130,7 @@ def _check_step(node: Node) -> None:
 def _check_places(graph: Graph, node: Node, timed: set[Ref]) -> None:
     """Refuses operands that differ from step to step, such as encodings of positions: each chunk would count anew.
 
-    Of chunks of one step a shape does not tell: there a weight is the same for every step, and what is made of weights may be
-    a row of a table.
+    Of chunks of one step a shape does not tell: there it counts whether it may be a row of a longer table.
     """
     rank = len(node.outputs[0].shape)
     if rank < 3 or (node.op not in ELEMENTWISE and node.op != "concat"):
@@ -140,8 +140,19 @@ def _check_places(graph: Graph, node: Node, timed: set[Ref]) -> None:
         if leaf in timed or not isinstance(leaf, Ref | Weight):
             continue
         shape = graph.value(leaf).shape if isinstance(leaf, Ref) else graph.weights[leaf.name].shape
-        if len(shape) >= rank - 1 and (shape[1 - rank] != 1 or (one_step and isinstance(leaf, Ref))):
+        if len(shape) >= rank - 1 and (shape[1 - rank] != 1 or (one_step and _may_be_a_part(graph, leaf))):
             raise UnsupportedError(
                 f"[stream] {node.name} ({node.op}) has an operand {Value(shape, '')} that tells the steps of a chunk apart, as encodings "
                 "of positions do; every chunk would begin with the first of them"
             )
+
+
+def _may_be_a_part(graph: Graph, leaf: Ref | Weight) -> bool:
+    """Whether an index or a number of steps may have had a part in it; arrays that forward makes may have any size."""
+    if isinstance(leaf, Weight):
+        return leaf.name.startswith("constant")
+    if leaf.node in graph.inputs:
+        return False
+    node = graph.node(leaf.node)
+    behind = [part for part in leaves(node.args.values()) if isinstance(part, Ref | Weight)]
+    return node.op not in _OF_THE_WHOLE or any(_may_be_a_part(graph, part) for part in behind)
