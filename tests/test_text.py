@@ -113,7 +113,7 @@ def test_refusals() -> None:
     for decode in (text.ctc_greedy, text.ctc_beam_search):
         with pytest.raises(ArgumentError, match="log_probs has NaN in row 1"):
             decode(x)
-    with pytest.raises(ArgumentError, match="beam_width is at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="beam_width is a whole number, at least 1, got 0"):
         text.ctc_beam_search(x, beam_width=0)
 
 
@@ -196,7 +196,7 @@ def test_vocabularies_refuse() -> None:
         ),
         (bare.encode, (["a"],), {}, "expects a text, got list"),
         (bare.encode_batch, ("abc",), {}, "expects several texts, got one; put it into a list"),
-        (bare.encode_batch, (["a"], 0), {}, "length is at least 1, got 0"),
+        (bare.encode_batch, (["a"], 0), {}, "length is a whole number, at least 1, got 0"),
         (bare.decode, ([0, 4],), {}, "numbers are 0 to 3, got 0 to 4"),
         (bare.decode, ([[0, 1]],), {}, r"expects whole numbers \(T,\), got int64 \(1, 2\)"),
         (bare.decode, ([0.5],), {}, "got float64"),
@@ -215,7 +215,12 @@ def test_vocabularies_refuse() -> None:
         (text.WordVocabulary, (["a", ""],), {}, "at least one character, got ''"),
         (text.CharVocabulary, ([1],), {}, "at least one character, got 1"),
         (text.CharVocabulary.build, ("abc",), {"max_size": 2}, "max_size 2 leaves no room beside 2"),
-        (text.CharVocabulary.build, ("abc",), {"min_frequency": 0}, "min_frequency is at least 1, got 0"),
+        (
+            text.CharVocabulary.build,
+            ("abc",),
+            {"min_frequency": 0},
+            "min_frequency is a whole number, at least 1, got 0",
+        ),
         (text.Vocabulary.from_dict, ({"type": "CharVocabulari"},), {}, "did you mean 'CharVocabulary'"),
         (text.Vocabulary.from_dict, ({"type": "CharVocabulary"},), {}, "the description is incomplete"),
     ]

@@ -1,7 +1,6 @@
 #include "ops/ctc.h"
 
 #include "ops/common.h"
-#include "ops/embedding.h"
 #include "ops/recurrent.h"
 
 namespace quernel::ops {
@@ -28,8 +27,7 @@ void check_operands(const Tensor& log_probs, const Tensor& targets, const Tensor
 // The values of lengths and labels.
 void check_values(const CtcArgs& a, const Tensor& targets, const Tensor& lengths, const Tensor& target_lengths) {
   if (lengths.defined()) check_lengths(kOp, lengths, {1, a.steps, kTimeSteps});
-  if (target_lengths.defined())
-    check_index({kOp, "target lengths (from 0 to the width of targets)", 0, false}, target_lengths, a.labels + 1);
+  if (target_lengths.defined()) check_lengths(kOp, target_lengths, {0, a.labels, "labels"});
   launch(kOp, &KernelTable::check_ctc_labels,
          CheckCtcLabelsArgs{nullptr, nullptr, a.rows, a.labels, a.classes, a.blank},
          {1, static_cast<double>(targets.size())},

@@ -75,6 +75,11 @@ def test_powers_are_those_of_the_fourier_transform(
     assert (np.abs(magnitudes - want) <= bound + 4 * 2.0**-24 * want + 1e-12).all()
 
 
+def test_no_waves_have_no_frames() -> None:
+    for mode in ("reflect", "constant", "replicate", "circular"):
+        assert nn.Spectrogram(16, hop_length=4, pad_mode=mode)(noise(0, 40)).shape == (0, 11, 9)
+
+
 def test_torch_and_scipy_agree() -> None:
     x = noise(3, 1000)
     y = nn.Spectrogram(64, 50, 20)(x).numpy()

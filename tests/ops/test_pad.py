@@ -59,6 +59,14 @@ def test_gradient_is_the_adjoint(case: Any, dtype: str, seed: int) -> None:
     check_adjoint(lambda a: ops.pad(a, widths, mode).numpy(), adjoint, x, y)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_no_rows_are_padded_along_the_others(mode: str) -> None:
+    x = qn.tensor(np.ones((0, 5), np.float32), requires_grad=True)
+    y = ops.pad(x, [(0, 0), (2, 1)], mode)
+    y.sum().backward()
+    assert y.shape == (0, 8) and x.grad.shape == (0, 5)
+
+
 def test_widest_borders() -> None:
     x = np.arange(5.0)
     for mode, width in (("reflect", 4), ("circular", 5), ("replicate", 9)):

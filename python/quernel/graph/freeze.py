@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from quernel.errors import ArgumentError, DTypeError, ShapeError, StateError
-from quernel.graph.interpret import batch_size, run
-from quernel.graph.ir import Arg, Dim, Fields, Graph, Ref, Value
+from quernel.errors import ArgumentError, ShapeError, StateError
+from quernel.graph.interpret import batch_size, input_array, run
+from quernel.graph.ir import Arg, Fields, Graph, Ref
 from quernel.graph.passes import optimize
 from quernel.graph.pieces import Caches, piece_rows, row_costs
 from quernel.graph.rows import independent_rows
@@ -164,7 +164,7 @@ class Frozen:
             names = ", ".join(graph.inputs)
             raise ShapeError(f"[frozen] expected {len(graph.inputs)} inputs ({names}), got {len(inputs)}")
         arrays = [
-            _as_array(x, name, value) for x, (name, value) in zip(inputs, graph.inputs.items(), strict=True)
+            input_array(x, name, value) for x, (name, value) in zip(inputs, graph.inputs.items(), strict=True)
         ]
         batch = batch_size(graph, [a.shape for a in arrays])
         if batch == 0 and self._costs is not None:
@@ -329,20 +329,6 @@ def bucket(batch: int, max_batch: int) -> int:
         else:
             size *= 2
     return min(size, max_batch)
-
-
-def _as_array(x: Any, name: str, value: Value) -> Array:
-    """`x` as a C-contiguous array of the input's dtype and rank."""
-    array = np.asarray(x)
-    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-        raise DTypeError(f"[frozen] input '{name}' must hold numbers, got {array.dtype}")
-    if array.dtype.kind == "f" and np.dtype(value.dtype).kind in "biu":
-        raise DTypeError(f"[frozen] input '{name}' takes {value.dtype}, got {array.dtype}")
-    if array.ndim != len(value.shape):
-        without = tuple(d for d in value.shape if not isinstance(d, Dim))
-        hint = "; add the batch axis: x[None]" if array.shape == without else ""
-        raise ShapeError(f"[frozen] input '{name}' must have shape {value}, got {array.shape}{hint}")
-    return np.ascontiguousarray(array, dtype=np.dtype(value.dtype))
 
 
 def _input_like(x: npt.ArrayLike, net: Module) -> Input:

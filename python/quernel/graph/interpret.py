@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from quernel import recording
-from quernel.errors import ShapeError
+from quernel.errors import DTypeError, ShapeError
 from quernel.graph.ir import Dim, Graph, Node, Ref, Resolver, Value
 from quernel.tensor import Tensor
 
@@ -58,6 +61,23 @@ def call(node: Node, arguments: dict[str, Any]) -> Any:
     from quernel import ops
 
     return getattr(ops, node.op)(**arguments)
+
+
+def input_array(x: Any, name: str, value: Value) -> npt.NDArray[Any]:
+    """`x` as a C-contiguous array of the input's dtype and rank."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # of lists that differ in length
+        raise ShapeError(f"[frozen] input '{name}' is no array ({error})") from None
+    if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+        raise DTypeError(f"[frozen] input '{name}' must hold numbers, got {array.dtype}")
+    if array.dtype.kind == "f" and np.dtype(value.dtype).kind in "biu":
+        raise DTypeError(f"[frozen] input '{name}' takes {value.dtype}, got {array.dtype}")
+    if array.ndim != len(value.shape):
+        without = tuple(d for d in value.shape if not isinstance(d, Dim))
+        hint = "; add the batch axis: x[None]" if array.shape == without else ""
+        raise ShapeError(f"[frozen] input '{name}' must have shape {value}, got {array.shape}{hint}")
+    return np.ascontiguousarray(array, dtype=np.dtype(value.dtype))
 
 
 def batch_size(graph: Graph, shapes: Sequence[tuple[int, ...]]) -> int:

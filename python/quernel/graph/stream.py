@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from quernel.errors import ShapeError, UnsupportedError
-from quernel.graph.ir import Dim, Graph, Node, Ref, Value
+from quernel.errors import ArgumentError, ShapeError, UnsupportedError
+from quernel.graph.interpret import input_array
+from quernel.graph.ir import Dim, Graph, Node, Ref, Value, Weight, leaves
 from quernel.graph.rows import ELEMENTWISE
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ Array = npt.NDArray[Any]
 
 _STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
 _BY_STEP = {"linear", "embedding", "one_hot", "dropout"}  # what a step becomes depends on it alone
+_OF_THE_WHOLE = ELEMENTWISE | {"reshape", "unsqueeze"}  # what they make of a weight is no part of it
 _BY_LAST_AXIS = {"softmax", "log_softmax", "concat"}
 
 
@@ -35,10 +37,19 @@ class Stream:
     """
 
     def __init__(self, run: Frozen, count: int, state: Sequence[npt.ArrayLike] | None) -> None:
-        self._run = run
-        if state is not None and len(state) != count:
-            raise ShapeError(f"[stream] the model has {count} states, got {len(state)}")
-        self.state = None if state is None else tuple(np.asarray(s) for s in state)
+        declared = list(run.graph.inputs.items())
+        self._run, self._inputs, self._states = run, declared[:-count], declared[-count:]
+        self.state = None if state is None else self._checked(state)
+
+    def _checked(self, state: Sequence[npt.ArrayLike]) -> tuple[Array, ...]:
+        wanted = len(self._states)
+        if not hasattr(state, "__len__"):
+            raise ArgumentError(
+                f"[stream] state is a sequence of {wanted} arrays, got {type(state).__name__}"
+            )
+        if len(state) != wanted:
+            raise ShapeError(f"[stream] the model has {wanted} states, got {len(state)}")
+        return tuple(input_array(s, *declared) for s, declared in zip(state, self._states, strict=True))
 
     def __call__(self, *inputs: npt.ArrayLike) -> Any:
         """The outputs of the next chunk.
@@ -46,14 +57,17 @@ class Stream:
         Raises:
             ShapeError: it has another number of rows than those before, or another shape than the frozen model takes.
         """
-        values = list(self._run.graph.inputs.values())[len(inputs) :]
-        rows = len(np.asarray(inputs[0])) if inputs else 0
-        state = self.state or tuple(np.zeros(v.at(rows), v.dtype) for v in values)
+        if len(inputs) != len(self._inputs):
+            names = ", ".join(name for name, _ in self._inputs)
+            raise ShapeError(f"[stream] expected {len(self._inputs)} inputs ({names}), got {len(inputs)}")
+        arrays = [input_array(x, *declared) for x, declared in zip(inputs, self._inputs, strict=True)]
+        rows = len(arrays[0])
+        state = self.state or tuple(np.zeros(v.at(rows), v.dtype) for _, v in self._states)
         if any(len(s) != rows for s in state):
             raise ShapeError(
                 f"[stream] the chunk has {rows} rows, the state {len(state[0])}; another batch is another stream"
             )
-        outputs, self.state = self._run(*inputs, *state)
+        outputs, self.state = self._run(*arrays, *state)
         return outputs
 
 
@@ -74,6 +88,7 @@ def with_states(graph: Graph) -> tuple[Graph, int]:
             nodes.append(node)
             if timed & set(node.refs):
                 _check_step(node)
+                _check_places(graph, node, timed)
                 timed.add(Ref(node.name))
             continue
         if node.args["reverse"] or node.args["lengths"] is not None:
@@ -110,3 +125,34 @@ def _check_step(node: Node) -> None:
     ):
         return
     raise UnsupportedError(f"[stream] {node.name} ({node.op}) may look at several steps at once")
+
+
+def _check_places(graph: Graph, node: Node, timed: set[Ref]) -> None:
+    """Refuses operands that differ from step to step, such as encodings of positions: each chunk would count anew.
+
+    Of chunks of one step a shape does not tell: there it counts whether it may be a row of a longer table.
+    """
+    rank = len(node.outputs[0].shape)
+    if rank < 3 or (node.op not in ELEMENTWISE and node.op != "concat"):
+        return
+    one_step = node.outputs[0].shape[1] == 1
+    for leaf in leaves(node.args.values()):
+        if leaf in timed or not isinstance(leaf, Ref | Weight):
+            continue
+        shape = graph.value(leaf).shape if isinstance(leaf, Ref) else graph.weights[leaf.name].shape
+        if len(shape) >= rank - 1 and (shape[1 - rank] != 1 or (one_step and _may_be_a_part(graph, leaf))):
+            raise UnsupportedError(
+                f"[stream] {node.name} ({node.op}) has an operand {Value(shape, '')} that tells the steps of a chunk apart, as encodings "
+                "of positions do; every chunk would begin with the first of them"
+            )
+
+
+def _may_be_a_part(graph: Graph, leaf: Ref | Weight) -> bool:
+    """Whether an index or a number of steps may have had a part in it; arrays that forward makes may have any size."""
+    if isinstance(leaf, Weight):
+        return leaf.name.startswith("constant")
+    if leaf.node in graph.inputs:
+        return False
+    node = graph.node(leaf.node)
+    behind = [part for part in leaves(node.args.values()) if isinstance(part, Ref | Weight)]
+    return node.op not in _OF_THE_WHOLE or any(_may_be_a_part(graph, part) for part in behind)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from quernel import nn, ops
+from quernel.errors import ArgumentError
 from quernel.nn.cepstrum import checked_samples
+from quernel.nn.checks import positive
 from quernel.tensor import Tensor
 
 
@@ -50,6 +52,11 @@ class AcousticModel(nn.Module):
         dropout: float = 0.0,
         front: nn.LogMelSpectrogram | nn.MFCC | None = None,
     ) -> None:
+        labels = positive("acoustic_model", "labels", labels)
+        if front is not None and not hasattr(front, "frames"):
+            raise ArgumentError(
+                f"[acoustic_model] front is a layer of frames such as nn.LogMelSpectrogram, got {type(front).__name__}"
+            )
         self.labels, self.bands, self.hidden = labels, bands, hidden
         self.layers, self.dropout, self.front = layers, dropout, front
         self.lstm = nn.LSTM(bands, hidden, layers, dropout=dropout, bidirectional=True, returns="outputs")

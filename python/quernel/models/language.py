@@ -17,6 +17,7 @@ from quernel.jit import jit
 from quernel.nn.checks import positive
 from quernel.runtime import device
 from quernel.tensor import Tensor
+from quernel.text.arrays import array_of
 from quernel.text.sampling import Sampler
 from quernel.training.trainer import mode
 
@@ -65,7 +66,7 @@ class LanguageModel(nn.Module):
             ArgumentError: an argument is out of range, the prompt empty, or the vocabulary not of the model's size.
             StateError: the prompt is text, and the model has no vocabulary.
         """
-        given = self._checked(prompt, length)
+        given, length = self._checked(prompt, length)
         with mode(self, training=False):
             codes = list(self._drawn(given, length, Sampler(temperature, top_k, seed), nullcontext))
         return self._vocabulary().decode(codes) if isinstance(prompt, str) else codes
@@ -80,7 +81,7 @@ class LanguageModel(nn.Module):
         seed: int | None = None,
     ) -> Iterator[Any]:
         """The tokens of `generate` one by one, each as soon as it is drawn."""
-        given = self._checked(prompt, length)
+        given, length = self._checked(prompt, length)
         evaluating = partial(mode, self, training=False)  # not between the tokens
         codes = self._drawn(given, length, Sampler(temperature, top_k, seed), evaluating)
         if not isinstance(prompt, str):
@@ -99,11 +100,13 @@ class LanguageModel(nn.Module):
             )
         return self.vocabulary
 
-    def _checked(self, prompt: str | Sequence[int], length: int) -> Any:
-        """The prompt's tokens (T,)."""
+    def _checked(self, prompt: str | Sequence[int], length: int) -> tuple[Any, int]:
+        """The prompt's tokens (T,), and how many follow."""
         if self.vocabulary is not None or isinstance(prompt, str):
             vocabulary = self._vocabulary()
-        given = vocabulary.encode(prompt) if isinstance(prompt, str) else np.asarray(prompt)
+        given = (
+            vocabulary.encode(prompt) if isinstance(prompt, str) else array_of("generate", "prompt", prompt)
+        )
         if given.size == 0:
             raise ArgumentError("[generate] the prompt is empty; it has at least one token")
         if given.ndim != 1 or given.dtype.kind not in "iu":
@@ -117,7 +120,7 @@ class LanguageModel(nn.Module):
         if not hasattr(length, "__index__") or length < 0:
             raise ArgumentError(f"[generate] length is an integer, at least 0, got {length!r}")
         self._check_length(len(given), length)
-        return given
+        return given, int(length)
 
     def _check_length(self, prompt: int, length: int) -> None:
         """Raises if the model cannot take so many tokens."""

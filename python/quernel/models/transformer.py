@@ -8,9 +8,9 @@ from quernel import nn, ops, recording
 from quernel.errors import ArgumentError, ShapeError
 from quernel.models.classifier import pooled
 from quernel.models.language import LanguageModel
-from quernel.nn.checks import positive
+from quernel.nn.checks import operand, positive
 from quernel.ops.create import arange
-from quernel.ops.shapes import check_lengths
+from quernel.ops.shapes import check_lengths, check_rank
 from quernel.tensor import Tensor
 
 
@@ -44,6 +44,8 @@ class _Transformer(nn.Module):
 
     def _vectors(self, x: Tensor, cache: nn.KeyValueCache | None = None) -> Tensor:
         """Those of the tokens x (N, T), which come after what the cache holds, and of their positions."""
+        x = operand(self._owner, "x", x)
+        check_rank(self._owner, "x", x.shape, 2, "(N, T)")
         count = x.shape[1]
         if cache is None or recording.current() is None:  # a replay's positions are checked as indices
             self._check_end(count if cache is None else len(cache) + count, x)
@@ -102,10 +104,14 @@ class TransformerClassifier(_Transformer):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Scores of classes."""
         y = self._vectors(x)
+        if y.shape[1] == 0:
+            raise ShapeError(
+                f"[{self._owner}] x has no tokens, of which there is no mean (x: {tuple(y.shape[:2])}, (N, T))"
+            )
         padding = None
         if lengths is not None:
-            check_lengths(self._owner, "lengths", lengths, x.shape[0], f"x: {x.shape}")
-            padding = ops.logical_not(ops.sequence_mask(lengths, x.shape[1]))
+            check_lengths(self._owner, "lengths", lengths, y.shape[0], f"x: {y.shape[:2]}")
+            padding = ops.logical_not(ops.sequence_mask(lengths, y.shape[1]))
         for block in self.blocks:
             y = block(y, src_key_padding_mask=padding)
         z: Tensor = self.head(pooled(self.norm(y), lengths, "mean"))

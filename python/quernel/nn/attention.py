@@ -10,13 +10,14 @@ from quernel import ops, recording
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.nn import init
-from quernel.nn.checks import in_unit_interval, positive
+from quernel.nn.checks import in_unit_interval, operand, positive
 from quernel.nn.linear import Linear
 from quernel.nn.module import Module
 from quernel.nn.parameter import Parameter
 from quernel.ops.attention import length_now
 from quernel.ops.create import arange, full, zeros
 from quernel.ops.dtypes import INTEGER
+from quernel.ops.shapes import whole_number
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -43,9 +44,7 @@ class KeyValueCache(recording.State):
     """
 
     def __init__(self, capacity: int = 0) -> None:
-        if type(capacity) is not int or capacity < 0:
-            raise ArgumentError(f"[{_LAYER}] capacity is a whole number of positions, got {capacity!r}")
-        self._capacity = capacity
+        self._capacity = whole_number(_LAYER, "capacity", capacity)
         self._made = 0  # how often `parts` were, which tells plans that the memory is another
 
     def __len__(self) -> int:
@@ -106,7 +105,7 @@ class KeyValueCache(recording.State):
 
     def truncate(self, length: int) -> None:
         """Forgets the positions from ``length`` on, as where a search goes back to an earlier one."""
-        if not 0 <= length <= len(self):
+        if whole_number(_LAYER, "length", length, None) not in range(len(self) + 1):
             raise ArgumentError(f"[{_LAYER}] the cache holds {len(self)} positions, got length={length}")
         if self.parts:
             self.parts[1][...] = length
@@ -141,6 +140,12 @@ class KeyValueCache(recording.State):
         current = recording.current()
         if current is not None and all(state is not self for state in current.states):
             recording.guard(self, "_made", self._made)
+
+
+def check_cache(layer: str, cache: object, kind: type) -> None:
+    """Raises ArgumentError unless the cache is of this class."""
+    if not isinstance(cache, kind):
+        raise ArgumentError(f"[{layer}] cache is an nn.{kind.__name__}, got {type(cache).__name__}")
 
 
 class MultiheadAttention(Module):
@@ -244,8 +249,9 @@ class MultiheadAttention(Module):
         """
         if key is None and value is not None:
             raise ArgumentError(f"[{_LAYER}] value comes without key; pass key too")
-        key = query if key is None else key
-        value = key if value is None else value
+        query = operand(_LAYER, "query", query)
+        key = query if key is None else operand(_LAYER, "key", key)
+        value = key if value is None else operand(_LAYER, "value", value)
         for name, x, size in (
             ("query", query, self.embed_dim),
             ("key", key, self.kdim),
@@ -276,7 +282,8 @@ class MultiheadAttention(Module):
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
         recording.guard_structure(self)
-        x, size = self._as_input(x), self.embed_dim
+        check_cache(_LAYER, cache, KeyValueCache)
+        x, size = operand(_LAYER, "x", self._as_input(x)), self.embed_dim
         weight = self._joint_weight("decode")
         self._check("x", x, size)
         rows = ops.linear(x, weight, self.in_proj_bias, precision=self.precision)
@@ -294,7 +301,9 @@ class MultiheadAttention(Module):
         It has the bits of ``forward(x, memory, key_padding_mask=key_padding_mask)`` in evaluation.
         """
         recording.guard_structure(self)
-        x, memory, size = self._as_input(x), self._as_input(memory), self.embed_dim
+        check_cache(_LAYER, cache, KeyValueCache)
+        x, memory = (operand(_LAYER, name, self._as_input(t)) for name, t in (("x", x), ("memory", memory)))
+        size = self.embed_dim
         weight, bias = self._joint_weight("decode_memory"), self.in_proj_bias
         project = partial(ops.linear, precision=self.precision)
         self._check("x", x, size)
@@ -350,6 +359,8 @@ class MultiheadAttention(Module):
     def _weights(self, q: Tensor, k: Tensor | None, mask: Tensor | None, is_causal: bool) -> Tensor:
         """Softmax of the scores of projected rows, (N, num_heads, Tq, Tk); 0 for a query without keys, as fused."""
         size = self.embed_dim
+        if (q if k is None else k).shape[1] == 0:
+            return zeros((q.shape[0], self.num_heads, q.shape[1], 0), q.dtype, device=q.device)
         k = q[:, :, size : 2 * size] if k is None else k[:, :, :size]
         q, k = (
             t.reshape(*t.shape[:2], self.num_heads, size // self.num_heads).transpose(1, 2)
@@ -368,6 +379,7 @@ class MultiheadAttention(Module):
         """One mask, (…, Tq, Tk), True where a key takes part; numbers if those are added."""
         samples, queries, keys = query.shape[0], query.shape[1], key.shape[1]
         if mask is not None:
+            mask = operand(_LAYER, "attn_mask", mask)
             wanted = (samples * self.num_heads, queries, keys)
             if mask.ndim == 3 and mask.shape != wanted:
                 raise ShapeError(
@@ -385,6 +397,7 @@ class MultiheadAttention(Module):
                 mask = ops.logical_not(mask)
         if padding is None:
             return mask
+        padding = operand(_LAYER, "key_padding_mask", padding)
         if padding.dtype != "bool":
             raise DTypeError(
                 f"[{_LAYER}] key_padding_mask is bool (True = left out), got {padding.dtype}; compare it with == or !="

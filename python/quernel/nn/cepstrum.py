@@ -9,7 +9,7 @@ import numpy as np
 
 from quernel import ops
 from quernel.errors import ArgumentError
-from quernel.nn.checks import one_of, positive
+from quernel.nn.checks import number, one_of, positive
 from quernel.nn.module import Module
 from quernel.nn.spectrogram import MelScale, MelSpectrogram
 from quernel.ops.create import arange, tensor
@@ -42,7 +42,7 @@ class AmplitudeToDB(Module):
 
     def __init__(self, stype: Literal["power", "magnitude"] = "power", top_db: float | None = None) -> None:
         self.stype = one_of("amplitude_to_db", "stype", stype, ("power", "magnitude"))
-        if top_db is not None and not top_db >= 0:
+        if top_db is not None and not number("amplitude_to_db", "top_db", top_db) >= 0:
             raise ArgumentError(f"[amplitude_to_db] top_db is not negative, got {top_db!r}")
         self.top_db = top_db
 

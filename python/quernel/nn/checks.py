@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from quernel.errors import ArgumentError
+from quernel.errors import ArgumentError, DTypeError
+from quernel.ops.create import as_tensor
+from quernel.ops.op import NotTensorLike
+from quernel.tensor import Tensor
 
 Size2 = int | Sequence[int]
 Pair = tuple[int, int]
@@ -30,9 +34,16 @@ def pair(layer: str, name: str, value: Size2, least: int = 1) -> Pair:
     return int(values[0]), int(values[1])
 
 
+def number(layer: str, name: str, value: object) -> float:
+    """`value`, if it is a real number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentError(f"[{layer}] {name} is a number, got {value!r}")
+    return float(value)
+
+
 def in_unit_interval(layer: str, name: str, value: object) -> float:
     """`value`, if it lies in [0, 1]."""
-    if not isinstance(value, int | float) or not 0 <= float(value) <= 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
         raise ArgumentError(f"[{layer}] {name} lies between 0 and 1, got {value!r}")
     return float(value)
 
@@ -42,3 +53,11 @@ def one_of(layer: str, name: str, value: Any, known: tuple[Any, ...]) -> Any:
     if value not in known:
         raise ArgumentError(f"[{layer}] {name} is one of {', '.join(map(repr, known))}, got {value!r}")
     return value
+
+
+def operand(layer: str, name: str, value: Any) -> Tensor:
+    """`value` as a tensor, where a layer looks at shapes before any op does: lists are operands too."""
+    try:
+        return as_tensor(value)
+    except NotTensorLike as error:
+        raise DTypeError(f"[{layer}] {name}: {error.reason}") from None

@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 from quernel import ops
 from quernel.autograd import no_grad
-from quernel.errors import ArgumentError, StateError
+from quernel.errors import StateError
 from quernel.nn import init
 from quernel.nn.checks import positive
 from quernel.nn.parameter import Parameter
 from quernel.nn.sized import SizedByInput, fill
+from quernel.ops.embedding import padding_row
 from quernel.ops.embedding_bag import check_mode
 from quernel.tensor import Tensor
 
@@ -32,11 +33,7 @@ class _Table(SizedByInput):
         )
         self.embedding_dim = positive(self._op, "embedding_dim", embedding_dim)
         if padding_idx is not None and self.num_embeddings is not None:
-            if not -self.num_embeddings <= padding_idx < self.num_embeddings:
-                raise ArgumentError(
-                    f"[{self._op}] padding_idx {padding_idx} is out of range for {self.num_embeddings} rows"
-                )
-            padding_idx %= self.num_embeddings
+            padding_idx = padding_row(self._op, self.num_embeddings, padding_idx)
         self.padding_idx = padding_idx
         self.sparse = sparse
         self.weight = Parameter()

@@ -285,6 +285,11 @@ class CTCLoss(_Loss):
 
     Shapes:
         log-probabilities (N, T, C), or a pair of them and lengths (N,); labels (N, L) -> (), or (N,) with "none".
+
+    Example:
+        >>> log_probs = qn.ops.log_softmax(qn.zeros((1, 3, 2)))
+        >>> round(nn.CTCLoss()(log_probs, np.array([[1]])).item(), 4)
+        0.2877
     """
 
     def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -18,7 +19,8 @@ from quernel.tensor import Tensor
 
 
 def _positive_eps(layer: str, eps: float) -> float:
-    if not eps > 0:
+    given: object = eps
+    if not isinstance(given, numbers.Real) or not float(given) > 0:
         raise ArgumentError(f"[{layer}] eps is positive, got {eps!r}")
     return float(eps)
 

@@ -44,6 +44,9 @@ class PositionalEncoding(_AddsPositions):
         dropout: probability of zeroing an element of the sum in training.
         max_len: length of the longest sequence.
 
+    Shapes:
+        x (N, T, d_model), T up to max_len -> y (N, T, d_model).
+
     Example:
         >>> nn.PositionalEncoding(4)(np.zeros((1, 2, 4))).tolist()[0][0]
         [0.0, 1.0, 0.0, 1.0]
@@ -73,6 +76,9 @@ class LearnedPositionalEncoding(_AddsPositions):
     Args:
         d_model: size of the last axis.
         max_len: length of the longest sequence.
+
+    Shapes:
+        x (N, T, d_model), T up to max_len -> y (N, T, d_model).
 
     Example:
         >>> nn.LearnedPositionalEncoding(4, 16)(np.zeros((1, 2, 4))).shape

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from quernel import ops
 from quernel.errors import ArgumentError, ShapeError
 from quernel.nn import init
-from quernel.nn.checks import in_unit_interval, positive
+from quernel.nn.checks import in_unit_interval, operand, positive
 from quernel.nn.parameter import Parameter
 from quernel.nn.sized import SizedByInput, fill
 from quernel.ops.recurrent import NONLINEARITIES
@@ -94,7 +94,7 @@ class _Recurrent(SizedByInput):
                 N, hidden_size), layer by layer, of each the forward direction first.
             lengths: Steps of each row, (N,) whole numbers; None: all.
         """
-        x = ops.cast(x, self.weight_ih_l0.dtype)
+        x = ops.cast(operand(self._name, "x", x), self.weight_ih_l0.dtype)
         if lengths is not None:
             lengths = ops.as_tensor(lengths)
         begins = self._split_state(x, state)
@@ -131,7 +131,10 @@ class _Recurrent(SizedByInput):
             raise ArgumentError(
                 f"[{self._name}] state is a pair ({', '.join(self._states)}), got {type(state).__name__}"
             )
-        tensors = [ops.cast(t, x.dtype) for t in given]
+        tensors = [
+            ops.cast(operand(self._name, name, t), x.dtype)
+            for name, t in zip(self._states, given, strict=True)
+        ]
         expected = (count, x.shape[0], self.hidden_size)
         for name, t in zip(self._states, tensors, strict=True):
             if t.shape != expected:

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quernel import ops
-from quernel.errors import ArgumentError, ShapeError
-from quernel.nn.checks import one_of, positive
+from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.nn.checks import number, one_of, positive
 from quernel.nn.module import Module
 from quernel.ops.create import tensor
 from quernel.ops.shapes import check_rank
@@ -141,9 +141,10 @@ class Spectrogram(Module):
         if isinstance(lengths, Tensor):
             wide = ops.cast(lengths, "int64")  # sums and differences of bytes may not fit a byte
             return ops.maximum(ops.floor_divide(wide + (added - self.n_fft), self.hop_length) + 1, 0)
-        count = np.maximum(
-            (np.asarray(lengths).astype(np.int64) + (added - self.n_fft)) // self.hop_length + 1, 0
-        )
+        given = np.asarray(lengths)
+        if given.size and given.dtype.kind not in "iu":
+            raise DTypeError(f"[{self._layer}] frames takes whole numbers of samples, got {given.dtype}")
+        count = np.maximum((given.astype(np.int64) + (added - self.n_fft)) // self.hop_length + 1, 0)
         return count if count.ndim else int(count)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -228,8 +229,8 @@ class MelSpectrogram(Spectrogram):
         self._set_up(n_fft, win_length, hop_length, power, center, pad_mode)
         self.sample_rate = positive(self._layer, "sample_rate", sample_rate)
         self.n_mels = positive(self._layer, "n_mels", n_mels)
-        self.f_min = float(f_min)
-        self.f_max = self.sample_rate / 2 if f_max is None else float(f_max)
+        self.f_min = number(self._layer, "f_min", f_min)
+        self.f_max = self.sample_rate / 2 if f_max is None else number(self._layer, "f_max", f_max)
         if not 0 <= self.f_min < self.f_max <= self.sample_rate / 2:
             raise ArgumentError(
                 f"[{self._layer}] 0 <= f_min < f_max <= sample_rate / 2 = {self.sample_rate / 2:g}, got f_min={self.f_min:g} and "

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from quernel import ops, recording
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError
-from quernel.nn.attention import KeyValueCache, MultiheadAttention
-from quernel.nn.checks import positive
+from quernel.nn.attention import KeyValueCache, MultiheadAttention, check_cache
+from quernel.nn.checks import operand, positive
 from quernel.nn.container import ModuleList
 from quernel.nn.dropout import Dropout
 from quernel.nn.linear import Linear
@@ -77,6 +77,9 @@ class TransformerEncoderLayer(_TransformerLayer):
         layer_norm_eps: added to variances.
         norm_first: whether branches are normalized before, not after them.
         bias: whether there are any.
+
+    Shapes:
+        src (N, T, d_model), src_mask (T, T) and others that `MultiheadAttention` takes, src_key_padding_mask (N, T) -> y like src.
 
     Example:
         >>> nn.TransformerEncoderLayer(8, 2, 16)(np.ones((4, 5, 8))).shape
@@ -149,6 +152,9 @@ class TransformerEncoder(Module):
         num_layers: how many.
         norm: applied at the end, such as a LayerNorm; None: nothing.
 
+    Shapes:
+        As those of the layer.
+
     Example:
         >>> net = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 3)
         >>> net(np.ones((4, 5, 8))).shape
@@ -189,6 +195,10 @@ class TransformerDecoderLayer(_TransformerLayer):
         layer_norm_eps: added to variances.
         norm_first: whether branches are normalized before, not after them.
         bias: whether there are any.
+
+    Shapes:
+        tgt (N, T, d_model), memory (N, S, d_model); tgt_mask (T, T), memory_mask (T, S) and others that `MultiheadAttention`
+        takes, tgt_key_padding_mask (N, T), memory_key_padding_mask (N, S) -> y like tgt.
 
     Example:
         >>> net = nn.TransformerDecoderLayer(8, 2, 16)
@@ -232,6 +242,8 @@ class TransformerDecoderLayer(_TransformerLayer):
         memory_is_causal: bool = False,
     ) -> Tensor:
         """Applies the layer; masks are those of `MultiheadAttention`, of tgt to itself and to memory."""
+
+        memory = operand(self._name, "memory", memory)  # None would be tgt itself
 
         def attend(x: Tensor) -> Tensor:
             y: Tensor = self.self_attn(
@@ -283,6 +295,9 @@ class TransformerDecoder(Module):
         num_layers: how many.
         norm: applied at the end, such as a LayerNorm; None: nothing.
 
+    Shapes:
+        As those of the layer.
+
     Example:
         >>> net = nn.TransformerDecoder(nn.TransformerDecoderLayer(8, 2, 16), 3)
         >>> net(np.ones((4, 5, 8)), np.ones((4, 3, 8)), tgt_is_causal=True).shape
@@ -332,6 +347,7 @@ class TransformerDecoder(Module):
             ([(1, 3, 8), (1, 1, 8)], 4)
         """
         recording.guard_structure(self)
+        check_cache("transformer_decoder", cache, DecoderCache)
         y, memory = self._as_input(tgt), self._as_input(memory)
         for layer, caches in zip(self.layers, cache.of_layers(self.num_layers), strict=True):
             assert isinstance(layer, TransformerDecoderLayer)
@@ -341,7 +357,14 @@ class TransformerDecoder(Module):
 
 
 class DecoderCache:
-    """What `TransformerDecoder.decode` keeps of one sequence, or batch of them, and of its memory."""
+    """What `TransformerDecoder.decode` keeps of one sequence, or batch of them, and of its memory.
+
+    Its length is the number of positions that it has seen.
+
+    Example:
+        >>> len(nn.DecoderCache())
+        0
+    """
 
     def __init__(self) -> None:
         self._layers: list[tuple[KeyValueCache, KeyValueCache]] = []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from quernel import _core, random
 from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, QuernelError, ShapeError
 from quernel.ops.create import as_tensor
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import native
-from quernel.ops.shapes import check_floating, check_same_dtype, spec_of
+from quernel.ops.shapes import check_floating, check_same_dtype, is_number, spec_of
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -33,20 +35,27 @@ def _check_mask(name: str, mask: Any, dtype: str, scores: _Shape, dims: str) -> 
 
 
 def _check_numbers(name: str, dropout_p: float, scale: float | None, is_causal: bool, past: Any) -> None:
-    if isinstance(dropout_p, bool) or not 0 <= dropout_p <= 1:
+    if isinstance(dropout_p, bool) or not is_number(dropout_p) or not 0 <= dropout_p <= 1:
         raise ArgumentError(f"[{name}] dropout_p is a probability in [0, 1], got {dropout_p!r}")
-    if scale is not None and not math.isfinite(scale):
+    if scale is not None and not (is_number(scale) and math.isfinite(scale)):
         raise ArgumentError(f"[{name}] scale must be finite, got {scale!r}")
+    if not isinstance(is_causal, int | np.bool_):
+        raise ArgumentError(f"[{name}] is_causal is True or False, got {is_causal!r}")
     if isinstance(past, Tensor):
         if past.dtype != "int64" or past.size != 1 or not is_causal:
             raise ArgumentError(
                 f"[{name}] past is one int64 beside a causal mask, got {past.dtype} {past.shape} with is_causal={is_causal}"
             )
-    elif past < 0 or (past and not is_causal):
+    elif not _is_count(past) or (past and not is_causal):
         raise ArgumentError(
             f"[{name}] past counts the keys before the first query of a causal mask, got {past} "
             f"with is_causal={is_causal}"
         )
+
+
+def _is_count(past: Any) -> bool:
+    """Whether a sum of it and a number of queries is one of 64 bits."""
+    return isinstance(past, int | np.integer) and 0 <= int(past) < 2**62
 
 
 def _attend(
@@ -61,7 +70,7 @@ def _attend(
     q, k, v = map(native, operands)
     summand = None if mask is None else as_tensor(mask)
     past_at = past._t if isinstance(past, Tensor) else None
-    how = heads, is_causal, past if past_at is None else past_at, scale, float(dropout_p)
+    how = heads, bool(is_causal), past if past_at is None else past_at, scale, float(dropout_p)
     assert q is not None
     inputs = *operands, summand
     wanted = needs_grad(*inputs)
@@ -332,6 +341,11 @@ def append_rows_(y: Tensor, length: Tensor, rows: TensorLike) -> Tensor:
         >>> [qn.ops.append_rows_(y, length, qn.ones((1, t, 2))).item() for t in (3, 1)], length.item()
         ([0, 3], 4)
     """
+    for name, value in (("y", y), ("length", length)):
+        if not isinstance(value, Tensor):
+            raise DTypeError(
+                f"[append_rows_] {name} is written in place and must be a tensor, got {type(value).__name__}; qn.tensor() makes one"
+            )
     return Tensor(_core.append_rows_(y._t, length._t, as_tensor(rows)._t))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from quernel import _core
 from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def _rule(
-    log_probs: Any, targets: Any, input_lengths: Any = None, target_lengths: Any = None, blank: int = 0,
+    log_probs: Any, targets: Any, input_lengths: Any = None, target_lengths: Any = None, blank: Any = 0,
     reduction: str = "mean", **_: Any,
 ) -> Spec:  # fmt: skip
     a, wanted = spec_of(log_probs), spec_of(targets)
@@ -45,9 +47,9 @@ def _rule(
         raise DTypeError(f"[ctc_loss] targets are whole numbers, got {wanted.dtype}")
     for name, lengths in (("input_lengths", input_lengths), ("target_lengths", target_lengths)):
         check_lengths("ctc_loss", name, lengths, n, f"log_probs: {a.shape}")
-    if not 0 <= blank < classes:
+    if not isinstance(blank, int | np.integer) or isinstance(blank, bool) or not 0 <= blank < classes:
         raise ArgumentError(
-            f"[ctc_loss] blank is one of the {classes} classes, 0 to {classes - 1}, got {blank}"
+            f"[ctc_loss] blank is one of the {classes} classes, 0 to {classes - 1}, got {blank!r}"
         )
     return reduced_spec("ctc_loss", Spec((n,), a.dtype), reduction)
 
@@ -78,8 +80,7 @@ def ctc_loss(
 
     Raises:
         ShapeError, DTypeError: The operands do not fit.
-        ArgumentError: A label or number of steps out of range, a blank among the labels, an unknown reduction.
-        OutOfRangeError: A number of labels out of range.
+        ArgumentError: A label, or a number of steps or labels, out of range, a blank among the labels, an unknown reduction.
 
     Example:
         >>> log_probs = qn.ops.log_softmax(qn.zeros((1, 3, 2)))     # all 8 alignments are equally likely,

@@ -20,7 +20,7 @@ from quernel.ops.elementwise import mul
 from quernel.ops.layout import broadcast_to, reshape
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import cast
-from quernel.ops.shapes import broadcast_shapes, check_same_dtype, normalize_axis, spec_of
+from quernel.ops.shapes import broadcast_shapes, check_same_dtype, normalize_axis, spec_of, whole_number
 from quernel.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def padding_row(name: str, rows: int, padding_idx: int | None) -> int:
     """The row that gets no gradient, or -1."""
     if padding_idx is None:
         return -1
+    padding_idx = whole_number(name, "padding_idx", padding_idx, None)
     if not -rows <= padding_idx < rows:
         raise ArgumentError(f"[{name}] padding_idx {padding_idx} is out of range for {rows} rows")
     return padding_idx % rows

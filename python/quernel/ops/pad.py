@@ -75,7 +75,7 @@ def _check_source(shape: tuple[int, ...], padding: Sequence[Sequence[int]], mode
                 f"[pad] mode '{mode}' repeats elements, but dimension {axis} of {shape} is empty; use mode='constant'"
             )
         most = {"reflect": n - 1, "circular": n, "replicate": widest}[mode]
-        if widest > most:
+        if widest and widest > most:
             raise ShapeError(
                 f"[pad] mode '{mode}' pads at most {most} elements in dimension {axis} of size {n}, got "
                 f"{tuple(widths)} (x: {shape}); pad less, or use mode='replicate'"

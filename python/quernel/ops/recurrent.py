@@ -26,6 +26,7 @@ from quernel.ops.shapes import (
     check_rank,
     check_same_dtype,
     spec_of,
+    whole_number,
 )
 from quernel.tensor import Tensor
 
@@ -49,6 +50,10 @@ def _specs(
     if steps == 0:
         raise ShapeError(f"[{name}] x has no time steps (x: {a.shape}, (N, T, C))")
     check_rank(name, "weight_hh", hh.shape, 2, "(gates * hidden, hidden)")
+    if hh.shape[1] == 0:
+        raise ShapeError(
+            f"[{name}] the state has no elements (weight_hh: {hh.shape}, (gates * hidden, hidden))"
+        )
     hidden, rows = hh.shape[1], _GATES[name] * hh.shape[1]
     expected: dict[str, tuple[Any, tuple[int, ...]]] = {
         "weight_hh": (weights[1], (rows, hidden)),
@@ -61,7 +66,7 @@ def _specs(
         if value is None:
             continue
         have = spec_of(value)
-        if have.shape != shape or hidden == 0:
+        if have.shape != shape:
             layout = "(N, hidden)" if key in states else "gates * hidden first"
             raise ShapeError(
                 f"[{name}] {key} is {have.shape}, expected {shape}, {layout} (x: {a.shape}, weight_ih: {ih.shape}, "
@@ -318,8 +323,7 @@ def _checked_lengths_rule(
     owner: str = "checked_lengths",
 ) -> Spec:
     for name, value in (("most", most), ("least", least)):
-        if type(value) is not int or value < 0:
-            raise ArgumentError(f"[{owner}] {name} is a whole number, got {value!r}")
+        whole_number(owner, name, value)
     have = spec_of(lengths)
     check_rank(owner, "lengths", have.shape, 1, "(N,)")
     check_lengths(owner, "lengths", lengths, have.shape[0], f"lengths: {have.shape}")
@@ -353,7 +357,7 @@ def checked_lengths(
     """
     lengths = as_tensor(lengths)
     _checked_lengths_rule(lengths, most, least, unit, owner)
-    return _checked(lengths, most, least, unit, owner)
+    return _checked(lengths, int(most), int(least), unit, owner)
 
 
 def _checked(lengths: Tensor, most: int, least: int, unit: str, owner: str) -> Tensor:
@@ -363,8 +367,7 @@ def _checked(lengths: Tensor, most: int, least: int, unit: str, owner: str) -> T
 
 
 def _sequence_mask_rule(lengths: Any, steps: int) -> Spec:
-    if type(steps) is not int or steps < 0:
-        raise ArgumentError(f"[sequence_mask] steps is a whole number, got {steps!r}")
+    steps = whole_number("sequence_mask", "steps", steps)
     (rows,) = _checked_lengths_rule(lengths, steps, owner="sequence_mask").shape
     return Spec((rows, steps), "bool")
 
@@ -389,6 +392,6 @@ def sequence_mask(lengths: TensorLike, steps: int) -> Tensor:
                 [ True,  True,  True]], dtype=bool)
     """
     lengths = as_tensor(lengths)
-    _sequence_mask_rule(lengths, steps)
+    _, steps = _sequence_mask_rule(lengths, steps).shape
     ends = _checked(lengths, steps, 1, "time steps", "sequence_mask")
     return lt(arange(steps, device=ends.device), unsqueeze(ends, 1))

@@ -95,6 +95,18 @@ def same_floating(x: Any) -> Spec:
     return spec if spec.dtype in FLOATING else Spec(spec.shape, "float32")
 
 
+def whole_number(op: str, name: str, value: Any, least: int | None = 0) -> int:
+    """`value` as an int, if it is one of Python's or NumPy's, from `least` on."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if whole and (least is None or value >= least):
+        return int(value)
+    raise ArgumentError(f"[{op}] {name} is a whole number{_from(least)}, got {value!r}")
+
+
+def _from(least: int | None) -> str:
+    return f", at least {least}" if least else ""
+
+
 def normalize_axis(op: str, axis: int, ndim: int) -> int:
     """The axis counted from the front."""
     if not isinstance(axis, int | np.integer):

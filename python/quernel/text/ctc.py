@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quernel.errors import ArgumentError, ShapeError
+from quernel.ops.shapes import is_number, whole_number
+from quernel.text.arrays import numbers_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -33,11 +35,26 @@ class Hypothesis(NamedTuple):
 def ctc_collapse(alignment: ArrayLike, blank: int = 0, shortest: int = 1) -> list[int]:
     """Returns what an alignment spells: runs of a label count once, blanks and runs below `shortest` steps not at all.
 
+    Args:
+        alignment: (T,), the class of each step.
+        blank: the class of the blank.
+        shortest: how many steps a label has at least.
+
+    Raises:
+        ArgumentError: The alignment has another shape, or a class below 0.
+        DTypeError: Its classes are no whole numbers.
+
     Example:
         >>> qn.text.ctc_collapse([0, 3, 3, 0, 3, 7, 7, 0])
         [3, 3, 7]
     """
-    classes = np.asarray(alignment)
+    classes = numbers_of("ctc_collapse", "alignment", alignment, whole=True)
+    shortest = whole_number("ctc_collapse", "shortest", shortest)
+    if classes.ndim != 1 or (classes.size and classes.min() < 0):
+        raise ArgumentError(
+            f"[ctc_collapse] alignment is (T,) classes from 0 on, got {classes.shape}"
+            + (f" with {classes.min()}" if classes.size else "")
+        )
     starts = np.flatnonzero(np.diff(classes, prepend=-1))
     lengths = np.diff(starts, append=len(classes))
     runs = zip(classes[starts], lengths, strict=True)
@@ -55,6 +72,7 @@ def ctc_greedy(log_probs: ArrayLike, lengths: ArrayLike | None = None, blank: in
     Raises:
         ShapeError: ``log_probs`` or ``lengths`` have another shape.
         ArgumentError: A length is out of range, a number NaN, or there is no such class.
+        DTypeError: ``log_probs`` are no numbers, or ``lengths`` no whole ones.
 
     Example:
         >>> scores = np.eye(3)[[1, 1, 0, 1, 2, 2]]      # 1 1 - 1 2 2
@@ -86,7 +104,7 @@ def ctc_beam_search(
         blank: the class of the blank.
         beam_width: how many prefixes are kept after each step.
         language_model: ``f(prefix, label)``, the logarithm of the probability that the label follows the prefix.
-        weight: a factor for the language model.
+        weight: a factor for the language model; at 0 it is not asked.
         bonus: what each label is worth, to make up for the language model's liking of short texts.
 
     Returns:
@@ -94,7 +112,9 @@ def ctc_beam_search(
 
     Raises:
         ShapeError: ``log_probs`` or ``lengths`` have another shape.
-        ArgumentError: A length or `beam_width` is out of range, a number NaN, or there is no such class.
+        ArgumentError: A length or `beam_width` is out of range, a number NaN or inf, what the language model gives no logarithm of a
+            probability, or there is no such class.
+        DTypeError: ``log_probs`` are no numbers, or ``lengths`` no whole ones.
 
     Example:
         >>> log_probs = np.log([[[0.4, 0.35, 0.25], [0.4, 0.35, 0.25]]])    # greedily nothing, 0.16; but "1" has 0.4
@@ -102,12 +122,22 @@ def ctc_beam_search(
         >>> best.labels, round(float(np.exp(best.score)), 4)
         ([1], 0.4025)
     """
-    if beam_width < 1:
-        raise ArgumentError(f"[ctc_beam_search] beam_width is at least 1, got {beam_width}")
+    beam_width = whole_number("ctc_beam_search", "beam_width", beam_width, 1)
     rows, steps = _checked("ctc_beam_search", log_probs, lengths, blank)
+    if (above := np.isposinf(rows).any((1, 2))).any():
+        raise ArgumentError(f"[ctc_beam_search] log_probs has inf in row {int(above.argmax())}")
+    if language_model is not None and not callable(language_model):
+        raise ArgumentError(
+            f"[ctc_beam_search] language_model is a function f(prefix, label), got {type(language_model).__name__}"
+        )
+    for name, value in (("weight", weight), ("bonus", bonus)):
+        if not is_number(value) or not np.isfinite(value):
+            raise ArgumentError(f"[ctc_beam_search] {name} is a finite number, got {value!r}")
 
     def prior(prefix: tuple[int, ...], label: int) -> float:
-        return bonus + (weight * language_model(prefix, label) if language_model else 0.0)
+        if language_model is None or weight == 0:
+            return bonus
+        return bonus + weight * _log_probability(language_model(prefix, label), prefix, label)
 
     return [_search(row[:n], blank, beam_width, prior) for row, n in zip(rows, steps, strict=True)]
 
@@ -139,6 +169,19 @@ def _search(row: NDArray[np.float64], blank: int, beam_width: int, prior: Langua
     return [Hypothesis(list(labels), _score(p, ratings[labels])) for labels, p in beam.items()]
 
 
+def _log_probability(given: Any, prefix: tuple[int, ...], label: int) -> float:
+    """What a language model has said, if it can be the logarithm of a probability."""
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        value = np.nan
+    if not value < np.inf:
+        raise ArgumentError(
+            f"[ctc_beam_search] language_model gives the logarithm of a probability, got {given!r} for label {label} after {prefix}"
+        )
+    return value
+
+
 def _score(ends: list[float], rating: float) -> float:
     return float(np.logaddexp(ends[0], ends[1])) + rating
 
@@ -146,30 +189,46 @@ def _score(ends: list[float], rating: float) -> float:
 def edit_distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
     """Returns the least number of insertions, deletions and replacements between two sequences (Levenshtein 1966).
 
+    Args:
+        found: texts, lists or arrays; what they hold is compared with !=.
+        wanted: Likewise.
+
+    Raises:
+        ArgumentError: One of them is no sequence.
+
     Example:
         >>> qn.text.edit_distance("kitten", "sitting")
         3
     """
-    row = list(range(len(wanted) + 1))
-    for i, item in enumerate(found, start=1):
+    ours, theirs = _items(found), _items(wanted)
+    row = list(range(len(theirs) + 1))
+    for i, item in enumerate(ours, start=1):
         above, row[0] = row[0], i
-        for j, other in enumerate(wanted, start=1):
+        for j, other in enumerate(theirs, start=1):
             above, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, above + (item != other))
     return row[-1]
+
+
+def _items(sequence: Any) -> list[Any]:
+    values = sequence.tolist() if hasattr(sequence, "tolist") else sequence
+    try:
+        return list(values)
+    except TypeError:
+        raise ArgumentError(f"[edit_distance] expects two sequences, got {sequence!r}") from None
 
 
 def _checked(
     name: str, log_probs: ArrayLike, lengths: ArrayLike | None, blank: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    scores = np.asarray(log_probs, np.float64)
+    scores = numbers_of(name, "log_probs", log_probs).astype(np.float64)
     if scores.ndim != 3:
         raise ShapeError(f"[{name}] log_probs is (N, T, classes), got {scores.shape}")
     n, steps, classes = scores.shape
-    if not 0 <= blank < classes:
+    if not 0 <= whole_number(name, "blank", blank, None) < classes:
         raise ArgumentError(
             f"[{name}] blank is one of the {classes} classes, 0 to {classes - 1}, got {blank}"
         )
-    counts = np.full(n, steps) if lengths is None else np.asarray(lengths)
+    counts = np.full(n, steps) if lengths is None else numbers_of(name, "lengths", lengths, whole=True)
     if counts.shape != (n,):
         raise ShapeError(f"[{name}] lengths has shape {counts.shape}, expected (N,) = ({n},)")
     if np.isnan(scores).any():

@@ -9,6 +9,7 @@ import numpy as np
 
 from quernel import ops, random
 from quernel.errors import ArgumentError
+from quernel.text.arrays import numbers_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -55,7 +56,7 @@ class Sampler:
         Raises:
             ArgumentError: there is nothing to choose from, or a score is NaN or inf.
         """
-        given = np.asarray(scores, np.float64)
+        given = numbers_of("sampler", "scores", scores).astype(np.float64)
         if given.ndim != 1 or not given.size or not np.isfinite(given.max()):
             raise ArgumentError(
                 f"[sampler] scores are numbers (tokens,), one of them finite and none NaN or inf, got {given.shape}"

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quernel.errors import ArgumentError, OutOfRangeError
+from quernel.ops.shapes import whole_number
 from quernel.suggest import suggestion
+from quernel.text.arrays import array_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -44,8 +46,11 @@ class Vocabulary:
     ) -> None:
         special = [token for token in (padding, unknown) if token is not None]
         self.padding, self.unknown = padding, unknown
-        self.tokens = (*special, *tokens)
-        given: tuple[object, ...] = self.tokens
+        given: Any = tokens
+        if not isinstance(given, Iterable):
+            raise ArgumentError(f"[vocabulary] tokens are a list of texts, got {type(given).__name__}")
+        self.tokens = (*special, *given)
+        given = self.tokens
         wrong = [token for token in given if not isinstance(token, str) or not token]
         if wrong:
             raise ArgumentError(f"[vocabulary] tokens are texts of at least one character, got {wrong[0]!r}")
@@ -91,14 +96,13 @@ class Vocabulary:
             ArgumentError: `max_size` leaves no room, or `min_frequency` is below 1.
         """
         empty = cls((), padding=padding, unknown=unknown, **options)
-        if max_size is not None and max_size <= len(empty):
+        if max_size is not None and whole_number("vocabulary", "max_size", max_size) <= len(empty):
             raise ArgumentError(
                 f"[vocabulary] max_size {max_size} leaves no room beside {len(empty)} special tokens"
             )
-        if min_frequency < 1:
-            raise ArgumentError(f"[vocabulary] min_frequency is at least 1, got {min_frequency}")
+        min_frequency = whole_number("vocabulary", "min_frequency", min_frequency, 1)
         counts: Counter[str] = Counter()
-        for text in [texts] if isinstance(texts, str) else texts:
+        for text in [texts] if isinstance(texts, str) else _texts("build", texts):
             counts.update(empty.split(text))
         kept = [t for t, n in counts.items() if n >= min_frequency and t not in empty]
         kept.sort(key=lambda token: (-counts[token], token))
@@ -137,10 +141,13 @@ class Vocabulary:
         """
         if not isinstance(text, str):
             raise ArgumentError(f"[encode] expects a text, got {type(text).__name__}")
-        return self.encode_tokens(self.split(text))
+        return self._codes(self.split(text))
 
     def encode_tokens(self, tokens: Sequence[str]) -> NDArray[np.int64]:
         """The numbers of tokens, (T,)."""
+        return self._codes(list(_texts("encode_tokens", tokens)))
+
+    def _codes(self, tokens: Sequence[str]) -> NDArray[np.int64]:
         other = -1 if self.unknown is None else self._numbers[self.unknown]
         codes = np.fromiter((self._numbers.get(t, other) for t in tokens), np.int64, len(tokens))
         if other < 0 and (codes < 0).any():
@@ -164,9 +171,9 @@ class Vocabulary:
         """
         if isinstance(texts, str):
             raise ArgumentError("[encode_batch] expects several texts, got one; put it into a list")
-        if length is not None and length < 1:
-            raise ArgumentError(f"[encode_batch] length is at least 1, got {length}")
-        rows = [self.encode(text)[:length] for text in texts]
+        if length is not None:
+            length = whole_number("encode_batch", "length", length, 1)
+        rows = [self.encode(text)[:length] for text in _texts("encode_batch", texts)]
         lengths = np.array([len(row) for row in rows], np.int64)
         steps = length or int(lengths.max(initial=0))
         if self.padding is None and (lengths < steps).any():
@@ -185,7 +192,7 @@ class Vocabulary:
         Raises:
             OutOfRangeError: a number is that of no token.
         """
-        numbers = np.asarray(codes)
+        numbers = array_of("decode", "codes", codes)
         if numbers.size == 0:
             return ""
         if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
@@ -214,9 +221,11 @@ class Vocabulary:
         Raises:
             ArgumentError: the data are of none.
         """
+        if not isinstance(data, Mapping):
+            raise ArgumentError(f"[vocabulary] the description is a dictionary, got {type(data).__name__}")
         arguments = dict(data)
         name = arguments.pop("type", None)
-        if name not in KINDS:
+        if not isinstance(name, str) or name not in KINDS:
             raise ArgumentError(f"[vocabulary] unknown type {name!r}{suggestion(str(name), KINDS)}")
         try:
             return KINDS[name](arguments.pop("tokens"), **arguments)
@@ -232,6 +241,12 @@ class Vocabulary:
 
 class CharVocabulary(Vocabulary):
     """Characters; every character of a text is a token.
+
+    Args:
+        tokens, padding, unknown: see `Vocabulary`.
+
+    Raises:
+        ArgumentError: a token is no single character.
 
     Example:
         >>> vocabulary = qn.text.CharVocabulary.build("banana")
@@ -309,6 +324,16 @@ class WordVocabulary(Vocabulary):
 
     def _options(self) -> dict[str, Any]:
         return {"lower": self.lower}
+
+
+def _texts(name: str, given: Any) -> Iterator[str]:
+    """Those handed over, each looked at when it is its turn."""
+    if not isinstance(given, Iterable):
+        raise ArgumentError(f"[{name}] expects texts, got {type(given).__name__}")
+    for text in given:
+        if not isinstance(text, str):
+            raise ArgumentError(f"[{name}] expects texts, one of them is {text!r}")
+        yield text
 
 
 # What `Vocabulary.from_dict` makes.

@@ -33,8 +33,11 @@ def compile(
 ) -> None:
     """See `Module.compile`."""
     place = check_device(device)
-    if precision not in _PRECISIONS:
-        raise ArgumentError(f"[compile] unknown precision {precision!r}{suggestion(precision, _PRECISIONS)}")
+    given: object = precision
+    if not isinstance(given, str) or given not in _PRECISIONS:
+        raise ArgumentError(
+            f"[compile] unknown precision {precision!r}{suggestion(str(precision), _PRECISIONS)}"
+        )
     have, (wanted, products) = net.dtype, _PRECISIONS[precision]
     if have is not None and have != wanted:
         raise ArgumentError(
