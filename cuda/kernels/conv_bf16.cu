@@ -1,7 +1,8 @@
 // Convolutions in bfloat16 with sums in fp32, on the mainloop of tensor_tile.h.
 //
 // Forward, and each phase of an adjoint: rows are result pixels, k runs over (kernel row, kernel column, channel), see
-// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit, if that takes this mainloop too.
+// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit, if that takes the same mainloop;
+// where pixels are the patches, gemm_bf16 is called.
 //
 // Gradient of the weights: rows are output channels, columns (kernel row, kernel column, channel), k runs over output
 // pixels. The gradients come as rows of pixels. What they are multiplied by lies in the images as rows of columns, one
@@ -11,6 +12,9 @@
 #include "kernels/conv_tile.h"
 
 namespace quernel::cuda {
+
+Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx);
+
 namespace {
 
 // With kAligned channels are a multiple of 8 and images begin at multiples of 16 bytes.
@@ -103,9 +107,23 @@ struct Bf16GradWeight {
   }
 };
 
+// Whether patches are pixels as they lie, and so are results: then this is the product of pixels by channels.
+bool is_product(const Bf16ConvArgs& a) {
+  const ConvShape& s = a.s;
+  const bool same_pixels = s.kh * s.kw * s.stride_h * s.stride_w * a.step_h * a.step_w == 1 && s.h == s.oh &&
+                           s.w == s.ow && s.pad_h == 0 && s.pad_w == 0;
+  return same_pixels && s.c % kBf16Block == 0 && are_vectors(a.x, {});
+}
+
+Status multiply_pixels(const Bf16ConvArgs& a, const Ctx& ctx) {
+  const ConvShape& s = a.s;
+  return gemm_bf16({{a}, a.x, a.w, a.y, DType::kFloat32, s.n * s.h * s.w, s.o, s.c}, {}, ctx);
+}
+
 }  // namespace
 
 Status conv2d_bf16(const Bf16ConvArgs& a, Range, const Ctx& ctx) {
+  if (is_product(a)) return multiply_pixels(a, ctx);
   if (are_vectors(a.x, {a.s.c * 2}))
     multiply_on_tensor_cores(ctx, Bf16Conv<true>(a));
   else
