@@ -12,7 +12,7 @@
 
 #include "core/launch.h"
 #include "kernels/args/conv.h"
-#include "kernels/tensor_tile.h"
+#include "kernels/warpgroup_tile.h"
 
 namespace quernel::cuda {
 
@@ -178,6 +178,23 @@ __device__ inline void advance_pixel(const ConvShape& s, OutputPixel& p, int64_t
   }
 }
 
+// Slices of neighbouring rows as warpgroup_tile.h copies them, tap by tap.
+struct TapSlices {
+  GridPixel first;  // whose tap (0, 0) is the first row's
+  int32_t channels, apart_y, apart_x, taps_x;
+  int32_t word = 0, y = 0, x = 0;  // channel and tap
+
+  __device__ void copy(void* to, const TensorMap& map, Barrier& full) {
+    copy_pixels(to, map, word, first, y * apart_y, x * apart_x, full);
+    word += kTileWords;
+    if (word < channels) return;
+    word = 0;
+    if (++x < taps_x) return;
+    x = 0;
+    ++y;
+  }
+};
+
 // Rows of taps in the words of tensor_tile.h, and weights as rows of words along k: the operands of a convolution of
 // bytes or bfloat16. With kAligned pixels are rows of whole chunks of words, which `windows` counts; else words are put
 // together from elements, which may be of different taps, and it counts these.
@@ -233,6 +250,32 @@ struct TapWords {
       }
       *to = put;
     }
+  }
+
+  // For warpgroup_tile.h, in one group: taps are pixels of the grid that those of rows are, some further down and
+  // right.
+  PixelGrid grid() const {
+    const ConvShape& s = windows.s;
+    return {s.n,
+            windows.channels,
+            {s.h, windows.down.offset, s.oh, s.stride_h},
+            {s.w, windows.across.offset, s.ow, s.stride_w}};
+  }
+  // Whether slices are of one tap each, and copies reach all of them.
+  bool has_slices() const {
+    const auto reach = [](const WindowAxis& a) { return (a.taps - 1) * int64_t{a.apart}; };
+    return windows.s.groups == 1 && windows.channels % kTileWords == 0 && grid().down.is_within(reach(windows.down)) &&
+           grid().across.is_within(reach(windows.across));
+  }
+  bool describe_a(TensorMap* map, int rows) const { return device_encode_pixels(map, x, grid(), rows); }
+  using Slices = TapSlices;
+  __device__ Slices slices(int64_t i) const {
+    const ConvShape& s = windows.s;
+    const int64_t line = i / s.ow;
+    const GridPixel first{static_cast<int>(line / s.oh),
+                          static_cast<int>(windows.down.offset + line % s.oh * s.stride_h),
+                          static_cast<int>(windows.across.offset + i % s.ow * s.stride_w)};
+    return {first, windows.channels, windows.down.apart, windows.across.apart, windows.across.taps};
   }
 };
 

@@ -1,5 +1,5 @@
-// The mainloop of large products on Hopper: int8 and bfloat16, both operands rows of 32-bit words along k, aligned to
-// 16 bytes. tensor_tile.h has that of all others.
+// The mainloop of large products on Hopper: int8 and bfloat16, of matrices and of patches of images, whose rows are
+// 32-bit words along k, aligned to 16 bytes. tensor_tile.h has that of all others.
 //
 // A block computes 128 x kCols results at a time, and goes on to other tiles until none is left; tiles that are
 // computed at the same time lie close together, for L2. One thread of its first warpgroup copies slices of A and B, 32
@@ -12,12 +12,17 @@
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
-//   struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
+//   bool describe_a(TensorMap*, int rows)                     on the host, for copies of so many rows
+//   struct Slices; Slices slices(int64_t row)                 of the rows from this one on, in order along k; it has
+//     void copy(void* to, const TensorMap&, Barrier&)         of the next one
+//   struct Place; Place place(int64_t row); void next_row(Place&)    where a row of results begins (`start`); to the
+//   next struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
 //   bool is_light()                                           little becomes of a sum
-//   void store_two<kLight>(int64_t row, int64_t column, TwoColumns, Pair<Sum>, bool in_pairs)
+//   void store_two<kLight>(int64_t element, TwoColumns, Pair<Sum>, bool in_pairs)    of the results
 // Not measured on a device.
 #pragma once
 #include "core/wgmma.h"
+#include "kernels/pairs.h"
 #include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
@@ -123,21 +128,32 @@ class TileWalk {
   int64_t rows_, columns_, at_;
 };
 
+// The slices of rows of a matrix.
+struct MatrixSlices {
+  int row, word = 0;
+
+  __device__ void copy(void* to, const TensorMap& map, Barrier& full) {
+    copy_tile<1>(to, map, word, row, full);
+    word += kTileWords;
+  }
+};
+
 // Copies the slices of all tiles of the block.
-template <class Tile>
-__device__ void copy_slices(const Tile& shared, TileWalk<Tile> walk, int64_t slices, const TensorMap& a,
+template <class Tile, class P>
+__device__ void copy_slices(const P& p, const Tile& shared, TileWalk<Tile> walk, int64_t slices, const TensorMap& a,
                             const TensorMap& b) {
   Ring<Tile::kStages> ring;
   const int share = Tile::kCluster == 1 ? 0 : cluster_rank() * Tile::kShareOfB;
   for (; !walk.is_over(); walk.advance()) {
     const auto at = walk.place();
-    const int row = static_cast<int>(at.row), column = static_cast<int>(at.column) + share;
+    const int column = static_cast<int>(at.column) + share;
+    auto rows = p.slices(at.row);
     for (int slice = 0; slice < slices; ++slice) {
       unsigned char* to = shared.stages + ring.stage * Tile::kStageBytes;
       Barrier& full = shared.full[ring.stage];
       shared.empty[ring.stage].wait(ring.parity ^ 1);
       full.arrive_expecting(Tile::kStageBytes);
-      copy_tile<1>(to, a, slice * kTileWords, row, full);
+      rows.copy(to, a, full);
       to += Tile::kABytes + share * Tile::kRowBytes;
       copy_tile<Tile::kCluster>(to, b, slice * kTileWords, column, full);
       ring.advance();
@@ -168,17 +184,6 @@ __device__ void multiply_slices(const Tile& shared, int64_t slices, uint64_t a, 
   shared.release(previous);
 }
 
-// Writes neighbours: as one, where their place is aligned to both, or the second one only if there is one.
-template <class T>
-__device__ void put_two(T* to, Pair<T> two, bool in_pairs, bool has_second) {
-  if (in_pairs) {
-    *reinterpret_cast<Pair<T>*>(to) = two;
-  } else {
-    to[0] = two.first;
-    if (has_second) to[1] = two.second;
-  }
-}
-
 // Results of a warp go out through shared memory, 16 x 64 at a time, so that a warp writes a row of them, and what
 // becomes of a sum is compiled seldom; several rows at once where that is little, whose reads wait together. Rows in
 // shared memory are exchanged as those of tiles are.
@@ -191,6 +196,7 @@ __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t f
   const auto pair = [&](int row, int column) -> Pair<Sum>& {
     return *reinterpret_cast<Pair<Sum>*>(staged + row * kWidth + (column ^ row % 8 * 8));
   };
+  const auto first = p.place(first_row);
 #pragma unroll
   for (int part = 0; part < Tile::kCols / kWidth; ++part) {
 #pragma unroll
@@ -202,14 +208,15 @@ __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t f
     const int64_t column = first_column + part * kWidth + lane * 2;
     if (column < p.n) {
       const auto columns = p.columns(column);
+      auto place = first;
       if (p.is_light()) {
 #pragma unroll 4
-        for (int row = 0; row < rows; ++row)
-          p.template store_two<true>(first_row + row, column, columns, pair(row, lane * 2), in_pairs);
+        for (int row = 0; row < rows; ++row, p.next_row(place))
+          p.template store_two<true>(place.start + column, columns, pair(row, lane * 2), in_pairs);
       } else {
 #pragma unroll 1
-        for (int row = 0; row < rows; ++row)
-          p.template store_two<false>(first_row + row, column, columns, pair(row, lane * 2), in_pairs);
+        for (int row = 0; row < rows; ++row, p.next_row(place))
+          p.template store_two<false>(place.start + column, columns, pair(row, lane * 2), in_pairs);
       }
     }
     __syncwarp();
@@ -244,7 +251,7 @@ __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
     const int64_t slices = ceil_div(p.k, kTileWords);
     if (threadIdx.x < kWarpgroup) {
       give_registers<40>();
-      if (threadIdx.x == 0) copy_slices(shared, walk, slices, a, b);
+      if (threadIdx.x == 0) copy_slices(p, shared, walk, slices, a, b);
     } else {
       take_registers<232>();
       multiply_and_store(p, shared, walk, slices, in_pairs);
@@ -259,21 +266,14 @@ inline bool suits_warpgroups(int64_t n, int64_t words) {
   return n >= 256 && words >= 128 && n < (1 << 30) && words < (1 << 30) && device_has_warpgroups();
 }
 
-// Whether pairs of elements of so many bytes may be written at p and at multiples of `pitch` elements from it.
-inline bool are_pairs(const void* p, int64_t bytes, int64_t pitch) {
-  return pitch % 2 == 0 && reinterpret_cast<uintptr_t>(p) % static_cast<uint64_t>(2 * bytes) == 0;
-}
-
-// Rows of A are `a_row` bytes apart.
+// B is rows of k words.
 template <class P>
-void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* a, int64_t a_row, const void* b, bool in_pairs) {
+void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* b, bool in_pairs) {
   if (p.m <= 0) return;
   const auto run = [&](auto tile, auto* kernel) {
     using Tile = typename decltype(tile)::type;
     TensorMap left, right;
-    if (!device_encode(&left, a, p.k, p.m, a_row, Tile::kRows) ||
-        !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kShareOfB))
-      return;
+    if (!p.describe_a(&left, Tile::kRows) || !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kShareOfB)) return;
     const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
     const int64_t clusters = least(tiles, device_multiprocessors() / Tile::kCluster);
     static const bool allowed = (allow_shared(kernel, Tile::kBytes), true);  // once for each kernel
