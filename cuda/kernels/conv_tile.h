@@ -178,21 +178,11 @@ __device__ inline void advance_pixel(const ConvShape& s, OutputPixel& p, int64_t
   }
 }
 
-// Slices of neighbouring rows as warpgroup_tile.h copies them, tap by tap.
-struct TapSlices {
-  GridPixel first;  // whose tap (0, 0) is the first row's
-  int32_t channels, apart_y, apart_x, taps_x;
-  int32_t word = 0, y = 0, x = 0;  // channel and tap
-
-  __device__ void copy(void* to, const TensorMap& map, Barrier& full) {
-    copy_pixels(to, map, word, first, y * apart_y, x * apart_x, full);
-    word += kTileWords;
-    if (word < channels) return;
-    word = 0;
-    if (++x < taps_x) return;
-    x = 0;
-    ++y;
-  }
+// A slice of neighbouring rows as warpgroup_tile.h copies them, tap by tap: a word of a tap that lies so far from that
+// of the first pixel.
+struct TapSlice {
+  GridPixel first;
+  int32_t word = 0, down = 0, right = 0;
 };
 
 // Rows of taps in the words of tensor_tile.h, and weights as rows of words along k: the operands of a convolution of
@@ -268,14 +258,23 @@ struct TapWords {
            grid().across.is_within(reach(windows.across));
   }
   bool describe_a(TensorMap* map, int rows) const { return device_encode_pixels(map, x, grid(), rows); }
-  using Slices = TapSlices;
-  __device__ Slices slices(int64_t i) const {
-    const ConvShape& s = windows.s;
-    const int64_t line = i / s.ow;
-    const GridPixel first{static_cast<int>(line / s.oh),
-                          static_cast<int>(windows.down.offset + line % s.oh * s.stride_h),
-                          static_cast<int>(windows.across.offset + i % s.ow * s.stride_w)};
-    return {first, windows.channels, windows.down.apart, windows.across.apart, windows.across.taps};
+  using Slice = TapSlice;
+  __device__ Slice first_slice(int64_t row) const {  // of fewer than 2^32 rows, in few registers
+    const auto i = static_cast<uint32_t>(row), width = static_cast<uint32_t>(windows.s.ow);
+    const auto height = static_cast<uint32_t>(windows.s.oh);
+    const uint32_t line = i / width, x = i % width, image = line / height, y = line % height;
+    return {{static_cast<int>(image), static_cast<int>(windows.down.offset + y * windows.s.stride_h),
+             static_cast<int>(windows.across.offset + x * windows.s.stride_w)}};
+  }
+  __device__ void copy_slice(Slice& at, void* to, const TensorMap& map, Barrier& full) const {
+    copy_pixels(to, map, at.word, at.first, at.down, at.right, full);
+    at.word += kTileWords;
+    if (at.word < windows.channels) return;
+    at.word = 0;
+    at.right += windows.across.apart;
+    if (at.right < windows.across.taps * windows.across.apart) return;
+    at.right = 0;
+    at.down += windows.down.apart;
   }
 };
 

@@ -48,8 +48,9 @@ struct QGemm {
 
   // For warpgroup_tile.h.
   bool describe_a(TensorMap* map, int rows) const { return device_encode(map, g.a, k, m, g.lda, rows); }
-  using Slices = MatrixSlices;
-  __device__ Slices slices(int64_t r) const { return {static_cast<int>(r)}; }
+  using Slice = MatrixSlice;
+  __device__ Slice first_slice(int64_t r) const { return {static_cast<int>(r)}; }
+  __device__ void copy_slice(Slice& at, void* to, const TensorMap& map, Barrier& full) const { at.copy(to, map, full); }
   using Place = RowPlace;
   __device__ Place place(int64_t r) const { return {r * g.ldc}; }
   __device__ void next_row(Place& p) const { p.start += g.ldc; }

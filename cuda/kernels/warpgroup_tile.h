@@ -4,17 +4,17 @@
 // A block computes 128 x kCols results at a time, and goes on to other tiles until none is left; tiles that are
 // computed at the same time lie close together, for L2. One thread of its first warpgroup copies slices of A and B, 32
 // words deep, into a ring of places (core/tma.h); each of the other two warpgroups multiplies 64 rows of them
-// (core/wgmma.h), its sums in the registers that the first one gave away. Wide tiles are computed by clusters of two
-// blocks, one below the other: each copies half of the columns of B that both need. A place has two barriers: `full`
-// ends a phase when its slice has landed, `empty` when all warps that read what this block copies have multiplied it.
-// The next tile's slices land while results are stored. A sum runs over k in order, eight words at a time, whatever the
-// tile is.
+// (core/wgmma.h), its sums in the registers that the first one gave away. Tiles of 128 and 256 columns are computed by
+// clusters of two blocks, one below the other: each copies half of the columns of B that both need. A place has two
+// barriers: `full` ends a phase when its slice has landed, `empty` when all warps that read what this block copies have
+// multiplied it. The next tile's slices land while results are stored. A sum runs over k in order, eight words at a
+// time, whatever the tile is.
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
 //   bool describe_a(TensorMap*, int rows)                     on the host, for copies of so many rows
-//   struct Slices; Slices slices(int64_t row)                 of the rows from this one on, in order along k; it has
-//     void copy(void* to, const TensorMap&, Barrier&)         of the next one
+//   struct Slice; Slice first_slice(int64_t row)              along k, of the rows from this one on
+//   void copy_slice(Slice&, void* to, const TensorMap&, Barrier&)   goes on to the next one
 //   struct Place; Place place(int64_t row); void next_row(Place&)    where a row of results begins (`start`); to the
 //   next struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
 //   bool is_light()                                           little becomes of a sum
@@ -38,7 +38,7 @@ __device__ void multiply(Bytes, WarpgroupProducts& products, int (&c)[kSums], ui
 
 template <int kCols_>
 struct WarpgroupTile {
-  static constexpr int kRows = 128, kCols = kCols_, kCluster = kCols == 256 ? 2 : 1;  // kCluster: blocks
+  static constexpr int kRows = 128, kCols = kCols_, kCluster = kCols == 64 ? 1 : 2;  // kCluster: blocks
   static constexpr int kStages = kCols == 256 ? 4 : 6;
   static constexpr int kBlock = 3 * kWarpgroup, kWarps = 8;  // kWarps: that multiply
   static constexpr int kRowBytes = kTileWords * 4, kABytes = kRows * kRowBytes;
@@ -128,8 +128,8 @@ class TileWalk {
   int64_t rows_, columns_, at_;
 };
 
-// The slices of rows of a matrix.
-struct MatrixSlices {
+// A slice of rows of a matrix.
+struct MatrixSlice {
   int row, word = 0;
 
   __device__ void copy(void* to, const TensorMap& map, Barrier& full) {
@@ -147,13 +147,13 @@ __device__ void copy_slices(const P& p, const Tile& shared, TileWalk<Tile> walk,
   for (; !walk.is_over(); walk.advance()) {
     const auto at = walk.place();
     const int column = static_cast<int>(at.column) + share;
-    auto rows = p.slices(at.row);
+    auto rows = p.first_slice(at.row);
     for (int slice = 0; slice < slices; ++slice) {
       unsigned char* to = shared.stages + ring.stage * Tile::kStageBytes;
       Barrier& full = shared.full[ring.stage];
       shared.empty[ring.stage].wait(ring.parity ^ 1);
       full.arrive_expecting(Tile::kStageBytes);
-      rows.copy(to, a, full);
+      p.copy_slice(rows, to, a, full);
       to += Tile::kABytes + share * Tile::kRowBytes;
       copy_tile<Tile::kCluster>(to, b, slice * kTileWords, column, full);
       ring.advance();
@@ -250,10 +250,10 @@ __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
     const TileWalk<Tile> walk(p.m, p.n);
     const int64_t slices = ceil_div(p.k, kTileWords);
     if (threadIdx.x < kWarpgroup) {
-      give_registers<40>();
+      give_registers<56>();
       if (threadIdx.x == 0) copy_slices(p, shared, walk, slices, a, b);
     } else {
-      take_registers<232>();
+      take_registers<224>();
       multiply_and_store(p, shared, walk, slices, in_pairs);
     }
     if (Tile::kCluster > 1) shared.meet();  // others may still tell this block's barriers
@@ -261,9 +261,10 @@ __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
 }
 
 // Which products take this path: by the device, the columns and the depth alone, as another order of summation within
-// an instruction may be other bits.
+// an instruction may be other bits. Fewer columns would leave the narrowest tile empty in part; a shallower product is
+// done before a block's copies have begun to pay.
 inline bool suits_warpgroups(int64_t n, int64_t words) {
-  return n >= 256 && words >= 128 && n < (1 << 30) && words < (1 << 30) && device_has_warpgroups();
+  return n >= 64 && words >= 128 && n < (1 << 30) && words < (1 << 30) && device_has_warpgroups();
 }
 
 // B is rows of k words.
@@ -281,14 +282,22 @@ void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* b, bool in_p
     launch_clusters(ctx, kernel, Tile::kCluster, static_cast<unsigned>(clusters * Tile::kCluster), Tile::kBlock,
                     Tile::kBytes, p, left, right, in_pairs);
   };
-  // A narrow tile is a quarter of a wide one, and is guessed to take 5/16 of the time.
-  const int64_t processors = device_multiprocessors();
-  const int64_t wide = ceil_div(ceil_div(p.m, 256) * ceil_div(p.n, 256), processors / 2);
-  const int64_t narrow = ceil_div(ceil_div(p.m, 128) * ceil_div(p.n, 64), processors);
-  if (wide * 16 <= narrow * 5)
-    run(std::type_identity<WarpgroupTile<256>>{}, multiply_by_warpgroups<P, 256>);
+  // Rounds of tiles, times what one is guessed to take, by what it multiplies and copies: a sum costs a tile of 64
+  // columns three times the bytes that it costs one of 256, one of 128 half as many more.
+  const auto time = [&]<class Tile>(std::type_identity<Tile>, int64_t each) {
+    const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
+    return ceil_div(tiles, device_multiprocessors() / Tile::kCluster) * each;
+  };
+  constexpr std::type_identity<WarpgroupTile<256>> wide{};
+  constexpr std::type_identity<WarpgroupTile<128>> middle{};
+  constexpr std::type_identity<WarpgroupTile<64>> narrow{};
+  const int64_t wide_time = time(wide, 16), middle_time = time(middle, 9), narrow_time = time(narrow, 6);
+  if (wide_time <= middle_time && wide_time <= narrow_time)
+    run(wide, multiply_by_warpgroups<P, 256>);
+  else if (middle_time <= narrow_time)
+    run(middle, multiply_by_warpgroups<P, 128>);
   else
-    run(std::type_identity<WarpgroupTile<64>>{}, multiply_by_warpgroups<P, 64>);
+    run(narrow, multiply_by_warpgroups<P, 64>);
 }
 
 }  // namespace quernel::cuda

@@ -11,6 +11,7 @@ from quernel import _core
 from tests import reference
 from tests.checks import N, T, check_equal
 from tests.conftest import DEVICE
+from tests.cuda.schedules import other_schedules, run_under
 from tests.ops.test_conv import geometry, options
 from tests.ops.test_conv_bf16 import check_all, forward, grad_input, name, normal, patches, shapes
 
@@ -32,6 +33,9 @@ PATCHES = [
     geometry((150, 1, 1, 128), (256, 3, 3, 128), padding=(1, 1)),  # rows of one pixel
     geometry((1, 3, 2, 64), (256, 3, 3, 64), padding=(9, 7), stride=(5, 8)),  # many pixels see no image
     geometry((1, 40, 5, 64), (256, 3, 2, 64), stride=(8, 1)),  # pixels after the last that is read
+    geometry((3, 10, 9, 64), (256, 3, 3, 64), padding=(1, 1)),  # tiles of 256 columns
+    geometry((3, 11, 10, 128), (128, 3, 3, 128), padding=(1, 1)),  # of 128
+    geometry((2, 9, 7, 64), (64, 3, 3, 64), padding=(1, 1), stride=(2, 2)),  # of 64
 ]
 # Copies know no such step, padding or reach, or no such number of channels.
 OTHERS = [
@@ -56,7 +60,7 @@ def test_bits_are_those_of_a_product_and_of_single_images(g: dict[str, Any]) -> 
     o = options(g)
     y, dx = forward(x, w, **o), grad_input(gy, w, x.shape, **o)
     check_equal(y.reshape(-1, len(w)), N(_core.matmul_bf16(T(patches(x, g)), T(w.reshape(len(w), -1).T))))
-    for i in range(len(x)):
+    for i in {0, len(x) - 1}:
         check_equal(forward(x[i : i + 1], w, **o), y[i : i + 1])
         check_equal(grad_input(gy[i : i + 1], w, (1, *x.shape[1:]), **o), dx[i : i + 1])
 
@@ -79,7 +83,7 @@ def test_epilogues_equal_separate_ops(g: dict[str, Any], activation: str) -> Non
         check_equal(N(y), N(getattr(_core, activation)(pre)))
 
 
-@pytest.mark.parametrize("g", [*PATCHES[:5], *OTHERS], ids=name)
+@pytest.mark.parametrize("g", [*PATCHES[:5], *PATCHES[-3:], *OTHERS], ids=name)
 @pytest.mark.parametrize("zero_point", [0, 3])
 def test_bytes(g: dict[str, Any], zero_point: int) -> None:
     """What lies in the padding is the zero point, which copies know if it is 0 or is not read."""
@@ -99,3 +103,19 @@ def test_bytes(g: dict[str, Any], zero_point: int) -> None:
         N(_core.qconv2d(*operands, 7, 2, 250, zero_point, **o)),
         np.clip(np.rint(sums / 4) + 7, 2, 250).astype(np.uint8),
     )
+
+
+def check_schedule() -> None:
+    """Tiles of 256, 128 and 64 columns, more slices than places, and phases of adjoints."""
+    for g in (PATCHES[1], *PATCHES[-3:]):
+        rng = np.random.default_rng(3)
+        x, w, gy = (rng.integers(-5, 6, shape).astype("f4") for shape in shapes(g))
+        o = options(g)
+        check_equal(forward(x, w, **o), reference.conv2d(x, w, **o).astype("f4"))
+        want = reference.conv2d_grad_input(gy, w, x.shape, **o)
+        check_equal(grad_input(gy, w, x.shape, **o), want.astype("f4"))
+
+
+@other_schedules
+def test_other_schedules(schedule: str, copies: str) -> None:
+    run_under(schedule, copies, "test_convolutions", "check_schedule")
