@@ -14,9 +14,9 @@
 //   using Element; int64_t m, n, k
 //   bool describe_a(TensorMap*, int rows)                     on the host, for copies of so many rows
 //   struct Slice; Slice first_slice(int64_t row)              along k, of the rows from this one on
-//   void copy_slice(Slice&, void* to, const TensorMap&, Barrier&)   goes on to the next one
-//   struct Place; Place place(int64_t row); void next_row(Place&)    where a row of results begins (`start`); to the
-//   next struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
+//   void copy_slice(Slice&, void* to, const TensorMap&, Barrier&)    goes on to the next one
+//   struct Place; Place place(int64_t row); void next_row(Place&)    `start`: where a row of results begins
+//   struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
 //   bool is_light()                                           little becomes of a sum
 //   void store_two<kLight>(int64_t element, TwoColumns, Pair<Sum>, bool in_pairs)    of the results
 // Not measured on a device.
@@ -39,7 +39,9 @@ __device__ void multiply(Bytes, WarpgroupProducts& products, int (&c)[kSums], ui
 template <int kCols_>
 struct WarpgroupTile {
   static constexpr int kRows = 128, kCols = kCols_, kCluster = kCols == 64 ? 1 : 2;  // kCluster: blocks
-  static constexpr int kStages = kCols == 256 ? 4 : 6;
+  static constexpr int kBlocks = kCols == 64 ? 2 : 1;                                // of a multiprocessor
+  static constexpr int kStages = kCols == 256 ? 4 : kCols == 128 ? 6 : 3;
+  static constexpr int kCopyRegisters = kBlocks == 1 ? 56 : 64, kMultiplyRegisters = kBlocks == 1 ? 224 : 88;
   static constexpr int kBlock = 3 * kWarpgroup, kWarps = 8;  // kWarps: that multiply
   static constexpr int kRowBytes = kTileWords * 4, kABytes = kRows * kRowBytes;
   static constexpr int kStageBytes = kABytes + kCols * kRowBytes;
@@ -50,7 +52,7 @@ struct WarpgroupTile {
   Barrier *full, *empty;
 
   static constexpr int kBytes = kTileAlign + kStages * kStageBytes + kWarps * kStaged + 2 * kStages * 8;
-  static_assert(kBytes <= 227 * 1024);
+  static_assert(kBlocks * (kBytes + 1024) <= 228 * 1024);  // the system has 1024 of each block
 
   __device__ explicit WarpgroupTile(unsigned char* shared) {
     stages = shared + (kTileAlign - reinterpret_cast<uintptr_t>(shared) % kTileAlign) % kTileAlign;
@@ -240,7 +242,7 @@ __device__ void multiply_and_store(const P& p, const Tile& shared, TileWalk<Tile
 }
 
 template <class P, int kCols>
-__global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
+__global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, WarpgroupTile<kCols>::kBlocks)
     multiply_by_warpgroups(P p, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                            bool in_pairs) {
   if constexpr (kHasWarpgroups) {
@@ -250,10 +252,10 @@ __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
     const TileWalk<Tile> walk(p.m, p.n);
     const int64_t slices = ceil_div(p.k, kTileWords);
     if (threadIdx.x < kWarpgroup) {
-      give_registers<56>();
+      give_registers<Tile::kCopyRegisters>();
       if (threadIdx.x == 0) copy_slices(p, shared, walk, slices, a, b);
     } else {
-      take_registers<224>();
+      take_registers<Tile::kMultiplyRegisters>();
       multiply_and_store(p, shared, walk, slices, in_pairs);
     }
     if (Tile::kCluster > 1) shared.meet();  // others may still tell this block's barriers
@@ -276,7 +278,7 @@ void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* b, bool in_p
     TensorMap left, right;
     if (!p.describe_a(&left, Tile::kRows) || !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kShareOfB)) return;
     const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
-    const int64_t clusters = least(tiles, device_multiprocessors() / Tile::kCluster);
+    const int64_t clusters = least(tiles, device_multiprocessors() * Tile::kBlocks / Tile::kCluster);
     static const bool allowed = (allow_shared(kernel, Tile::kBytes), true);  // once for each kernel
     (void)allowed;
     launch_clusters(ctx, kernel, Tile::kCluster, static_cast<unsigned>(clusters * Tile::kCluster), Tile::kBlock,
