@@ -4,11 +4,13 @@
 // A block computes 128 x kCols results at a time, and goes on to other tiles until none is left; tiles that are
 // computed at the same time lie close together, for L2. One thread of its first warpgroup copies slices of A and B, 32
 // words deep, into a ring of places (core/tma.h); each of the other two warpgroups multiplies 64 rows of them
-// (core/wgmma.h), its sums in the registers that the first one gave away. Tiles of 128 and 256 columns are computed by
-// clusters of two blocks, one below the other: each copies half of the columns of B that both need. A place has two
-// barriers: `full` ends a phase when its slice has landed, `empty` when all warps that read what this block copies have
-// multiplied it. The next tile's slices land while results are stored. A sum runs over k in order, eight words at a
-// time, whatever the tile is.
+// (core/wgmma.h), its sums in the registers that the first one gave away. A place has two barriers: `full` ends a phase
+// when its slice has landed, `empty` when all warps that read what this block copies have multiplied it. The next
+// tile's slices land while results are stored. A sum runs over k in order, eight words at a time, whatever the tile is.
+//
+// Tiles of 128 and 256 columns are computed by clusters of two blocks, one below the other: each copies half of the
+// columns of B that both need. Of tiles of 64 columns, soon multiplied, a multiprocessor has two blocks: one stores
+// results while the other multiplies.
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
