@@ -21,7 +21,8 @@ cudaMemPool_t memory_pool = nullptr;  // the driver's own, which CuPy and torch 
 int capability = 0, multiprocessors = 0;
 bool capturing = false, has_warpgroups = false;
 decltype(&cuTensorMapEncodeTiled) encode = nullptr;
-bool refused = false;  // a matrix, by `encode`
+decltype(&cuTensorMapEncodeIm2col) encode_pixels = nullptr;
+bool refused = false;  // a matrix or images, by these
 
 // An error that has been reported is not reported again at the next launch.
 const char* text_of(cudaError_t code) {
@@ -91,16 +92,20 @@ Staging staging;
 
 __global__ void note_warpgroups(bool* has) { *has = kHasWarpgroups; }
 
+template <class F>
+bool find_in_driver(const char* name, F& function) {
+  void* found = nullptr;
+  cudaDriverEntryPointQueryResult status{};
+  const cudaError_t code = cudaGetDriverEntryPointByVersion(name, &found, 12000, cudaEnableDefault, &status);
+  function = reinterpret_cast<F>(found);
+  return code == cudaSuccess && status == cudaDriverEntryPointSuccess;
+}
+
 // Hopper's instructions are in the code for sm_90a alone, and descriptors of matrices are the driver's to make.
 const char* look_for_warpgroups() {
   if (capability != 90) return nullptr;
-  void* found = nullptr;
-  cudaDriverEntryPointQueryResult status{};
-  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &found, 12000, cudaEnableDefault, &status) !=
-          cudaSuccess ||
-      status != cudaDriverEntryPointSuccess)
+  if (!find_in_driver("cuTensorMapEncodeTiled", encode) || !find_in_driver("cuTensorMapEncodeIm2col", encode_pixels))
     return text_of(cudaGetLastError());
-  encode = reinterpret_cast<decltype(encode)>(found);
   bool* has = nullptr;
   if (const char* failed = text_of(cudaMalloc(&has, sizeof *has))) return failed;
   note_warpgroups<<<1, 1>>>(has);
@@ -143,6 +148,23 @@ bool device_encode(TensorMap* map, const void* data, int64_t words, int64_t rows
       encode(reinterpret_cast<CUtensorMap*>(map), CU_TENSOR_MAP_DATA_TYPE_UINT32, 2, const_cast<void*>(data), sizes,
              &pitch, tile, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  refused = refused || code != CUDA_SUCCESS;
+  return code == CUDA_SUCCESS;
+}
+
+bool device_encode_pixels(TensorMap* map, const void* data, const PixelGrid& grid, int tile_pixels) {
+  const auto &down = grid.down, &across = grid.across;
+  const auto words = static_cast<cuuint64_t>(grid.words), width = static_cast<cuuint64_t>(across.size);
+  const auto height = static_cast<cuuint64_t>(down.size);
+  const cuuint64_t sizes[] = {words, width, height, static_cast<cuuint64_t>(grid.images)};
+  const cuuint64_t pitches[] = {words * 4, width * words * 4, height * width * words * 4};
+  const int begin[] = {static_cast<int>(across.first), static_cast<int>(down.first)};
+  const int end[] = {static_cast<int>(across.behind()), static_cast<int>(down.behind())};
+  const cuuint32_t steps[] = {1, static_cast<cuuint32_t>(across.step), static_cast<cuuint32_t>(down.step), 1};
+  const CUresult code = encode_pixels(
+      reinterpret_cast<CUtensorMap*>(map), CU_TENSOR_MAP_DATA_TYPE_UINT32, 4, const_cast<void*>(data), sizes, pitches,
+      begin, end, kTileWords, static_cast<cuuint32_t>(tile_pixels), steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+      CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   refused = refused || code != CUDA_SUCCESS;
   return code == CUDA_SUCCESS;
 }
@@ -227,7 +249,7 @@ void device_release_graph(void* graph) { cudaGraphExecDestroy(static_cast<cudaGr
 const char* device_launch_error() {
   if (refused) {
     refused = false;
-    return "the driver refuses to describe a matrix for copies by tiles";
+    return "the driver refuses to describe a matrix or images for copies by tiles";
   }
   if (synchronizes() && !capturing) {
     if (const char* failed = device_synchronize()) return failed;

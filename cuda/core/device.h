@@ -8,6 +8,7 @@
 
 namespace quernel::cuda {
 
+struct PixelGrid;
 struct TensorMap;
 
 extern const bool kEmulated;
@@ -28,6 +29,8 @@ bool device_has_warpgroups();  // and code for them: core/tma.h, core/wgmma.h
 // Describes a matrix of 32-bit words for copies of tiles; its address and row_bytes are multiples of 16. False: it
 // cannot, as the next launch error says.
 bool device_encode(TensorMap* map, const void* data, int64_t words, int64_t rows, int64_t row_bytes, int tile_rows);
+// The same of images, for copies of so many pixels; axes are within what copies know.
+bool device_encode_pixels(TensorMap* map, const void* data, const PixelGrid& grid, int tile_pixels);
 const char* device_allocate(void** data, size_t nbytes);
 void device_release(void* data, size_t nbytes);
 void device_trim();  // gives the system what the device itself keeps of released memory

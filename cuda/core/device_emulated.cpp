@@ -60,6 +60,17 @@ bool device_encode(TensorMap* map, const void* data, int64_t words, int64_t rows
   return true;
 }
 
+bool device_encode_pixels(TensorMap* map, const void* data, const PixelGrid& grid, int tile_pixels) {
+  if (reinterpret_cast<uintptr_t>(data) % 16 != 0 || grid.words % 4 != 0 || tile_pixels > 1024 ||
+      !grid.down.is_within(0) || !grid.across.is_within(0)) {
+    emulated::fail("images cannot be copied by tiles");
+    return false;
+  }
+  const EmulatedPixels made{static_cast<const unsigned char*>(data), grid, tile_pixels};
+  std::memcpy(map->bytes, &made, sizeof made);
+  return true;
+}
+
 const char* device_allocate(void** data, size_t nbytes) {
   if (!guarded()) {
     *data = std::aligned_alloc(256, nbytes);

@@ -21,18 +21,46 @@ inline constexpr bool kHasWarpgroups = false;
 inline constexpr int kTileWords = 32;  // of a row
 inline constexpr int kTileAlign = 1024;
 
-// A matrix of 32-bit words in global memory and the tile that is copied of it at a time (device_encode, device.h).
+// A matrix of 32-bit words in global memory and the tile that is copied of it at a time (device_encode, device.h), or
+// images and the pixels that are (device_encode_pixels).
 struct alignas(64) TensorMap {
   unsigned char bytes[128];
 };
 
-// What the emulation keeps in one.
+// Along an axis of images of `size` pixels: pixels first + i step for i < count, inside of the image or not.
+struct PixelAxis {
+  int64_t size, first, count, step;
+
+  // How far behind the last pixel of an image the last of these lies.
+  int64_t behind() const { return first + (count - 1) * step - (size - 1); }
+  // Whether copies know numbers this large, also of pixels up to `reach` further.
+  bool is_within(int64_t reach) const {
+    return size > 0 && count > 0 && size < 1 << 30 && first >= -128 && first <= 127 && behind() >= -128 &&
+           behind() <= 127 && step <= 8 && reach <= 255;
+  }
+};
+// Images (count, height, width, words) and the pixels of each that are copied: rows of `across` for each of `down`.
+struct PixelGrid {
+  int64_t images, words;
+  PixelAxis down, across;
+};
+// A pixel of a grid, by its place in the images.
+struct GridPixel {
+  int image, y, x;
+};
+
+// What the emulation keeps in a map.
 struct EmulatedMap {
   const unsigned char* data;
   int64_t words, rows, row_bytes;
   int tile_rows;
 };
-static_assert(sizeof(EmulatedMap) <= sizeof(TensorMap));
+struct EmulatedPixels {
+  const unsigned char* data;
+  PixelGrid grid;
+  int tile_pixels;
+};
+static_assert(sizeof(EmulatedMap) <= sizeof(TensorMap) && sizeof(EmulatedPixels) <= sizeof(TensorMap));
 
 // A barrier in shared memory. A phase of it ends when so many threads have arrived as were agreed, and so many bytes
 // have landed as they said they expect; phases are even and odd in turn, the first one even.
@@ -139,14 +167,37 @@ __device__ inline void publish_barriers() {
 }
 
 #ifndef __CUDACC__
-inline void land_tile(unsigned char* shared, const EmulatedMap& from, int word, int row) {
+// A row of a tile, of what there is of `words` from `word` on; null: of nothing.
+inline void land_row(unsigned char* tile, int row, const unsigned char* from, int64_t words, int64_t word) {
   constexpr int kChunk = 16, kRow = kTileWords * 4;
-  for (int at = 0; at < from.tile_rows * kRow; at += kChunk) {
-    unsigned char* to = shared + (at ^ at / kRow % 8 * kChunk);
-    const int64_t r = row + at / kRow, begin = int64_t{word} * 4 + at % kRow;
-    const int64_t bytes = r < from.rows ? most(0, least(kChunk, from.words * 4 - begin)) : 0;
+  for (int at = 0; at < kRow; at += kChunk) {
+    unsigned char* to = tile + row * kRow + (at ^ row % 8 * kChunk);
+    const int64_t begin = word * 4 + at, bytes = from ? most(0, least(kChunk, words * 4 - begin)) : 0;
     std::memset(to, 0, kChunk);
-    if (bytes > 0) std::memcpy(to, from.data + r * from.row_bytes + begin, static_cast<size_t>(bytes));
+    if (bytes > 0) std::memcpy(to, from + begin, static_cast<size_t>(bytes));
+  }
+}
+
+inline void land_tile(unsigned char* tile, const EmulatedMap& from, int word, int row) {
+  for (int i = 0; i < from.tile_rows; ++i)
+    land_row(tile, i, row + i < from.rows ? from.data + (row + i) * from.row_bytes : nullptr, from.words, word);
+}
+
+// Goes on from the last pixel of a row to the first of the next one, and from image to image.
+inline void land_pixels(unsigned char* tile, const EmulatedPixels& from, int word, GridPixel at, int down, int right) {
+  const PixelGrid& g = from.grid;
+  for (int i = 0; i < from.tile_pixels; ++i) {
+    const int64_t y = at.y + down, x = at.x + right;
+    const bool inside = at.image < g.images && y >= 0 && y < g.down.size && x >= 0 && x < g.across.size;
+    const int64_t pixel = (at.image * g.down.size + y) * g.across.size + x;
+    land_row(tile, i, inside ? from.data + pixel * g.words * 4 : nullptr, g.words, word);
+    at.x += static_cast<int>(g.across.step);
+    if (at.x < g.across.size + g.across.behind()) continue;
+    at.x = static_cast<int>(g.across.first);
+    at.y += static_cast<int>(g.down.step);
+    if (at.y < g.down.size + g.down.behind()) continue;
+    at.y = static_cast<int>(g.down.first);
+    ++at.image;
   }
 }
 #endif
@@ -185,6 +236,28 @@ __device__ void copy_tile(void* shared, const TensorMap& map, int word, int row,
         "l"(&map), "r"(word), "r"(row), "r"(barrier.address()), "h"(kAll)
         : "memory");
   }
+#endif
+}
+
+// The same of pixels of a grid, row after row from this one on, each `down` and `right` further: words of them from
+// `word` on, to this block. Pixels outside of an image, and those after the last image, are zeros.
+__device__ inline void copy_pixels(void* shared, const TensorMap& map, int word, GridPixel first, int down, int right,
+                                   Barrier& barrier) {
+#ifndef __CUDACC__
+  EmulatedPixels from;
+  std::memcpy(&from, map.bytes, sizeof from);
+  if (emulated::shared_address(shared) % kTileAlign != 0) emulated::fail("copy_pixels: the tile is not aligned");
+  emulated::copy_apart([=, told = &barrier] {
+    land_pixels(static_cast<unsigned char*>(shared), from, word, first, down, right);
+    told->land(from.tile_pixels * kTileWords * 4);
+  });
+#else
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, "
+      "%5}], [%6], {%7, %8};" ::"r"(static_cast<unsigned>(__cvta_generic_to_shared(shared))),
+      "l"(&map), "r"(word), "r"(first.x), "r"(first.y), "r"(first.image), "r"(barrier.address()),
+      "h"(static_cast<uint16_t>(right)), "h"(static_cast<uint16_t>(down))
+      : "memory");
 #endif
 }
 

@@ -1,7 +1,8 @@
-// Convolutions in bfloat16 with sums in fp32, on the mainloop of tensor_tile.h.
+// Convolutions in bfloat16 with sums in fp32, on the mainloops of tensor_tile.h and, forward, warpgroup_tile.h.
 //
 // Forward, and each phase of an adjoint: rows are result pixels, k runs over (kernel row, kernel column, channel), see
-// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit, if that takes this mainloop too.
+// conv_tile.h. The sums are those of gemm_bf16 on the matrix of patches, bit for bit, if that takes the same mainloop;
+// where pixels are the patches, gemm_bf16 is called.
 //
 // Gradient of the weights: rows are output channels, columns (kernel row, kernel column, channel), k runs over output
 // pixels. The gradients come as rows of pixels. What they are multiplied by lies in the images as rows of columns, one
@@ -11,6 +12,9 @@
 #include "kernels/conv_tile.h"
 
 namespace quernel::cuda {
+
+Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx);
+
 namespace {
 
 // With kAligned channels are a multiple of 8 and images begin at multiples of 16 bytes.
@@ -25,11 +29,38 @@ struct Bf16Conv : TapWords<uint16_t, kAligned> {
     this->pitch = ceil_div(a.s.kh * a.s.kw * a.s.c, kBf16Block) * kBf16Block / 2;
   }
   __device__ void store(int64_t r, int64_t column, float sum) const {
-    const ConvShape& s = args.s;
-    const int64_t image = r / s.ow / s.oh;
-    const int64_t y = args.first_h + r / s.ow % s.oh * args.step_h, x = args.first_w + r % s.ow * args.step_w;
-    const int64_t i = ((image * args.y_h + y) * args.y_w + x) * s.o + column;
+    const int64_t i = place(r).start + column;
     static_cast<float*>(args.y)[i] = finished(args, sum, i, column);
+  }
+
+  struct Place {
+    int64_t start;
+    int32_t y, x;  // among the pixels of this result
+  };
+  __device__ Place place(int64_t r) const {
+    const ConvShape& s = args.s;
+    const int64_t line = r / s.ow, x = r % s.ow, image = line / s.oh, y = line % s.oh;
+    const int64_t row = image * args.y_h + args.first_h + y * args.step_h;
+    return {(row * args.y_w + args.first_w + x * args.step_w) * s.o, static_cast<int32_t>(y), static_cast<int32_t>(x)};
+  }
+
+  // For warpgroup_tile.h.
+  __device__ void next_row(Place& p) const {
+    const ConvShape& s = args.s;
+    p.start += args.step_w * s.o;
+    if (++p.x < s.ow) return;
+    p.x = 0;
+    p.start += (args.step_h * args.y_w - s.ow * args.step_w) * s.o;
+    if (++p.y < s.oh) return;
+    p.y = 0;
+    p.start += (args.y_h - s.oh * args.step_h) * args.y_w * s.o;
+  }
+  using TwoColumns = TwoFloats;
+  __device__ TwoColumns columns(int64_t column) const { return two_floats(args, column, args.s.o); }
+  __device__ bool is_light() const { return cuda::is_light(args); }
+  template <bool kLight>
+  __device__ void store_two(int64_t i, const TwoColumns& c, Pair<float> sums, bool in_pairs) const {
+    put_two_floats<kLight>(args, args.y, i, c, sums, in_pairs);
   }
 };
 
@@ -103,13 +134,32 @@ struct Bf16GradWeight {
   }
 };
 
+// Whether patches are pixels as they lie, and so are results: then this is the product of pixels by channels.
+bool is_product(const Bf16ConvArgs& a) {
+  const ConvShape& s = a.s;
+  const bool same_pixels = s.kh * s.kw * s.stride_h * s.stride_w * a.step_h * a.step_w == 1 && s.h == s.oh &&
+                           s.w == s.ow && s.pad_h == 0 && s.pad_w == 0;
+  return same_pixels && s.c % kBf16Block == 0 && are_vectors(a.x, {});
+}
+
+Status multiply_pixels(const Bf16ConvArgs& a, const Ctx& ctx) {
+  const ConvShape& s = a.s;
+  return gemm_bf16({{a}, a.x, a.w, a.y, DType::kFloat32, s.n * s.h * s.w, s.o, s.c}, {}, ctx);
+}
+
 }  // namespace
 
 Status conv2d_bf16(const Bf16ConvArgs& a, Range, const Ctx& ctx) {
-  if (are_vectors(a.x, {a.s.c * 2}))
-    multiply_on_tensor_cores(ctx, Bf16Conv<true>(a));
-  else
+  if (is_product(a)) return multiply_pixels(a, ctx);
+  if (!are_vectors(a.x, {a.s.c * 2})) {
     multiply_on_tensor_cores(ctx, Bf16Conv<false>(a));
+    return {};
+  }
+  const Bf16Conv<true> product(a);
+  if (suits_warpgroups(product.n, product.k) && product.has_slices())
+    multiply_on_warpgroups(ctx, product, a.w, are_pairs(a.y, 4, a.s.o) && are_pairs(a.pre, 4, a.s.o));
+  else
+    multiply_on_tensor_cores(ctx, product);
   return {};
 }
 

@@ -12,7 +12,7 @@
 
 #include "core/launch.h"
 #include "kernels/args/conv.h"
-#include "kernels/tensor_tile.h"
+#include "kernels/warpgroup_tile.h"
 
 namespace quernel::cuda {
 
@@ -178,6 +178,13 @@ __device__ inline void advance_pixel(const ConvShape& s, OutputPixel& p, int64_t
   }
 }
 
+// A slice of neighbouring rows as warpgroup_tile.h copies them, tap by tap: a word of a tap that lies so far from that
+// of the first pixel.
+struct TapSlice {
+  GridPixel first;
+  int32_t word = 0, down = 0, right = 0;
+};
+
 // Rows of taps in the words of tensor_tile.h, and weights as rows of words along k: the operands of a convolution of
 // bytes or bfloat16. With kAligned pixels are rows of whole chunks of words, which `windows` counts; else words are put
 // together from elements, which may be of different taps, and it counts these.
@@ -233,6 +240,41 @@ struct TapWords {
       }
       *to = put;
     }
+  }
+
+  // For warpgroup_tile.h, in one group: taps are pixels of the grid that those of rows are, some further down and
+  // right.
+  PixelGrid grid() const {
+    const ConvShape& s = windows.s;
+    return {s.n,
+            windows.channels,
+            {s.h, windows.down.offset, s.oh, s.stride_h},
+            {s.w, windows.across.offset, s.ow, s.stride_w}};
+  }
+  // Whether slices are of one tap each, and copies reach all of them.
+  bool has_slices() const {
+    const auto reach = [](const WindowAxis& a) { return (a.taps - 1) * int64_t{a.apart}; };
+    return windows.s.groups == 1 && windows.channels % kTileWords == 0 && grid().down.is_within(reach(windows.down)) &&
+           grid().across.is_within(reach(windows.across));
+  }
+  bool describe_a(TensorMap* map, int rows) const { return device_encode_pixels(map, x, grid(), rows); }
+  using Slice = TapSlice;
+  __device__ Slice first_slice(int64_t row) const {  // of fewer than 2^32 rows, in few registers
+    const auto i = static_cast<uint32_t>(row), width = static_cast<uint32_t>(windows.s.ow);
+    const auto height = static_cast<uint32_t>(windows.s.oh);
+    const uint32_t line = i / width, x = i % width, image = line / height, y = line % height;
+    return {{static_cast<int>(image), static_cast<int>(windows.down.offset + y * windows.s.stride_h),
+             static_cast<int>(windows.across.offset + x * windows.s.stride_w)}};
+  }
+  __device__ void copy_slice(Slice& at, void* to, const TensorMap& map, Barrier& full) const {
+    copy_pixels(to, map, at.word, at.first, at.down, at.right, full);
+    at.word += kTileWords;
+    if (at.word < windows.channels) return;
+    at.word = 0;
+    at.right += windows.across.apart;
+    if (at.right < windows.across.taps * windows.across.apart) return;
+    at.right = 0;
+    at.down += windows.down.apart;
   }
 };
 

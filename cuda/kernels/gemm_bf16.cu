@@ -57,36 +57,29 @@ struct Bf16Gemm {
   }
 
   // For warpgroup_tile.h.
-  struct TwoColumns {
-    float bias[2];
-    bool has_second;
-  };
+  bool describe_a(TensorMap* map, int rows) const { return device_encode(map, g.a, k, m, k * 4, rows); }
+  using Slice = MatrixSlice;
+  __device__ Slice first_slice(int64_t r) const { return {static_cast<int>(r)}; }
+  __device__ void copy_slice(Slice& at, void* to, const TensorMap& map, Barrier& full) const { at.copy(to, map, full); }
+  using Place = RowPlace;
+  __device__ Place place(int64_t r) const { return {r * n}; }
+  __device__ void next_row(Place& p) const { p.start += n; }
+  using TwoColumns = TwoFloats;
   __device__ TwoColumns columns(int64_t column) const {
     const int64_t next = column + 1 < n ? column + 1 : column;
     return {{bias(column), bias(next)}, next > column};
   }
-  __device__ bool is_light() const { return g.activation == Activation::kNone || g.activation == Activation::kRelu; }
+  __device__ bool is_light() const { return cuda::is_light(g); }
   template <bool kLight>
-  __device__ void store_two(int64_t r, int64_t column, const TwoColumns& c, Pair<float> sums, bool in_pairs) const {
-    const int64_t i = r * n + column, next = i + c.has_second;
-    const auto activated = [&](float v) {
-      return !kLight ? activate(g.activation, v) : g.activation == Activation::kRelu ? relu(v) : v;
-    };
-    if (g.dtype == DType::kFloat32) {
-      const auto* residual = static_cast<const float*>(g.residual);
-      const Pair<float> v{with_addends(sums.first, c.bias[0], residual, i),
-                          with_addends(sums.second, c.bias[1], residual, next)};
-      if (g.pre) put_two(static_cast<float*>(g.pre) + i, v, in_pairs, c.has_second);
-      put_two(static_cast<float*>(g.c) + i, {activated(v.first), activated(v.second)}, in_pairs, c.has_second);
-    } else {
-      const auto* residual = static_cast<const uint16_t*>(g.residual);
-      const Pair<float> v{with_addends(sums.first, c.bias[0], residual, i),
-                          with_addends(sums.second, c.bias[1], residual, next)};
-      if (g.pre)
-        put_two(static_cast<uint16_t*>(g.pre) + i, {to_bf16(v.first), to_bf16(v.second)}, in_pairs, c.has_second);
-      put_two(static_cast<uint16_t*>(g.c) + i, {to_bf16(activated(v.first)), to_bf16(activated(v.second))}, in_pairs,
-              c.has_second);
-    }
+  __device__ void store_two(int64_t i, const TwoColumns& c, Pair<float> sums, bool in_pairs) const {
+    if (g.dtype == DType::kFloat32) return put_two_floats<kLight>(g, g.c, i, c, sums, in_pairs);
+    const auto* residual = static_cast<const uint16_t*>(g.residual);
+    const Pair<float> v{with_addends(sums.first, c.bias[0], residual, i),
+                        with_addends(sums.second, c.bias[1], residual, i + c.has_second)};
+    if (g.pre)
+      put_two(static_cast<uint16_t*>(g.pre) + i, {to_bf16(v.first), to_bf16(v.second)}, in_pairs, c.has_second);
+    put_two(static_cast<uint16_t*>(g.c) + i,
+            {to_bf16(activated<kLight>(g, v.first)), to_bf16(activated<kLight>(g, v.second))}, in_pairs, c.has_second);
   }
 
  private:
@@ -94,10 +87,6 @@ struct Bf16Gemm {
     if (!g.bias) return 0.f;
     return g.dtype == DType::kFloat32 ? static_cast<const float*>(g.bias)[column]
                                       : from_bf16(static_cast<const uint16_t*>(g.bias)[column]);
-  }
-  __device__ float with_addends(float sum, float bias, const float* residual, int64_t i) const {
-    if (g.bias) sum = sum + bias;
-    return residual ? sum + residual[i] : sum;
   }
   __device__ float with_addends(float sum, float bias, const uint16_t* residual, int64_t i) const {
     const float v = rounded(g.bias ? sum + bias : sum);
@@ -136,13 +125,14 @@ int64_t gemm_bf16_scratch(const Bf16GemmArgs& g) {
 Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
   const bool aligned = are_vectors(g.a, {g.k * 2});
   if (suits_warpgroups(g.n, g.k / 2)) {
+    Bf16Gemm<true> product(g);
     if (!aligned) {
       const Bf16PackArgs copy{.src = g.a, .dst = ctx.scratch, .rows = g.m, .k = g.k, .src_row = g.k, .src_k = 1};
       for_each(ctx, g.m * g.k, Pack<uint16_t>{copy, g.k});
+      product.g.a = ctx.scratch;
     }
     const int64_t bytes = g.dtype == DType::kFloat32 ? 4 : 2;
-    multiply_on_warpgroups(ctx, Bf16Gemm<true>(g), aligned ? g.a : ctx.scratch, g.k * 2, g.b,
-                           are_pairs(g.c, bytes, g.n) && are_pairs(g.pre, bytes, g.n));
+    multiply_on_warpgroups(ctx, product, g.b, are_pairs(g.c, bytes, g.n) && are_pairs(g.pre, bytes, g.n));
   } else if (aligned) {
     multiply_on_tensor_cores(ctx, Bf16Gemm<true>(g));
   } else {

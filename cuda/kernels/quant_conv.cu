@@ -1,5 +1,6 @@
 // int8 convolution as an implicit product on the mainloop of tensor_tile.h: rows are output pixels, k runs over (kernel
-// row, kernel column, channel), see conv_tile.h; taps in the padding read the zero point. Depthwise a thread a result.
+// row, kernel column, channel), see conv_tile.h; taps in the padding read the zero point, and on that of
+// warpgroup_tile.h, if no tap reads another padding, 0. Depthwise a thread a result.
 #include "kernels/conv_tile.h"
 #include "kernels/requantize.h"
 
@@ -24,6 +25,18 @@ struct QConv : TapWords<uint8_t, kAligned> {
   __device__ void store(int64_t r, int64_t column, int sum) const {
     const int64_t channel = this->windows.group * this->n + column;
     put_quantized(p, p.y_float, sum, channel, p.y, r * p.s.o + channel);
+  }
+
+  // For warpgroup_tile.h, of one group; taps in the padding read 0.
+  using Place = RowPlace;
+  __device__ Place place(int64_t r) const { return {r * p.s.o}; }
+  __device__ void next_row(Place& at) const { at.start += p.s.o; }
+  using TwoColumns = TwoQuantized;
+  __device__ TwoColumns columns(int64_t column) const { return two_quantized(p, column, p.s.o); }
+  __device__ static constexpr bool is_light() { return true; }
+  template <bool kLight>
+  __device__ void store_two(int64_t i, const TwoColumns& c, Pair<int> sums, bool in_pairs) const {
+    put_two_quantized(p, p.y_float, c, sums, p.y, i, in_pairs);
   }
 };
 
@@ -72,13 +85,25 @@ struct QDepthwise {
   }
 };
 
+bool reads_padding(const ConvShape& s) {
+  const auto beyond = [](const AxisShape& a) {
+    return a.pad > 0 || (a.out - 1) * a.stride - a.pad + (a.kernel - 1) * a.dilation >= a.in;
+  };
+  return beyond(vertical(s)) || beyond(horizontal(s));
+}
+
 }  // namespace
 
 Status conv2d_u8s8(const QConvArgs& p, Range, const Ctx& ctx) {
-  if (are_vectors(p.x, {p.s.c / p.s.groups}))
-    multiply_on_tensor_cores(ctx, QConv<true>(p));
-  else
+  if (!are_vectors(p.x, {p.s.c / p.s.groups})) {
     multiply_on_tensor_cores(ctx, QConv<false>(p));
+    return {};
+  }
+  const QConv<true> product(p);
+  if (suits_warpgroups(product.n, product.k) && product.has_slices() && (p.x_zero_point == 0 || !reads_padding(p.s)))
+    multiply_on_warpgroups(ctx, product, p.w, are_pairs(p.y, p.y_float ? 4 : 1, p.s.o));
+  else
+    multiply_on_tensor_cores(ctx, product);
   return {};
 }
 

@@ -47,28 +47,19 @@ struct QGemm {
   }
 
   // For warpgroup_tile.h.
-  struct TwoColumns {
-    int bias[2];
-    float scale[2];
-    bool has_second;
-  };
-  __device__ TwoColumns columns(int64_t column) const {
-    const int64_t next = column + 1 < n ? column + 1 : column;
-    const auto* bias = static_cast<const int*>(g.bias);
-    const auto* scale = static_cast<const float*>(g.scale);
-    return {{bias[column], bias[next]}, {scale[column], scale[next]}, next > column};
-  }
+  bool describe_a(TensorMap* map, int rows) const { return device_encode(map, g.a, k, m, g.lda, rows); }
+  using Slice = MatrixSlice;
+  __device__ Slice first_slice(int64_t r) const { return {static_cast<int>(r)}; }
+  __device__ void copy_slice(Slice& at, void* to, const TensorMap& map, Barrier& full) const { at.copy(to, map, full); }
+  using Place = RowPlace;
+  __device__ Place place(int64_t r) const { return {r * g.ldc}; }
+  __device__ void next_row(Place& p) const { p.start += g.ldc; }
+  using TwoColumns = TwoQuantized;
+  __device__ TwoColumns columns(int64_t column) const { return two_quantized(g, column, n); }
   __device__ static constexpr bool is_light() { return true; }
   template <bool kLight>
-  __device__ void store_two(int64_t r, int64_t column, const TwoColumns& c, Pair<int> sums, bool in_pairs) const {
-    const int64_t i = r * g.ldc + column;
-    const Pair<float> v{dequantized(sums.first, c.bias[0], c.scale[0]),
-                        dequantized(sums.second, c.bias[1], c.scale[1])};
-    if (g.y_float)
-      put_two(static_cast<float*>(g.c) + i, v, in_pairs, c.has_second);
-    else
-      put_two(static_cast<uint8_t*>(g.c) + i, {requantized(g, v.first), requantized(g, v.second)}, in_pairs,
-              c.has_second);
+  __device__ void store_two(int64_t i, const TwoColumns& c, Pair<int> sums, bool in_pairs) const {
+    put_two_quantized(g, g.y_float, c, sums, g.c, i, in_pairs);
   }
 };
 
@@ -77,7 +68,7 @@ struct QGemm {
 Status gemm_u8s8(const QGemmArgs& g, Range, const Ctx& ctx) {
   const bool aligned = are_vectors(g.a, {g.k, g.lda});
   if (aligned && suits_warpgroups(g.n, g.k / 4))
-    multiply_on_warpgroups(ctx, QGemm<true>(g), g.a, g.lda, g.b, are_pairs(g.c, g.y_float ? 4 : 1, g.ldc));
+    multiply_on_warpgroups(ctx, QGemm<true>(g), g.b, are_pairs(g.c, g.y_float ? 4 : 1, g.ldc));
   else if (aligned)
     multiply_on_tensor_cores(ctx, QGemm<true>(g));
   else

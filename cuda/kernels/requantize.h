@@ -2,6 +2,7 @@
 #pragma once
 #include "core/cuda.h"
 #include "kernels/args/quant.h"
+#include "kernels/pairs.h"
 
 namespace quernel::cuda {
 
@@ -29,6 +30,27 @@ __device__ inline void put_quantized(const Requantize& p, bool as_float, int sum
     static_cast<float*>(y)[i] = v;
   else
     static_cast<uint8_t*>(y)[i] = requantized(p, v);
+}
+
+// What a thread of warpgroup_tile.h remembers of two columns.
+struct TwoQuantized {
+  int bias[2];
+  float scale[2];
+  bool has_second;
+};
+__device__ inline TwoQuantized two_quantized(const Requantize& p, int64_t column, int64_t n) {
+  const int64_t next = column + 1 < n ? column + 1 : column;
+  const auto* bias = static_cast<const int*>(p.bias);
+  const auto* scale = static_cast<const float*>(p.scale);
+  return {{bias[column], bias[next]}, {scale[column], scale[next]}, next > column};
+}
+__device__ inline void put_two_quantized(const Requantize& p, bool as_float, const TwoQuantized& c, Pair<int> sums,
+                                         void* y, int64_t i, bool in_pairs) {
+  const Pair<float> v{dequantized(sums.first, c.bias[0], c.scale[0]), dequantized(sums.second, c.bias[1], c.scale[1])};
+  if (as_float)
+    put_two(static_cast<float*>(y) + i, v, in_pairs, c.has_second);
+  else
+    put_two(static_cast<uint8_t*>(y) + i, {requantized(p, v.first), requantized(p, v.second)}, in_pairs, c.has_second);
 }
 
 }  // namespace quernel::cuda

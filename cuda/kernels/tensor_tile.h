@@ -26,12 +26,6 @@
 
 namespace quernel::cuda {
 
-// Neighbouring results of a row.
-template <class Sum>
-struct alignas(2 * sizeof(Sum)) Pair {
-  Sum first, second;
-};
-
 struct Bytes {
   using Sum = int;
   static __device__ unsigned ready(unsigned word) { return word; }

@@ -1,23 +1,30 @@
-// The mainloop of large products on Hopper: int8 and bfloat16, both operands rows of 32-bit words along k, aligned to
-// 16 bytes. tensor_tile.h has that of all others.
+// The mainloop of large products on Hopper: int8 and bfloat16, of matrices and of patches of images, whose rows are
+// 32-bit words along k, aligned to 16 bytes. tensor_tile.h has that of all others.
 //
 // A block computes 128 x kCols results at a time, and goes on to other tiles until none is left; tiles that are
 // computed at the same time lie close together, for L2. One thread of its first warpgroup copies slices of A and B, 32
 // words deep, into a ring of places (core/tma.h); each of the other two warpgroups multiplies 64 rows of them
-// (core/wgmma.h), its sums in the registers that the first one gave away. Wide tiles are computed by clusters of two
-// blocks, one below the other: each copies half of the columns of B that both need. A place has two barriers: `full`
-// ends a phase when its slice has landed, `empty` when all warps that read what this block copies have multiplied it.
-// The next tile's slices land while results are stored. A sum runs over k in order, eight words at a time, whatever the
-// tile is.
+// (core/wgmma.h), its sums in the registers that the first one gave away. A place has two barriers: `full` ends a phase
+// when its slice has landed, `empty` when all warps that read what this block copies have multiplied it. The next
+// tile's slices land while results are stored. A sum runs over k in order, eight words at a time, whatever the tile is.
+//
+// Tiles of 128 and 256 columns are computed by clusters of two blocks, one below the other: each copies half of the
+// columns of B that both need. Of tiles of 64 columns, soon multiplied, a multiprocessor has two blocks: one stores
+// results while the other multiplies.
 //
 // What is multiplied is a Problem as in tensor_tile.h, of which are used:
 //   using Element; int64_t m, n, k
+//   bool describe_a(TensorMap*, int rows)                     on the host, for copies of so many rows
+//   struct Slice; Slice first_slice(int64_t row)              along k, of the rows from this one on
+//   void copy_slice(Slice&, void* to, const TensorMap&, Barrier&)    goes on to the next one
+//   struct Place; Place place(int64_t row); void next_row(Place&)    `start`: where a row of results begins
 //   struct TwoColumns; TwoColumns columns(int64_t column)     what a thread remembers of a column and the next one
 //   bool is_light()                                           little becomes of a sum
-//   void store_two<kLight>(int64_t row, int64_t column, TwoColumns, Pair<Sum>, bool in_pairs)
+//   void store_two<kLight>(int64_t element, TwoColumns, Pair<Sum>, bool in_pairs)    of the results
 // Not measured on a device.
 #pragma once
 #include "core/wgmma.h"
+#include "kernels/pairs.h"
 #include "kernels/tensor_tile.h"
 
 namespace quernel::cuda {
@@ -33,8 +40,10 @@ __device__ void multiply(Bytes, WarpgroupProducts& products, int (&c)[kSums], ui
 
 template <int kCols_>
 struct WarpgroupTile {
-  static constexpr int kRows = 128, kCols = kCols_, kCluster = kCols == 256 ? 2 : 1;  // kCluster: blocks
-  static constexpr int kStages = kCols == 256 ? 4 : 6;
+  static constexpr int kRows = 128, kCols = kCols_, kCluster = kCols == 64 ? 1 : 2;  // kCluster: blocks
+  static constexpr int kBlocks = kCols == 64 ? 2 : 1;                                // of a multiprocessor
+  static constexpr int kStages = kCols == 256 ? 4 : kCols == 128 ? 6 : 3;
+  static constexpr int kCopyRegisters = kBlocks == 1 ? 56 : 64, kMultiplyRegisters = kBlocks == 1 ? 224 : 88;
   static constexpr int kBlock = 3 * kWarpgroup, kWarps = 8;  // kWarps: that multiply
   static constexpr int kRowBytes = kTileWords * 4, kABytes = kRows * kRowBytes;
   static constexpr int kStageBytes = kABytes + kCols * kRowBytes;
@@ -45,7 +54,7 @@ struct WarpgroupTile {
   Barrier *full, *empty;
 
   static constexpr int kBytes = kTileAlign + kStages * kStageBytes + kWarps * kStaged + 2 * kStages * 8;
-  static_assert(kBytes <= 227 * 1024);
+  static_assert(kBlocks * (kBytes + 1024) <= 228 * 1024);  // the system has 1024 of each block
 
   __device__ explicit WarpgroupTile(unsigned char* shared) {
     stages = shared + (kTileAlign - reinterpret_cast<uintptr_t>(shared) % kTileAlign) % kTileAlign;
@@ -123,21 +132,32 @@ class TileWalk {
   int64_t rows_, columns_, at_;
 };
 
+// A slice of rows of a matrix.
+struct MatrixSlice {
+  int row, word = 0;
+
+  __device__ void copy(void* to, const TensorMap& map, Barrier& full) {
+    copy_tile<1>(to, map, word, row, full);
+    word += kTileWords;
+  }
+};
+
 // Copies the slices of all tiles of the block.
-template <class Tile>
-__device__ void copy_slices(const Tile& shared, TileWalk<Tile> walk, int64_t slices, const TensorMap& a,
+template <class Tile, class P>
+__device__ void copy_slices(const P& p, const Tile& shared, TileWalk<Tile> walk, int64_t slices, const TensorMap& a,
                             const TensorMap& b) {
   Ring<Tile::kStages> ring;
   const int share = Tile::kCluster == 1 ? 0 : cluster_rank() * Tile::kShareOfB;
   for (; !walk.is_over(); walk.advance()) {
     const auto at = walk.place();
-    const int row = static_cast<int>(at.row), column = static_cast<int>(at.column) + share;
+    const int column = static_cast<int>(at.column) + share;
+    auto rows = p.first_slice(at.row);
     for (int slice = 0; slice < slices; ++slice) {
       unsigned char* to = shared.stages + ring.stage * Tile::kStageBytes;
       Barrier& full = shared.full[ring.stage];
       shared.empty[ring.stage].wait(ring.parity ^ 1);
       full.arrive_expecting(Tile::kStageBytes);
-      copy_tile<1>(to, a, slice * kTileWords, row, full);
+      p.copy_slice(rows, to, a, full);
       to += Tile::kABytes + share * Tile::kRowBytes;
       copy_tile<Tile::kCluster>(to, b, slice * kTileWords, column, full);
       ring.advance();
@@ -168,17 +188,6 @@ __device__ void multiply_slices(const Tile& shared, int64_t slices, uint64_t a, 
   shared.release(previous);
 }
 
-// Writes neighbours: as one, where their place is aligned to both, or the second one only if there is one.
-template <class T>
-__device__ void put_two(T* to, Pair<T> two, bool in_pairs, bool has_second) {
-  if (in_pairs) {
-    *reinterpret_cast<Pair<T>*>(to) = two;
-  } else {
-    to[0] = two.first;
-    if (has_second) to[1] = two.second;
-  }
-}
-
 // Results of a warp go out through shared memory, 16 x 64 at a time, so that a warp writes a row of them, and what
 // becomes of a sum is compiled seldom; several rows at once where that is little, whose reads wait together. Rows in
 // shared memory are exchanged as those of tiles are.
@@ -191,6 +200,7 @@ __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t f
   const auto pair = [&](int row, int column) -> Pair<Sum>& {
     return *reinterpret_cast<Pair<Sum>*>(staged + row * kWidth + (column ^ row % 8 * 8));
   };
+  const auto first = p.place(first_row);
 #pragma unroll
   for (int part = 0; part < Tile::kCols / kWidth; ++part) {
 #pragma unroll
@@ -202,14 +212,15 @@ __device__ void store_sums(const P& p, Sum* staged, int64_t first_row, int64_t f
     const int64_t column = first_column + part * kWidth + lane * 2;
     if (column < p.n) {
       const auto columns = p.columns(column);
+      auto place = first;
       if (p.is_light()) {
 #pragma unroll 4
-        for (int row = 0; row < rows; ++row)
-          p.template store_two<true>(first_row + row, column, columns, pair(row, lane * 2), in_pairs);
+        for (int row = 0; row < rows; ++row, p.next_row(place))
+          p.template store_two<true>(place.start + column, columns, pair(row, lane * 2), in_pairs);
       } else {
 #pragma unroll 1
-        for (int row = 0; row < rows; ++row)
-          p.template store_two<false>(first_row + row, column, columns, pair(row, lane * 2), in_pairs);
+        for (int row = 0; row < rows; ++row, p.next_row(place))
+          p.template store_two<false>(place.start + column, columns, pair(row, lane * 2), in_pairs);
       }
     }
     __syncwarp();
@@ -233,7 +244,7 @@ __device__ void multiply_and_store(const P& p, const Tile& shared, TileWalk<Tile
 }
 
 template <class P, int kCols>
-__global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
+__global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, WarpgroupTile<kCols>::kBlocks)
     multiply_by_warpgroups(P p, const __grid_constant__ TensorMap a, const __grid_constant__ TensorMap b,
                            bool in_pairs) {
   if constexpr (kHasWarpgroups) {
@@ -243,10 +254,10 @@ __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
     const TileWalk<Tile> walk(p.m, p.n);
     const int64_t slices = ceil_div(p.k, kTileWords);
     if (threadIdx.x < kWarpgroup) {
-      give_registers<40>();
-      if (threadIdx.x == 0) copy_slices(shared, walk, slices, a, b);
+      give_registers<Tile::kCopyRegisters>();
+      if (threadIdx.x == 0) copy_slices(p, shared, walk, slices, a, b);
     } else {
-      take_registers<232>();
+      take_registers<Tile::kMultiplyRegisters>();
       multiply_and_store(p, shared, walk, slices, in_pairs);
     }
     if (Tile::kCluster > 1) shared.meet();  // others may still tell this block's barriers
@@ -254,41 +265,43 @@ __global__ void __launch_bounds__(WarpgroupTile<kCols>::kBlock, 1)
 }
 
 // Which products take this path: by the device, the columns and the depth alone, as another order of summation within
-// an instruction may be other bits.
+// an instruction may be other bits. Fewer columns would leave the narrowest tile empty in part; a shallower product is
+// done before a block's copies have begun to pay.
 inline bool suits_warpgroups(int64_t n, int64_t words) {
-  return n >= 256 && words >= 128 && n < (1 << 30) && words < (1 << 30) && device_has_warpgroups();
+  return n >= 64 && words >= 128 && n < (1 << 30) && words < (1 << 30) && device_has_warpgroups();
 }
 
-// Whether pairs of elements of so many bytes may be written at p and at multiples of `pitch` elements from it.
-inline bool are_pairs(const void* p, int64_t bytes, int64_t pitch) {
-  return pitch % 2 == 0 && reinterpret_cast<uintptr_t>(p) % static_cast<uint64_t>(2 * bytes) == 0;
-}
-
-// Rows of A are `a_row` bytes apart.
+// B is rows of k words.
 template <class P>
-void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* a, int64_t a_row, const void* b, bool in_pairs) {
+void multiply_on_warpgroups(const Ctx& ctx, const P& p, const void* b, bool in_pairs) {
   if (p.m <= 0) return;
   const auto run = [&](auto tile, auto* kernel) {
     using Tile = typename decltype(tile)::type;
     TensorMap left, right;
-    if (!device_encode(&left, a, p.k, p.m, a_row, Tile::kRows) ||
-        !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kShareOfB))
-      return;
+    if (!p.describe_a(&left, Tile::kRows) || !device_encode(&right, b, p.k, p.n, p.k * 4, Tile::kShareOfB)) return;
     const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
-    const int64_t clusters = least(tiles, device_multiprocessors() / Tile::kCluster);
+    const int64_t clusters = least(tiles, device_multiprocessors() * Tile::kBlocks / Tile::kCluster);
     static const bool allowed = (allow_shared(kernel, Tile::kBytes), true);  // once for each kernel
     (void)allowed;
     launch_clusters(ctx, kernel, Tile::kCluster, static_cast<unsigned>(clusters * Tile::kCluster), Tile::kBlock,
                     Tile::kBytes, p, left, right, in_pairs);
   };
-  // A narrow tile is a quarter of a wide one, and is guessed to take 5/16 of the time.
-  const int64_t processors = device_multiprocessors();
-  const int64_t wide = ceil_div(ceil_div(p.m, 256) * ceil_div(p.n, 256), processors / 2);
-  const int64_t narrow = ceil_div(ceil_div(p.m, 128) * ceil_div(p.n, 64), processors);
-  if (wide * 16 <= narrow * 5)
-    run(std::type_identity<WarpgroupTile<256>>{}, multiply_by_warpgroups<P, 256>);
+  // Rounds of tiles, times what one is guessed to take, by what it multiplies and copies: a sum costs a tile of 64
+  // columns three times the bytes that it costs one of 256, one of 128 half as many more.
+  const auto time = [&]<class Tile>(std::type_identity<Tile>, int64_t each) {
+    const int64_t tiles = ceil_div(p.m, Tile::kRows * Tile::kCluster) * ceil_div(p.n, Tile::kCols);
+    return ceil_div(tiles, device_multiprocessors() / Tile::kCluster) * each;
+  };
+  constexpr std::type_identity<WarpgroupTile<256>> wide{};
+  constexpr std::type_identity<WarpgroupTile<128>> middle{};
+  constexpr std::type_identity<WarpgroupTile<64>> narrow{};
+  const int64_t wide_time = time(wide, 16), middle_time = time(middle, 9), narrow_time = time(narrow, 6);
+  if (wide_time <= middle_time && wide_time <= narrow_time)
+    run(wide, multiply_by_warpgroups<P, 256>);
+  else if (middle_time <= narrow_time)
+    run(middle, multiply_by_warpgroups<P, 128>);
   else
-    run(std::type_identity<WarpgroupTile<64>>{}, multiply_by_warpgroups<P, 64>);
+    run(narrow, multiply_by_warpgroups<P, 64>);
 }
 
 }  // namespace quernel::cuda

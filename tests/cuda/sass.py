@@ -38,7 +38,9 @@ EXPECTED: dict[tuple[str, ...], tuple[str, ...]] = {
 # The same on Hopper, whose own family is empty elsewhere.
 HOPPER: dict[tuple[str, ...], tuple[str, ...]] = {
     ("multiply_by_warpgroups", "Bf16Gemm"): ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
+    ("multiply_by_warpgroups", "Bf16Conv"): ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
     ("multiply_by_warpgroups", "QGemm"): ("IGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
+    ("multiply_by_warpgroups", "QConv"): ("IGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
 }
 MOST_LOCAL = 16  # loads and stores of local memory elsewhere: registers saved around a call seldom made
 

@@ -159,9 +159,13 @@ void test_warpgroups() {
   if (!device_has_warpgroups()) return;
   check(is_right_in_ring<Slip::kNone, 64, float>(64, 160), "products of bf16 by a warpgroup, 64 columns");
   check(is_right_in_ring<Slip::kNone, 256, float>(51, 140), "products of bf16 by a warpgroup, 256 columns");
+  check(is_right_in_ring<Slip::kNone, 128, float>(64, 72), "products of bf16 by a warpgroup, 128 columns");
+  check(is_right_in_ring<Slip::kNone, 128, int>(60, 132), "products of bytes by a warpgroup, 128 columns");
   check(is_right_in_ring<Slip::kNone, 64, int>(51, 140), "products of bytes by a warpgroup, 64 columns");
   check(is_right_in_ring<Slip::kNone, 256, int>(64, 96), "products of bytes by a warpgroup, 256 columns");
   check(reads_shared_tiles<Share::kNone>(), "tiles that two blocks copy for each other");
+  check(reads_pixels({{2, 64, {5, -1, 5, 1}, {7, -1, 7, 1}}, 3, 3, 1, 1}), "tiles of pixels");
+  check(reads_pixels({{3, 32, {9, -2, 4, 3}, {8, 1, 3, 2}}, 2, 2, 2, 3}), "tiles of some pixels");
   finish("warpgroups");
 }
 

@@ -25,9 +25,10 @@ pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TF32_ROUNDOFF = 2.0**-11
 SHAPES = [(300, 260, 70), (513, 65, 33), (257, 129, 16), (130, 400, 100), (3, 200, 260)]  # M, N, K
-# Hopper multiplies these otherwise; many rows of the first by wide tiles, few of them and the others by narrow ones.
-LARGE = [(385, 500, 250), (140, 259, 330), (1, 256, 256)]
-LARGE_OF_BYTES = [(385, 500, 512), (70, 257, 1040)]
+# Hopper multiplies these otherwise: many rows of the first by tiles of 256 columns, of the last by tiles of 128, and few
+# rows and the others by tiles of 64.
+LARGE = [(385, 500, 250), (140, 259, 330), (1, 256, 256), (600, 127, 260)]
+LARGE_OF_BYTES = [(385, 500, 512), (70, 257, 1040), (600, 128, 528)]
 
 
 def integers(seed: int, *shape: int, bound: int = 9) -> Any:
@@ -109,7 +110,7 @@ def test_bytes(shape: tuple[int, int, int], offset: int) -> None:
 
 
 @given(
-    st.integers(1, 300), st.integers(250, 520), st.integers(64, 200), st.sampled_from([BF16, np.int8]), st.integers(0, 99)
+    st.integers(1, 300), st.integers(40, 520), st.integers(64, 200), st.sampled_from([BF16, np.int8]), st.integers(0, 99)
 )  # fmt: skip
 def test_large_products_are_exact_for_integers(m: int, n: int, words: int, dtype: Any, seed: int) -> None:
     """Around where another family of kernels begins; slices come back to their places in shared memory several times."""

@@ -8,16 +8,12 @@ namespace quernel::cuda {
 
 enum class Slip { kNone, kNoFull, kFullTooLate, kNoEmpty, kEmptyTooEarly, kNoWait, kNoBegin };
 
-__device__ inline void multiply(WarpgroupProducts& p, float (&c)[32], uint64_t a, uint64_t b) {
+template <int kSums>
+__device__ void multiply(WarpgroupProducts& p, float (&c)[kSums], uint64_t a, uint64_t b) {
   p.multiply_bf16(c, a, b);
 }
-__device__ inline void multiply(WarpgroupProducts& p, float (&c)[128], uint64_t a, uint64_t b) {
-  p.multiply_bf16(c, a, b);
-}
-__device__ inline void multiply(WarpgroupProducts& p, int (&c)[32], uint64_t a, uint64_t b) {
-  p.multiply_u8s8(c, a, b);
-}
-__device__ inline void multiply(WarpgroupProducts& p, int (&c)[128], uint64_t a, uint64_t b) {
+template <int kSums>
+__device__ void multiply(WarpgroupProducts& p, int (&c)[kSums], uint64_t a, uint64_t b) {
   p.multiply_u8s8(c, a, b);
 }
 
@@ -190,6 +186,72 @@ bool reads_shared_tiles() {
     for (int row = 0; row < kTiles * kShareRows; ++row)
       if (row % kShareRows / 8 == at % kReaders / kWarp) sum += values[row * kTileWords + at % kWarp];
     right &= found[at] == static_cast<unsigned>(sum * (at / kReaders % 2 + 1));
+  }
+  return right;
+}
+
+// Tiles of pixels of a grid, one after the other: tile i at tap i / kPixelTiles, from its pixel i % kPixelTiles times
+// 24 on, second slices of words too. Thread t writes word t of every row to y.
+inline constexpr int kPixelTiles = 3, kTilePixels = 24, kPixelBytes = kTileAlign + kTilePixels * 128 + 8;
+
+struct PixelTaps {
+  PixelGrid grid;
+  int down, across, apart_y, apart_x;  // taps, and how far apart they are
+};
+
+__global__ void __launch_bounds__(kWarp)
+    read_pixels(const __grid_constant__ TensorMap map, PixelTaps taps, unsigned* y) {
+  if constexpr (kHasWarpgroups) {
+    auto* tile = shared_memory<unsigned char>();
+    tile += (kTileAlign - reinterpret_cast<uintptr_t>(tile) % kTileAlign) % kTileAlign;
+    auto* full = reinterpret_cast<Barrier*>(tile + kTilePixels * 128);
+    const int t = static_cast<int>(threadIdx.x), slices = static_cast<int>(taps.grid.words) / kTileWords;
+    const PixelAxis &down = taps.grid.down, &across = taps.grid.across;
+    if (t == 0) {
+      full->init(1);
+      publish_barriers();
+    }
+    __syncthreads();
+    for (int i = 0; i < kPixelTiles * taps.down * taps.across * slices; ++i) {
+      const int64_t pixel = int64_t{i} % kPixelTiles * kTilePixels, line = pixel / across.count;
+      const int tap = i / kPixelTiles / slices, word = i / kPixelTiles % slices * kTileWords;
+      if (t == 0) {
+        const GridPixel first{static_cast<int>(line / down.count),
+                              static_cast<int>(down.first + line % down.count * down.step),
+                              static_cast<int>(across.first + pixel % across.count * across.step)};
+        full->arrive_expecting(kTilePixels * 128);
+        copy_pixels(tile, map, word, first, tap / taps.across * taps.apart_y, tap % taps.across * taps.apart_x, *full);
+      }
+      full->wait(i % 2);
+      for (int row = 0; row < kTilePixels; ++row)
+        y[(i * kTilePixels + row) * kWarp + t] =
+            *reinterpret_cast<unsigned*>(tile + ((row * 128 + t * 4) ^ row % 8 * 16));
+      __syncthreads();
+    }
+  }
+}
+
+inline bool reads_pixels(const PixelTaps& taps) {
+  const auto [images, words, down, across] = taps.grid;
+  const int slices = static_cast<int>(words) / kTileWords, tiles = kPixelTiles * taps.down * taps.across * slices;
+  const std::vector<int> values = small_integers(static_cast<size_t>(images * down.size * across.size * words), 99, 14);
+  const DeviceArray<unsigned> x(std::vector<unsigned>(values.begin(), values.end()));
+  const DeviceArray<unsigned> y(std::vector<unsigned>(static_cast<size_t>(tiles) * kTilePixels * kWarp, 1));
+  TensorMap map;
+  if (!device_encode_pixels(&map, x.data, taps.grid, kTilePixels)) return false;
+  launch(context(), read_pixels, 1, kWarp, kPixelBytes, map, taps, y.data);
+  const std::vector<unsigned> found = y.host();
+  bool right = true;
+  for (size_t at = 0; at < found.size(); ++at) {
+    const int64_t i = static_cast<int64_t>(at) / kWarp / kTilePixels, tap = i / kPixelTiles / slices;
+    const int64_t pixel = i % kPixelTiles * kTilePixels + static_cast<int64_t>(at) / kWarp % kTilePixels;
+    const int64_t word = i / kPixelTiles % slices * kTileWords + static_cast<int64_t>(at) % kWarp;
+    const int64_t line = pixel / across.count, image = line / down.count;
+    const int64_t row = down.first + line % down.count * down.step + tap / taps.across * taps.apart_y;
+    const int64_t column = across.first + pixel % across.count * across.step + tap % taps.across * taps.apart_x;
+    const bool inside = image < images && row >= 0 && row < down.size && column >= 0 && column < across.size;
+    const int64_t from = ((image * down.size + row) * across.size + column) * words + word;
+    right &= found[at] == (inside ? static_cast<unsigned>(values[static_cast<size_t>(from)]) : 0u);
   }
   return right;
 }
