@@ -9,7 +9,7 @@
 
 namespace quernel::cuda {
 
-// Call f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take bfloat16 see to it first.
+// Call f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take halves see to these first.
 template <class F>
 void visit(DType dtype, F f) {
   switch (dtype) {
@@ -26,6 +26,7 @@ void visit(DType dtype, F f) {
       return f(int32_t{});
     case DType::kInt64:
       return f(int64_t{});
+    case DType::kFloat16:
     case DType::kBFloat16:
       return;
   }
