@@ -141,11 +141,12 @@ def test_dlpack_tells_where_the_memory_is() -> None:
     assert _core.live_storages() == before - 1
 
 
-def test_dlpack_before_1_0_and_to_the_cpu_are_copies() -> None:
-    there = qn.tensor(X, dtype="bfloat16")
+@pytest.mark.parametrize(("dtype", "code"), [("bfloat16", 4), ("float16", 2)])
+def test_dlpack_before_1_0_and_to_the_cpu_are_copies(dtype: str, code: int) -> None:
+    there = qn.tensor(X, dtype=dtype)
     capsule = there.__dlpack__()
     t = _DlTensor.from_address(_contents(capsule, b"dltensor"))
-    assert (t.code, t.bits) == (4, 16) and t.data != _core.cuda_pointer(there._t)
+    assert (t.code, t.bits) == (code, 16) and t.data != _core.cuda_pointer(there._t)
     host = np.from_dlpack(qn.tensor(X), device="cpu")
     check_equal(host, X)
 

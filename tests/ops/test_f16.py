@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -12,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import quernel as qn
-from quernel import _core, ops
+from quernel import _core, nn, ops
 from quernel.io.container import decode, encode
 from tests import reference
 from tests.checks import N, T, check_equal, check_exact
@@ -254,6 +255,28 @@ def test_a_recording_gives_the_same_bits() -> None:
     want = ops.linear(x, w, b, "gelu", r).numpy()
     for _ in range(4):
         check_equal(step(x).numpy(), want)
+
+
+class Scorer(nn.Module):
+    """A module whose weight is float16."""
+
+    def __init__(self) -> None:
+        self.weight = qn.tensor(halves(11, 4, 8))
+
+    def forward(self, x: qn.Tensor) -> qn.Tensor:
+        y = ops.linear(ops.cast(x, "float16"), self.weight, activation="silu")
+        return ops.cast(y, "float32")
+
+
+def test_a_module_freezes_and_is_saved(tmp_path: Path) -> None:
+    """Its weight is widened once, outside of plans, and stays float16 in the file."""
+    scorer, x = Scorer(), halves(12, 3, 8).astype("f4")
+    want = scorer(x).numpy()
+    check_equal(scorer.freeze(max_batch=4)(x), want)
+    scorer.save(tmp_path / "scorer.safetensors")
+    assert b'"F16"' in (tmp_path / "scorer.safetensors").read_bytes()
+    again = qn.load(tmp_path / "scorer.safetensors")
+    check_equal(again.predict(x), want)
 
 
 def test_errors_say_what_to_do() -> None:
