@@ -1,4 +1,4 @@
-// Products in bfloat16: operands are rounded to it, sums are fp32. Those of float16, which nothing is rounded to.
+// Products in bfloat16, to which operands are rounded, and of float16 operands; sums are fp32.
 #pragma once
 #include "ops/epilogue.h"
 #include "runtime/dispatch.h"
