@@ -81,8 +81,8 @@ Fn<MovingAverageArgs> moving_average;
 // matmul
 Fn<GemmArgs> gemm_f32, gemm_f64;
 Fn<PackArgs> pack_f32, pack_f64;
-Fn<Bf16GemmArgs> gemm_bf16;
-ScratchFn<Bf16GemmArgs> gemm_bf16_scratch;
+Fn<Bf16GemmArgs> gemm_bf16, gemm_f16;
+ScratchFn<Bf16GemmArgs> gemm_bf16_scratch, gemm_f16_scratch;
 Fn<Bf16PackArgs> pack_bf16;
 Fn<MlpArgs> mlp_f32;
 Fn<ParamGradsArgs> param_grads_f32;
@@ -114,6 +114,7 @@ constinit const KernelTable table{
     .pack_f32 = entry<pack_f32>,
     .pack_f64 = entry<pack_f64>,
     .gemm_bf16 = entry_with<gemm_bf16, gemm_bf16_scratch>,
+    .gemm_f16 = entry_with<gemm_f16, gemm_f16_scratch>,
     .pack_bf16 = entry<pack_bf16>,
     .mlp_f32 = entry<mlp_f32>,
     .param_grads_f32 = entry<param_grads_f32>,

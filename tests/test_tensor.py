@@ -19,7 +19,7 @@ from quernel.errors import DTypeError
 from tests.checks import check_equal
 from tests.strategies import LAYOUTS, arrays, lay_out, shapes
 
-DTYPES = ("float32", "float64", "int8", "uint8", "int32", "int64", "bool")
+DTYPES = ("float32", "float64", "float16", "int8", "uint8", "int32", "int64", "bool")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,7 +53,7 @@ def test_dtype_of_data() -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [np.ones(2, np.float16), np.ones(2, np.complex64), np.array(["a"]), np.ones(2, np.uint16)],
+    [np.ones(2, np.longdouble), np.ones(2, np.complex64), np.array(["a"]), np.ones(2, np.uint16)],
     ids=str,
 )
 def test_dtypes_that_tensors_do_not_have(data: Any) -> None:

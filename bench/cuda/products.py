@@ -1,4 +1,4 @@
-"""Linear layers with bias and GELU in fp32, tf32 and bf16, and int8 products requantized: cuBLASLt through torch beside them."""
+"""Linear layers with bias and GELU in fp32, tf32, bf16 and fp16, and int8 products requantized: cuBLASLt through torch beside them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ GOALS = {
     "fp32": Goal({1: 0.9}),
     "tf32": Goal({1: 0.9}),
     "bf16": Goal({1: 1.0}, floor=0.9),
+    "fp16": Goal({1: 1.0}, floor=0.9),
     "int8": Goal({1: 0.95}),
 }
 # M, N, K
@@ -24,7 +25,7 @@ SHAPES = (
     *((512, 4096, 1024), (4096, 1024, 4096), (128, 4096, 4096), (16384, 256, 256)),
 )
 FEW = ((64, 64, 64), (33, 48, 40))
-TYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16"}
+TYPES = {"fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 Calls = dict[str, Callable[[], object]]
 
@@ -37,8 +38,7 @@ def cases(quick: bool) -> Iterator[Case]:
             qn.runtime.allow_tf32(kind == "tf32")
             if torch:
                 torch.backends.cuda.matmul.allow_tf32 = kind == "tf32"
-            size = 2 if kind == "bf16" else 4
-            nbytes = float(size * (m * k + k * n + m * n))
+            nbytes = float(_itemsize(kind) * (m * k + k * n + m * n))
             yield Case(f"{kind} {m}x{n}x{k}", _linear(torch, kind, m, n, k), 2.0 * m * n * k, nbytes, kind)
     qn.runtime.allow_tf32(False)
     for m, n, k in FEW if quick else SHAPES:
@@ -46,10 +46,14 @@ def cases(quick: bool) -> Iterator[Case]:
         yield Case(f"int8 {m}x{n}x{k}", calls, 2.0 * m * n * k, float(m * k + k * n + m * n), group="int8")
 
 
+def _itemsize(kind: str) -> int:
+    return 2 if kind in ("bf16", "fp16") else 4
+
+
 def _linear(torch: Any, kind: str, m: int, n: int, k: int) -> Calls:
     rng = np.random.default_rng(0)
     weight, bias = (rng.standard_normal(shape, dtype=np.float32) for shape in ((n, k), (n,)))
-    nbytes = (2 if kind == "bf16" else 4) * (m * k + k * n)
+    nbytes = _itemsize(kind) * (m * k + k * n)
 
     def ours() -> tuple[qn.Tensor, ...]:
         x = rng.standard_normal((m, k), dtype=np.float32)

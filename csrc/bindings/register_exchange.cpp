@@ -48,6 +48,7 @@ DlType dl_type(DType dtype) {
   switch (dtype) {
     case DType::kFloat32:
     case DType::kFloat64:
+    case DType::kFloat16:
       return {kFloat, bits};
     case DType::kBFloat16:
       return {kBFloat, bits};

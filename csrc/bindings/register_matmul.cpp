@@ -32,6 +32,7 @@ void register_matmul(py::module_& m) {
   m.def("linear_grad_weight", &ops::linear_grad_weight, py::arg("g"), py::arg("x"), Unlocked());
   register_linear<ops::linear>(m, "linear");
   register_linear<ops::linear_bf16>(m, "linear_bf16");
+  register_linear<ops::linear_f16>(m, "linear_f16");
   add_direct(
       {"matmul", 2, 0, [](const Direct&, const Tensor* const* x) { return ops::matmul(*x[0], *x[1], false, false); }});
   add_direct({"linear", 3, 0, [](const Direct&, const Tensor* const* x) {  // with a bias

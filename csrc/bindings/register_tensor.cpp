@@ -3,6 +3,7 @@
 
 #include "bindings/bindings.h"
 #include "core/allocator.h"
+#include "core/dtype.h"
 #include "core/error.h"
 #include "ops/grad.h"
 #include "runtime/dispatch.h"
@@ -14,7 +15,7 @@ namespace {
 
 // One text per dtype, for ever: comparing and hashing them again costs Python nothing.
 py::str dtype_text(DType dtype) {
-  static std::array<PyObject*, 8> known{};
+  static std::array<PyObject*, kDTypes> known{};
   PyObject*& text = known[static_cast<size_t>(dtype)];
   if (!text) text = PyUnicode_InternFromString(name(dtype));
   return py::reinterpret_borrow<py::str>(text);
@@ -55,7 +56,7 @@ void rehome(const Tensor& t, const Tensor& flat, int64_t offset) {
 
 // NumPy's type objects, looked up once each: making one from its name costs a microsecond.
 const py::dtype& numpy_dtype(DType dtype) {
-  static std::array<PyObject*, 8> known{};
+  static std::array<PyObject*, kDTypes> known{};
   PyObject*& object = known[static_cast<size_t>(dtype)];
   if (!object) {
     // ml_dtypes' bfloat16 is imported only when such a tensor meets NumPy.

@@ -13,6 +13,7 @@
 #include "kernels/elementwise_float.h"
 #include "kernels/isa.h"
 #include "kernels/simd/bf16.h"
+#include "kernels/simd/f16.h"
 #include "kernels/visit.h"
 
 namespace quernel::QUERNEL_ISA {
@@ -143,22 +144,6 @@ void cast_block(const From* x, To* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(x[i]);
 }
 
-// Through float, whatever the other dtype: as ml_dtypes and PyTorch convert.
-template <class From>
-void narrow_block(const From* x, uint16_t* y, int64_t n) {
-  if constexpr (std::is_same_v<From, float>) {
-    narrow(x, y, n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) y[i] = to_bf16(static_cast<float>(x[i]));
-  }
-}
-
-template <class To>
-void widen_block(const uint16_t* x, To* y, int64_t n) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) y[i] = convert<To>(from_bf16(x[i]));
-}
-
 // bool is stored as uint8_t, but only 0 and 1.
 template <class From>
 void bool_block(const From* x, uint8_t* y, int64_t n) {
@@ -166,14 +151,85 @@ void bool_block(const From* x, uint8_t* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) y[i] = x[i] != 0;
 }
 
-void cast_bf16(const CastArgs& a, Range e) {
+// The formats of 16 bits. bfloat16 is converted through float, whatever the other dtype, as ml_dtypes and PyTorch do.
+struct BFloat16 {
+  template <class From>
+  static uint16_t from(From x) {
+    return to_bf16(static_cast<float>(x));
+  }
+  template <class To>
+  static To to(uint16_t x) {
+    return convert<To>(from_bf16(x));
+  }
+  static void narrow_row(const float* x, uint16_t* y, int64_t n) { narrow(x, y, n); }
+  static void widen_row(const uint16_t* x, float* y, int64_t n) {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = from_bf16(x[i]);
+  }
+};
+struct Float16 {
+  template <class From>
+  static uint16_t from(From x) {
+    if constexpr (std::is_same_v<From, double>) {
+      return to_f16(x);
+    } else {
+      return to_f16(static_cast<float>(x));
+    }
+  }
+  template <class To>
+  static To to(uint16_t x) {
+    if constexpr (std::is_same_v<To, double>) {
+      return f64_from_f16(x);
+    } else {
+      return convert<To>(from_f16(x));
+    }
+  }
+  static void narrow_row(const float* x, uint16_t* y, int64_t n) { narrow_f16(x, y, n); }
+  static void widen_row(const uint16_t* x, float* y, int64_t n) { widen_f16(x, y, n); }
+};
+
+template <class F>
+void visit_half(DType dtype, F f) {
+  if (dtype == DType::kBFloat16) {
+    f(BFloat16{});
+  } else {
+    f(Float16{});
+  }
+}
+
+template <class Format, class From>
+void narrow_block(const From* x, uint16_t* y, int64_t n) {
+  if constexpr (std::is_same_v<From, float>) {
+    Format::narrow_row(x, y, n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) y[i] = Format::from(x[i]);
+  }
+}
+
+template <class Format, class To>
+void widen_block(const uint16_t* x, To* y, int64_t n) {
+  if constexpr (std::is_same_v<To, float>) {
+    Format::widen_row(x, y, n);
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) y[i] = Format::template to<To>(x[i]);
+  }
+}
+
+template <class Format>
+void cast_half(const CastArgs& a, Range e) {
   const int64_t n = e.end - e.begin;
   const uint16_t* x = static_cast<const uint16_t*>(a.x) + e.begin;
   if (a.to == DType::kBool) {
     uint8_t* y = static_cast<uint8_t*>(a.y) + e.begin;
-    for (int64_t i = 0; i < n; ++i) y[i] = from_bf16(x[i]) != 0;
+    for (int64_t i = 0; i < n; ++i) y[i] = Format::template to<float>(x[i]) != 0;
+  } else if (is_half(a.to)) {
+    uint16_t* y = static_cast<uint16_t*>(a.y) + e.begin;
+    visit_half(a.to, [&]<class To>(To) {
+      for (int64_t i = 0; i < n; ++i) y[i] = To::from(Format::template to<float>(x[i]));
+    });
   } else {
-    visit(a.to, [&]<class To>(To) { widen_block(x, static_cast<To*>(a.y) + e.begin, n); });
+    visit(a.to, [&]<class To>(To) { widen_block<Format>(x, static_cast<To*>(a.y) + e.begin, n); });
   }
 }
 
@@ -212,8 +268,8 @@ Status clip(const ClipArgs& a, Range r, const Ctx&) {
 
 Status cast(const CastArgs& a, Range r, const Ctx&) {
   const Range e = elements(r, a.size);
-  if (a.from == DType::kBFloat16) {
-    cast_bf16(a, e);
+  if (is_half(a.from)) {
+    visit_half(a.from, [&]<class Format>(Format) { cast_half<Format>(a, e); });
     return {};
   }
   visit(a.from, [&]<class From>(From) {
@@ -222,8 +278,9 @@ Status cast(const CastArgs& a, Range r, const Ctx&) {
       bool_block(x, static_cast<uint8_t*>(a.y) + e.begin, e.end - e.begin);
       return;
     }
-    if (a.to == DType::kBFloat16) {
-      narrow_block(x, static_cast<uint16_t*>(a.y) + e.begin, e.end - e.begin);
+    if (is_half(a.to)) {
+      uint16_t* y = static_cast<uint16_t*>(a.y) + e.begin;
+      visit_half(a.to, [&]<class Format>(Format) { narrow_block<Format>(x, y, e.end - e.begin); });
       return;
     }
     visit(a.to, [&]<class To>(To) { cast_block(x, static_cast<To*>(a.y) + e.begin, e.end - e.begin); });

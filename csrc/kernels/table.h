@@ -43,6 +43,7 @@ struct KernelTable {
   Kernel<GemmArgs> gemm_f32, gemm_f64;
   Kernel<PackArgs> pack_f32, pack_f64;
   Kernel<Bf16GemmArgs> gemm_bf16;
+  Kernel<Bf16GemmArgs> gemm_f16;  // CUDA alone: elsewhere ops/bf16.cpp multiplies in float32
   Kernel<Bf16PackArgs> pack_bf16;
   // CUDA alone, for plans (runtime/fuse_layers.cpp, fuse_gradients.cpp); the second for a single weight, too
   // (ops/matmul.cpp)

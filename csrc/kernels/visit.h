@@ -11,7 +11,7 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-// Calls f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take bfloat16 see to it first.
+// Calls f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take halves see to these first.
 template <class F>
 inline void visit(DType dtype, F f) {
   switch (dtype) {
@@ -28,6 +28,7 @@ inline void visit(DType dtype, F f) {
       return f(int32_t{});
     case DType::kInt64:
       return f(int64_t{});
+    case DType::kFloat16:
     case DType::kBFloat16:
       return;
   }

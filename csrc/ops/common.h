@@ -13,6 +13,10 @@ inline void check_floating(const char* op, const char* what, DType dtype) {
                     name(dtype), "; cast to one of them");
 }
 
+inline void check_not_half(const char* op, DType dtype) {
+  check<UnsupportedError>(!is_half(dtype), op, "has no ", name(dtype), " kernel; cast to float32 first");
+}
+
 inline void check_like(const char* op, const char* what, const Tensor& t, const Shape& shape, DType dtype) {
   check<ShapeError>(t.shape() == shape, op, what, " expects shape ", shape, ", is ", t.shape());
   check<DTypeError>(t.dtype() == dtype, op, what, " expects ", name(dtype), ", is ", name(t.dtype()));

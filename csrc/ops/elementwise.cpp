@@ -72,10 +72,6 @@ bool wants_floating(UnaryOp kind) { return kind >= UnaryOp::kFloor; }
 
 bool compares(BinaryOp kind) { return kind >= BinaryOp::kEq && kind <= BinaryOp::kLogicalOr; }
 
-void check_supported(const char* op, DType dtype) {
-  check<UnsupportedError>(dtype != DType::kBFloat16, op, "has no bfloat16 kernel; cast to float32 first");
-}
-
 // Comparisons, logic and extrema are what bool has; a sum is `or` and a product `and`, as in NumPy.
 BinaryOp bool_kind(const char* op, BinaryOp kind) {
   if (kind == BinaryOp::kAdd) return BinaryOp::kLogicalOr;
@@ -122,7 +118,7 @@ DType common_dtype(const char* op, const Value& a, const Value& b) {
   const DType dtype = (x ? x : y)->dtype();
   check<DTypeError>(!x || !y || y->dtype() == dtype, op, "operands have dtypes ", name(dtype), " and ",
                     name((y ? y : x)->dtype()), "; cast one of them");
-  check_supported(op, dtype);
+  check_not_half(op, dtype);
   if (!x) check_scalar(op, scalar_of(a), dtype);
   if (!y) check_scalar(op, scalar_of(b), dtype);
   return dtype;
@@ -176,7 +172,7 @@ void launch_binary(const char* op, BinaryOp kind, const Value& a, const Value& b
 }  // namespace
 
 Tensor unary(const char* op, UnaryOp kind, const Tensor& x, const Params& params) {
-  if (kind != UnaryOp::kCopy) check_supported(op, x.dtype());
+  if (kind != UnaryOp::kCopy) check_not_half(op, x.dtype());
   check<DTypeError>(!wants_floating(kind) || is_floating(x.dtype()), op, "expects a floating-point tensor, x is ",
                     name(x.dtype()), "; cast it first");
   const bool logical = kind == UnaryOp::kLogicalNot || kind == UnaryOp::kCopy;
@@ -223,7 +219,7 @@ Tensor where(const Tensor& condition, const Value& a, const Value& b) {
 }
 
 Tensor clip(const Tensor& x, double lo, double hi) {
-  check_supported("clip", x.dtype());
+  check_not_half("clip", x.dtype());
   check<DTypeError>(x.dtype() != DType::kBool, "clip", "is not defined for bool; cast first");
   check<ArgumentError>(!std::isnan(lo) && !std::isnan(hi), "clip", "the limits are ", lo, " and ", hi,
                        "; use -inf or inf for no limit");
@@ -259,7 +255,7 @@ Tensor full(const Shape& shape, double value, DType dtype, Device device) {
 }
 
 void fill_into(const Tensor& dst, double value) {
-  check_supported("fill", dst.dtype());
+  check_not_half("fill", dst.dtype());
   check_scalar("fill", value, dst.dtype());
   FillArgs args;
   args.dtype = dst.dtype();

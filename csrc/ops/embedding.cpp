@@ -18,7 +18,7 @@ void check_view(const IndexUse& use, const char* what, const Tensor& t) {
 }
 
 void check_addable(const IndexUse& use, DType dtype) {
-  check<DTypeError>(dtype != DType::kBool && dtype != DType::kBFloat16, use.op, "cannot add ", name(dtype),
+  check<DTypeError>(dtype != DType::kBool && !is_half(dtype), use.op, "cannot add ", name(dtype),
                     " elements; cast them first");
 }
 
@@ -163,7 +163,7 @@ Tensor scatter_add(const IndexUse& use, const Tensor& base, const Tensor& index,
 
 Tensor iota(DType dtype, int64_t size, double start, double step, int64_t whole_start, int64_t whole_step,
             Device device) {
-  check<UnsupportedError>(dtype != DType::kBFloat16, "arange", "has no bfloat16 kernel; cast from float32");
+  check<UnsupportedError>(!is_half(dtype), "arange", "has no ", name(dtype), " kernel; cast from float32");
   const Tensor y = Tensor::empty(dtype, Shape{size}, device);
   IotaArgs args;
   args.dtype = dtype;

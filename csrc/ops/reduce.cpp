@@ -27,7 +27,7 @@ struct View {
 
 View view_of(const char* op, const Tensor& x, const Axes& axes) {
   const int rank = x.rank();
-  check<UnsupportedError>(x.dtype() != DType::kBFloat16, op, "has no bfloat16 kernel; cast to float32 first");
+  check_not_half(op, x.dtype());
   unsigned reduced = 0;
   for (const int64_t axis : axes) {
     const int64_t a = axis < 0 ? axis + rank : axis;
@@ -159,7 +159,7 @@ Tensor arg_reduce(const Tensor& x, int64_t axis, bool smallest) {
 }
 
 std::pair<Tensor, Tensor> topk(const Tensor& x, int64_t k, bool largest) {
-  check<UnsupportedError>(x.dtype() != DType::kBFloat16, "topk", "has no bfloat16 kernel; cast to float32 first");
+  check_not_half("topk", x.dtype());
   check<ShapeError>(x.rank() >= 1, "topk", "expects at least one dimension, x is a scalar");
   const int64_t cols = x.dim(-1);
   check<ArgumentError>(k >= 0 && k <= cols, "topk", "k is ", k, ", x has ", cols,

@@ -3,18 +3,18 @@
 //
 // A product is 16 x 8 results. Of lane l, with g = l / 4 and i = l % 4:
 //   sums      c[0], c[1]: row g, columns 2i and 2i + 1; c[2], c[3]: the same of row g + 8
-//   A, bf16   16 x 16, two along k in a register: a[0] row g, k = 2i; a[1] row g + 8; a[2], a[3]: the same of k + 8
-//   B, bf16   16 x 8: b[0] column g, k = 2i and 2i + 1; b[1] of k + 8
-//   A, int8   16 x 32, four along k in a register: as bf16's with k = 4i, a[2], a[3] of k + 16
-//   B, int8   32 x 8: b[0] column g, k = 4i … 4i + 3; b[1] of k + 16
-//   A, tf32   16 x 8, one in a register: as bf16's with k = i, a[2], a[3] of k + 4
-//   B, tf32   8 x 8: b[0] column g, k = i; b[1] of k + 4
+//   A, bf16   16 x 16, or f16: two along k in a register: a[0] row g, k = 2i; a[1] row g + 8; a[2], a[3]: the same of k
+//   + 8 B, bf16   16 x 8: b[0] column g, k = 2i and 2i + 1; b[1] of k + 8 A, int8   16 x 32, four along k in a
+//   register: as bf16's with k = 4i, a[2], a[3] of k + 16 B, int8   32 x 8: b[0] column g, k = 4i … 4i + 3; b[1] of k +
+//   16 A, tf32   16 x 8, one in a register: as bf16's with k = i, a[2], a[3] of k + 4 B, tf32   8 x 8: b[0] column g, k
+//   = i; b[1] of k + 4
 // So in each a register is a word of 32 bits along k, and a product takes eight of these.
 // All 32 lanes take part in everything but copies.
 #pragma once
 #include <cstdint>
 
 #include "core/launch.h"
+#include "kernels/float16.h"
 
 namespace quernel::cuda {
 
@@ -90,6 +90,25 @@ __device__ inline void multiply_bf16(float (&c)[4], const unsigned (&a)[4], cons
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
   multiply_bf16_by_shuffles(c, a, b);
+#endif
+}
+
+// The same of float16, in halves where an instruction takes eight along k.
+__device__ inline void multiply_f16(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+#ifndef __CUDACC__
+  emulated_warp::multiply<16, uint16_t, uint16_t>(
+      c, a, b, [](uint16_t x, uint16_t y, float sum) { return fmaf(from_f16(x), from_f16(y), sum); });
+#elif __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  for (int half = 0; half < 2; ++half) {
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+  }
 #endif
 }
 

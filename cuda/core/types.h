@@ -1,4 +1,4 @@
-// Element types on the device: dispatch by dtype, conversions defined for every value, bfloat16.
+// Element types on the device: dispatch by dtype, conversions defined for every value, formats of 16 bits.
 #pragma once
 #include <cstdint>
 #include <limits>
@@ -6,10 +6,11 @@
 
 #include "core/cuda.h"
 #include "kernels/args/common.h"
+#include "kernels/float16.h"
 
 namespace quernel::cuda {
 
-// Call f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take bfloat16 see to it first.
+// Call f(T{}) with the C++ type of the dtype; bool is uint8_t. The few kernels that take halves see to these first.
 template <class F>
 void visit(DType dtype, F f) {
   switch (dtype) {
@@ -26,6 +27,7 @@ void visit(DType dtype, F f) {
       return f(int32_t{});
     case DType::kInt64:
       return f(int64_t{});
+    case DType::kFloat16:
     case DType::kBFloat16:
       return;
   }
@@ -72,6 +74,45 @@ __host__ __device__ inline uint16_t to_bf16(float x) {
 }
 __host__ __device__ inline float from_bf16(uint16_t x) {
   return __builtin_bit_cast(float, static_cast<uint32_t>(x) << 16);
+}
+
+// The formats of 16 bits. bfloat16 is converted through float, whatever the other dtype.
+struct BFloat16 {
+  template <class From>
+  static __device__ uint16_t from(From x) {
+    return to_bf16(static_cast<float>(x));
+  }
+  template <class To>
+  static __device__ To to(uint16_t x) {
+    return convert<To>(from_bf16(x));
+  }
+};
+struct Float16 {
+  template <class From>
+  static __device__ uint16_t from(From x) {
+    if constexpr (std::is_same_v<From, double>) {
+      return to_f16(x);
+    } else {
+      return to_f16(static_cast<float>(x));
+    }
+  }
+  template <class To>
+  static __device__ To to(uint16_t x) {
+    if constexpr (std::is_same_v<To, double>) {
+      return f64_from_f16(x);
+    } else {
+      return convert<To>(from_f16(x));
+    }
+  }
+};
+
+template <class F>
+void visit_half(DType dtype, F f) {
+  if (dtype == DType::kBFloat16) {
+    f(BFloat16{});
+  } else {
+    f(Float16{});
+  }
 }
 
 }  // namespace quernel::cuda

@@ -1,11 +1,12 @@
 // Products by a warpgroup: four warps that begin at a multiple of 128 threads multiply tiles from shared memory, as
 // tma.h lays them there, while they go on. PTX under nvcc, for sm_90a; plain C++ under emulation, with the same places.
 //
-// A product is 64 x N results, N = 64, 128 or 256, and eight words of 32 bits along k: 16 bfloat16 or 32 bytes. A is
-// rows along k, B columns along k. Of thread t, with w = t / 32 % 4, g = t % 32 / 4 and i = t % 4, sums c[4 j + e]: row
-// 16 w + g, column 8 j + 2 i + e for e < 2; row 16 w + g + 8, column 8 j + 2 i + e - 2 for the others.
+// A product is 64 x N results, N = 64, 128 or 256, and eight words of 32 bits along k: 16 bfloat16 or float16, or 32
+// bytes. A is rows along k, B columns along k. Of thread t, with w = t / 32 % 4, g = t % 32 / 4 and i = t % 4, sums
+// c[4 j + e]: row 16 w + g, column 8 j + 2 i + e for e < 2; row 16 w + g + 8, column 8 j + 2 i + e - 2 for the others.
 #pragma once
 #include "core/tma.h"
+#include "kernels/float16.h"
 
 #ifndef __CUDACC__
 #include <deque>
@@ -18,130 +19,105 @@ inline constexpr int kWarpgroup = 128;
 #ifdef __CUDACC__
 namespace ptx {
 
+// The registers of 32, 64 and 128 sums, as PTX numbers them and as operands, and a product of either kind.
+#define QUERNEL_NAMES_32                                                                                 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define QUERNEL_NAMES_64                                                                       \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, " \
+  "%20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, " \
+  "%38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, " \
+  "%56, %57, %58, %59, %60, %61, %62, %63"
+#define QUERNEL_NAMES_128                                                                                \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, " \
+  "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, " \
+  "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
+  "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, " \
+  "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "     \
+  "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "     \
+  "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define QUERNEL_SUMS_32(kind)                                                                                 \
+  kind(c[0]), kind(c[1]), kind(c[2]), kind(c[3]), kind(c[4]), kind(c[5]), kind(c[6]), kind(c[7]), kind(c[8]), \
+      kind(c[9]), kind(c[10]), kind(c[11]), kind(c[12]), kind(c[13]), kind(c[14]), kind(c[15]), kind(c[16]),  \
+      kind(c[17]), kind(c[18]), kind(c[19]), kind(c[20]), kind(c[21]), kind(c[22]), kind(c[23]), kind(c[24]), \
+      kind(c[25]), kind(c[26]), kind(c[27]), kind(c[28]), kind(c[29]), kind(c[30]), kind(c[31])
+#define QUERNEL_SUMS_64(kind)                                                                                 \
+  kind(c[0]), kind(c[1]), kind(c[2]), kind(c[3]), kind(c[4]), kind(c[5]), kind(c[6]), kind(c[7]), kind(c[8]), \
+      kind(c[9]), kind(c[10]), kind(c[11]), kind(c[12]), kind(c[13]), kind(c[14]), kind(c[15]), kind(c[16]),  \
+      kind(c[17]), kind(c[18]), kind(c[19]), kind(c[20]), kind(c[21]), kind(c[22]), kind(c[23]), kind(c[24]), \
+      kind(c[25]), kind(c[26]), kind(c[27]), kind(c[28]), kind(c[29]), kind(c[30]), kind(c[31]), kind(c[32]), \
+      kind(c[33]), kind(c[34]), kind(c[35]), kind(c[36]), kind(c[37]), kind(c[38]), kind(c[39]), kind(c[40]), \
+      kind(c[41]), kind(c[42]), kind(c[43]), kind(c[44]), kind(c[45]), kind(c[46]), kind(c[47]), kind(c[48]), \
+      kind(c[49]), kind(c[50]), kind(c[51]), kind(c[52]), kind(c[53]), kind(c[54]), kind(c[55]), kind(c[56]), \
+      kind(c[57]), kind(c[58]), kind(c[59]), kind(c[60]), kind(c[61]), kind(c[62]), kind(c[63])
+#define QUERNEL_SUMS_128(kind)                                                                                        \
+  kind(c[0]), kind(c[1]), kind(c[2]), kind(c[3]), kind(c[4]), kind(c[5]), kind(c[6]), kind(c[7]), kind(c[8]),         \
+      kind(c[9]), kind(c[10]), kind(c[11]), kind(c[12]), kind(c[13]), kind(c[14]), kind(c[15]), kind(c[16]),          \
+      kind(c[17]), kind(c[18]), kind(c[19]), kind(c[20]), kind(c[21]), kind(c[22]), kind(c[23]), kind(c[24]),         \
+      kind(c[25]), kind(c[26]), kind(c[27]), kind(c[28]), kind(c[29]), kind(c[30]), kind(c[31]), kind(c[32]),         \
+      kind(c[33]), kind(c[34]), kind(c[35]), kind(c[36]), kind(c[37]), kind(c[38]), kind(c[39]), kind(c[40]),         \
+      kind(c[41]), kind(c[42]), kind(c[43]), kind(c[44]), kind(c[45]), kind(c[46]), kind(c[47]), kind(c[48]),         \
+      kind(c[49]), kind(c[50]), kind(c[51]), kind(c[52]), kind(c[53]), kind(c[54]), kind(c[55]), kind(c[56]),         \
+      kind(c[57]), kind(c[58]), kind(c[59]), kind(c[60]), kind(c[61]), kind(c[62]), kind(c[63]), kind(c[64]),         \
+      kind(c[65]), kind(c[66]), kind(c[67]), kind(c[68]), kind(c[69]), kind(c[70]), kind(c[71]), kind(c[72]),         \
+      kind(c[73]), kind(c[74]), kind(c[75]), kind(c[76]), kind(c[77]), kind(c[78]), kind(c[79]), kind(c[80]),         \
+      kind(c[81]), kind(c[82]), kind(c[83]), kind(c[84]), kind(c[85]), kind(c[86]), kind(c[87]), kind(c[88]),         \
+      kind(c[89]), kind(c[90]), kind(c[91]), kind(c[92]), kind(c[93]), kind(c[94]), kind(c[95]), kind(c[96]),         \
+      kind(c[97]), kind(c[98]), kind(c[99]), kind(c[100]), kind(c[101]), kind(c[102]), kind(c[103]), kind(c[104]),    \
+      kind(c[105]), kind(c[106]), kind(c[107]), kind(c[108]), kind(c[109]), kind(c[110]), kind(c[111]), kind(c[112]), \
+      kind(c[113]), kind(c[114]), kind(c[115]), kind(c[116]), kind(c[117]), kind(c[118]), kind(c[119]), kind(c[120]), \
+      kind(c[121]), kind(c[122]), kind(c[123]), kind(c[124]), kind(c[125]), kind(c[126]), kind(c[127])
+#define QUERNEL_WGMMA_64(types, kind, rest)                                                        \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n64" types \
+               " {" QUERNEL_NAMES_32 "}, %32, %33, p" rest ";\n}"                                  \
+               : QUERNEL_SUMS_32(kind)                                                             \
+               : "l"(a), "l"(b))
+#define QUERNEL_WGMMA_128(types, kind, rest)                                                        \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n128" types \
+               " {" QUERNEL_NAMES_64 "}, %64, %65, p" rest ";\n}"                                   \
+               : QUERNEL_SUMS_64(kind)                                                              \
+               : "l"(a), "l"(b))
+#define QUERNEL_WGMMA_256(types, kind, rest)                                                        \
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\nwgmma.mma_async.sync.aligned.m64n256" types \
+               " {" QUERNEL_NAMES_128 "}, %128, %129, p" rest ";\n}"                                \
+               : QUERNEL_SUMS_128(kind)                                                             \
+               : "l"(a), "l"(b))
+
 __device__ inline void wgmma_bf16(float (&c)[32], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, %32, %33, p, 1, 1, 0, 0;\n}"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]),
-        "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]),
-        "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
-        "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31])
-      : "l"(a), "l"(b));
+  QUERNEL_WGMMA_64("k16.f32.bf16.bf16", "+f", ", 1, 1, 0, 0");
 }
 __device__ inline void wgmma_bf16(float (&c)[64], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-      "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
-      "%59, %60, %61, %62, %63"
-      "}, %64, %65, p, 1, 1, 0, 0;\n}"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]),
-        "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]),
-        "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
-        "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]),
-        "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]),
-        "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]),
-        "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]), "+f"(c[56]),
-        "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
-      : "l"(a), "l"(b));
+  QUERNEL_WGMMA_128("k16.f32.bf16.bf16", "+f", ", 1, 1, 0, 0");
 }
 __device__ inline void wgmma_bf16(float (&c)[128], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, "
-      "%102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, "
-      "%119, %120, %121, %122, %123, %124, %125, %126, %127"
-      "}, %128, %129, p, 1, 1, 0, 0;\n}"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]), "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]), "+f"(c[8]),
-        "+f"(c[9]), "+f"(c[10]), "+f"(c[11]), "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]), "+f"(c[16]),
-        "+f"(c[17]), "+f"(c[18]), "+f"(c[19]), "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]), "+f"(c[24]),
-        "+f"(c[25]), "+f"(c[26]), "+f"(c[27]), "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]), "+f"(c[32]),
-        "+f"(c[33]), "+f"(c[34]), "+f"(c[35]), "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]), "+f"(c[40]),
-        "+f"(c[41]), "+f"(c[42]), "+f"(c[43]), "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]), "+f"(c[48]),
-        "+f"(c[49]), "+f"(c[50]), "+f"(c[51]), "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]), "+f"(c[56]),
-        "+f"(c[57]), "+f"(c[58]), "+f"(c[59]), "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63]), "+f"(c[64]),
-        "+f"(c[65]), "+f"(c[66]), "+f"(c[67]), "+f"(c[68]), "+f"(c[69]), "+f"(c[70]), "+f"(c[71]), "+f"(c[72]),
-        "+f"(c[73]), "+f"(c[74]), "+f"(c[75]), "+f"(c[76]), "+f"(c[77]), "+f"(c[78]), "+f"(c[79]), "+f"(c[80]),
-        "+f"(c[81]), "+f"(c[82]), "+f"(c[83]), "+f"(c[84]), "+f"(c[85]), "+f"(c[86]), "+f"(c[87]), "+f"(c[88]),
-        "+f"(c[89]), "+f"(c[90]), "+f"(c[91]), "+f"(c[92]), "+f"(c[93]), "+f"(c[94]), "+f"(c[95]), "+f"(c[96]),
-        "+f"(c[97]), "+f"(c[98]), "+f"(c[99]), "+f"(c[100]), "+f"(c[101]), "+f"(c[102]), "+f"(c[103]), "+f"(c[104]),
-        "+f"(c[105]), "+f"(c[106]), "+f"(c[107]), "+f"(c[108]), "+f"(c[109]), "+f"(c[110]), "+f"(c[111]), "+f"(c[112]),
-        "+f"(c[113]), "+f"(c[114]), "+f"(c[115]), "+f"(c[116]), "+f"(c[117]), "+f"(c[118]), "+f"(c[119]), "+f"(c[120]),
-        "+f"(c[121]), "+f"(c[122]), "+f"(c[123]), "+f"(c[124]), "+f"(c[125]), "+f"(c[126]), "+f"(c[127])
-      : "l"(a), "l"(b));
+  QUERNEL_WGMMA_256("k16.f32.bf16.bf16", "+f", ", 1, 1, 0, 0");
 }
-__device__ inline void wgmma_u8s8(int (&c)[32], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, %32, %33, p;\n}"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]),
-        "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]),
-        "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]),
-        "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31])
-      : "l"(a), "l"(b));
+__device__ inline void wgmma_f16(float (&c)[32], uint64_t a, uint64_t b) {
+  QUERNEL_WGMMA_64("k16.f32.f16.f16", "+f", ", 1, 1, 0, 0");
 }
+__device__ inline void wgmma_f16(float (&c)[64], uint64_t a, uint64_t b) {
+  QUERNEL_WGMMA_128("k16.f32.f16.f16", "+f", ", 1, 1, 0, 0");
+}
+__device__ inline void wgmma_f16(float (&c)[128], uint64_t a, uint64_t b) {
+  QUERNEL_WGMMA_256("k16.f32.f16.f16", "+f", ", 1, 1, 0, 0");
+}
+__device__ inline void wgmma_u8s8(int (&c)[32], uint64_t a, uint64_t b) { QUERNEL_WGMMA_64("k32.s32.u8.s8", "+r", ""); }
 __device__ inline void wgmma_u8s8(int (&c)[64], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "
-      "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "
-      "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "
-      "%59, %60, %61, %62, %63"
-      "}, %64, %65, p;\n}"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]),
-        "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]),
-        "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]),
-        "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31]), "+r"(c[32]),
-        "+r"(c[33]), "+r"(c[34]), "+r"(c[35]), "+r"(c[36]), "+r"(c[37]), "+r"(c[38]), "+r"(c[39]), "+r"(c[40]),
-        "+r"(c[41]), "+r"(c[42]), "+r"(c[43]), "+r"(c[44]), "+r"(c[45]), "+r"(c[46]), "+r"(c[47]), "+r"(c[48]),
-        "+r"(c[49]), "+r"(c[50]), "+r"(c[51]), "+r"(c[52]), "+r"(c[53]), "+r"(c[54]), "+r"(c[55]), "+r"(c[56]),
-        "+r"(c[57]), "+r"(c[58]), "+r"(c[59]), "+r"(c[60]), "+r"(c[61]), "+r"(c[62]), "+r"(c[63])
-      : "l"(a), "l"(b));
+  QUERNEL_WGMMA_128("k32.s32.u8.s8", "+r", "");
 }
 __device__ inline void wgmma_u8s8(int (&c)[128], uint64_t a, uint64_t b) {
-  asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, 1, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k32.s32.u8.s8 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, "
-      "%102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, "
-      "%119, %120, %121, %122, %123, %124, %125, %126, %127"
-      "}, %128, %129, p;\n}"
-      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]), "+r"(c[7]), "+r"(c[8]),
-        "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]), "+r"(c[14]), "+r"(c[15]), "+r"(c[16]),
-        "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]), "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]),
-        "+r"(c[25]), "+r"(c[26]), "+r"(c[27]), "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31]), "+r"(c[32]),
-        "+r"(c[33]), "+r"(c[34]), "+r"(c[35]), "+r"(c[36]), "+r"(c[37]), "+r"(c[38]), "+r"(c[39]), "+r"(c[40]),
-        "+r"(c[41]), "+r"(c[42]), "+r"(c[43]), "+r"(c[44]), "+r"(c[45]), "+r"(c[46]), "+r"(c[47]), "+r"(c[48]),
-        "+r"(c[49]), "+r"(c[50]), "+r"(c[51]), "+r"(c[52]), "+r"(c[53]), "+r"(c[54]), "+r"(c[55]), "+r"(c[56]),
-        "+r"(c[57]), "+r"(c[58]), "+r"(c[59]), "+r"(c[60]), "+r"(c[61]), "+r"(c[62]), "+r"(c[63]), "+r"(c[64]),
-        "+r"(c[65]), "+r"(c[66]), "+r"(c[67]), "+r"(c[68]), "+r"(c[69]), "+r"(c[70]), "+r"(c[71]), "+r"(c[72]),
-        "+r"(c[73]), "+r"(c[74]), "+r"(c[75]), "+r"(c[76]), "+r"(c[77]), "+r"(c[78]), "+r"(c[79]), "+r"(c[80]),
-        "+r"(c[81]), "+r"(c[82]), "+r"(c[83]), "+r"(c[84]), "+r"(c[85]), "+r"(c[86]), "+r"(c[87]), "+r"(c[88]),
-        "+r"(c[89]), "+r"(c[90]), "+r"(c[91]), "+r"(c[92]), "+r"(c[93]), "+r"(c[94]), "+r"(c[95]), "+r"(c[96]),
-        "+r"(c[97]), "+r"(c[98]), "+r"(c[99]), "+r"(c[100]), "+r"(c[101]), "+r"(c[102]), "+r"(c[103]), "+r"(c[104]),
-        "+r"(c[105]), "+r"(c[106]), "+r"(c[107]), "+r"(c[108]), "+r"(c[109]), "+r"(c[110]), "+r"(c[111]), "+r"(c[112]),
-        "+r"(c[113]), "+r"(c[114]), "+r"(c[115]), "+r"(c[116]), "+r"(c[117]), "+r"(c[118]), "+r"(c[119]), "+r"(c[120]),
-        "+r"(c[121]), "+r"(c[122]), "+r"(c[123]), "+r"(c[124]), "+r"(c[125]), "+r"(c[126]), "+r"(c[127])
-      : "l"(a), "l"(b));
+  QUERNEL_WGMMA_256("k32.s32.u8.s8", "+r", "");
 }
+
+#undef QUERNEL_NAMES_32
+#undef QUERNEL_NAMES_64
+#undef QUERNEL_NAMES_128
+#undef QUERNEL_SUMS_32
+#undef QUERNEL_SUMS_64
+#undef QUERNEL_SUMS_128
+#undef QUERNEL_WGMMA_64
+#undef QUERNEL_WGMMA_128
+#undef QUERNEL_WGMMA_256
 
 }  // namespace ptx
 #endif
@@ -230,6 +206,17 @@ class WarpgroupProducts {
     });
 #else
     ptx::wgmma_bf16(c, a, b);
+#endif
+  }
+  template <int kSums>
+  __device__ void multiply_f16(float (&c)[kSums], uint64_t a, uint64_t b) {
+#ifndef __CUDACC__
+    add(c, a, b, [](unsigned x, unsigned y, float sum) {
+      sum = fmaf(from_f16(static_cast<uint16_t>(x)), from_f16(static_cast<uint16_t>(y)), sum);
+      return fmaf(from_f16(static_cast<uint16_t>(x >> 16)), from_f16(static_cast<uint16_t>(y >> 16)), sum);
+    });
+#else
+    ptx::wgmma_f16(c, a, b);
 #endif
   }
   // Bytes of A unsigned and of B signed; exact, sums wrap.

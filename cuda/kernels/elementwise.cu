@@ -177,27 +177,47 @@ struct CastToBool {
 
   __device__ void operator()(int64_t i) const { y[i] = x[i] != From(0); }
 };
-// Through float, whatever the other dtype.
-template <class From>
+template <class Format, class From>
 struct Narrow {
   const From* x;
   uint16_t* y;
 
-  __device__ void operator()(int64_t i) const { y[i] = to_bf16(static_cast<float>(x[i])); }
+  __device__ void operator()(int64_t i) const { y[i] = Format::from(x[i]); }
 };
-template <class To>
+template <class Format, class To>
 struct Widen {
   const uint16_t* x;
   To* y;
 
-  __device__ void operator()(int64_t i) const { y[i] = convert<To>(from_bf16(x[i])); }
+  __device__ void operator()(int64_t i) const { y[i] = Format::template to<To>(x[i]); }
 };
+template <class Format>
 struct WidenToBool {
   const uint16_t* x;
   uint8_t* y;
 
-  __device__ void operator()(int64_t i) const { y[i] = from_bf16(x[i]) != 0; }
+  __device__ void operator()(int64_t i) const { y[i] = Format::template to<float>(x[i]) != 0; }
 };
+template <class From, class To>
+struct Reformat {
+  const uint16_t* x;
+  uint16_t* y;
+
+  __device__ void operator()(int64_t i) const { y[i] = To::from(From::template to<float>(x[i])); }
+};
+
+template <class Format>
+void cast_half(const CastArgs& a, const Ctx& ctx) {
+  const auto* x = static_cast<const uint16_t*>(a.x);
+  if (a.to == DType::kBool) {
+    for_each(ctx, a.size, WidenToBool<Format>{x, static_cast<uint8_t*>(a.y)});
+  } else if (is_half(a.to)) {
+    visit_half(a.to,
+               [&]<class To>(To) { for_each(ctx, a.size, Reformat<Format, To>{x, static_cast<uint16_t*>(a.y)}); });
+  } else {
+    visit(a.to, [&]<class To>(To) { for_each(ctx, a.size, Widen<Format, To>{x, static_cast<To*>(a.y)}); });
+  }
+}
 
 template <class T>
 struct Fill {
@@ -246,19 +266,18 @@ Status clip(const ClipArgs& a, Range, const Ctx& ctx) {
 }
 
 Status cast(const CastArgs& a, Range, const Ctx& ctx) {
-  if (a.from == DType::kBFloat16) {
-    const auto* x = static_cast<const uint16_t*>(a.x);
-    if (a.to == DType::kBool) {
-      for_each(ctx, a.size, WidenToBool{x, static_cast<uint8_t*>(a.y)});
-    } else {
-      visit(a.to, [&]<class To>(To) { for_each(ctx, a.size, Widen<To>{x, static_cast<To*>(a.y)}); });
-    }
+  if (is_half(a.from)) {
+    visit_half(a.from, [&]<class Format>(Format) { cast_half<Format>(a, ctx); });
     return {};
   }
   visit(a.from, [&]<class From>(From) {
     const From* x = static_cast<const From*>(a.x);
     if (a.to == DType::kBool) return for_each(ctx, a.size, CastToBool<From>{x, static_cast<uint8_t*>(a.y)});
-    if (a.to == DType::kBFloat16) return for_each(ctx, a.size, Narrow<From>{x, static_cast<uint16_t*>(a.y)});
+    if (is_half(a.to)) {
+      return visit_half(a.to, [&]<class Format>(Format) {
+        for_each(ctx, a.size, Narrow<Format, From>{x, static_cast<uint16_t*>(a.y)});
+      });
+    }
     visit(a.to, [&]<class To>(To) { for_each(ctx, a.size, Cast<From, To>{x, static_cast<To*>(a.y)}); });
   });
   return {};

@@ -1,6 +1,6 @@
-// The mainloop of products on tensor cores: int8, bfloat16, and float32 where tf32 is allowed.
+// The mainloop of products on tensor cores: int8, bfloat16, float16, and float32 where tf32 is allowed.
 //
-// All are products of words of 32 bits, which hold one float, two bfloat16 or four bytes that follow each other along
+// All are products of words of 32 bits, which hold one float, two halves or four bytes that follow each other along
 // k: an instruction takes eight words along k whatever they hold (core/mma.h). B is rows of words along k, one a
 // column; or for tf32, as packed by pack.cu, [N/16][words][16]; or, of bfloat16, rows of columns. A block computes
 // kRows x kCols results, a warp of its eight a half by a quarter of them. Slices of A and B, 16 words deep, are copied
@@ -9,7 +9,7 @@
 // whatever the tile is: results do not depend on the number of rows.
 //
 // What is multiplied is a Problem P:
-//   using Element                what a word holds: Bytes, Bf16 or Tf32
+//   using Element                what a word holds: Bytes, Bf16, F16 or Tf32
 //   using Columns                how B lies: AlongK, Across or Turned, which say what P has for it
 //   static constexpr int kChunk  words of A that are copied at once: 4 or 1
 //   void enter(int64_t batch)    chooses one of the products
@@ -23,6 +23,7 @@
 
 #include "core/device.h"
 #include "core/mma.h"
+#include "core/types.h"
 
 namespace quernel::cuda {
 
@@ -33,11 +34,18 @@ struct Bytes {
     multiply_u8s8(c, a, b);
   }
 };
-struct Bf16 {
+struct Bf16 : BFloat16 {
   using Sum = float;
   static __device__ unsigned ready(unsigned word) { return word; }
   static __device__ void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
     multiply_bf16(c, a, b);
+  }
+};
+struct F16 : Float16 {
+  using Sum = float;
+  static __device__ unsigned ready(unsigned word) { return word; }
+  static __device__ void multiply(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    multiply_f16(c, a, b);
   }
 };
 struct Tf32 {

@@ -1,5 +1,5 @@
-// The mainloop of large products on Hopper: int8 and bfloat16, of matrices and of patches of images, whose rows are
-// 32-bit words along k, aligned to 16 bytes. tensor_tile.h has that of all others.
+// The mainloop of large products on Hopper: int8, bfloat16 and float16, of matrices and of patches of images, whose
+// rows are 32-bit words along k, aligned to 16 bytes. tensor_tile.h has that of all others.
 //
 // A block computes 128 x kCols results at a time, and goes on to other tiles until none is left; tiles that are
 // computed at the same time lie close together, for L2. One thread of its first warpgroup copies slices of A and B, 32
@@ -32,6 +32,10 @@ namespace quernel::cuda {
 template <int kSums>
 __device__ void multiply(Bf16, WarpgroupProducts& products, float (&c)[kSums], uint64_t a, uint64_t b) {
   products.multiply_bf16(c, a, b);
+}
+template <int kSums>
+__device__ void multiply(F16, WarpgroupProducts& products, float (&c)[kSums], uint64_t a, uint64_t b) {
+  products.multiply_f16(c, a, b);
 }
 template <int kSums>
 __device__ void multiply(Bytes, WarpgroupProducts& products, int (&c)[kSums], uint64_t a, uint64_t b) {

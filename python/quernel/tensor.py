@@ -77,7 +77,7 @@ class Tensor:
 
     @property
     def dtype(self) -> str:
-        """NumPy's name of the element type: "float32", "float64", "bfloat16", "int8", … ."""
+        """NumPy's name of the element type: "float32", "float64", "float16", "bfloat16", "int8", … ."""
         return self._t.dtype if self._spec is None else self._spec.dtype
 
     @property

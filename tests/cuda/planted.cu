@@ -65,7 +65,7 @@ void run_pipeline(const char* name) {
 
 template <Slip kSlip>
 void run_ring(const char* name) {
-  report(name, is_right_in_ring<kSlip, 64, float>(64, 5 * kTileWords));
+  report(name, is_right_in_ring<kSlip, 64, RingBf16>(64, 5 * kTileWords));
 }
 
 // A phase that never ends, as a thread too few arrives.

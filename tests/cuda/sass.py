@@ -23,7 +23,8 @@ INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-
 # Products keep their sums in registers: in a kernel whose name has all parts these instructions must be there, and none may
 # touch local memory.
 EXPECTED: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("multiply_words", "Bf16Gemm"): ("HMMA", "LDSM"),
+    ("multiply_words", "HalfGemm", "Bf16"): ("HMMA", "LDSM"),
+    ("multiply_words", "HalfGemm", "F16"): ("HMMA", "LDSM"),
     ("multiply_words", "Bf16Conv"): ("HMMA", "LDSM"),
     ("multiply_words", "Bf16GradWeight"): ("HMMA", "LDSM"),
     ("multiply_words", "Tf32"): ("HMMA", "LDSM", "LDGSTS"),
@@ -37,7 +38,8 @@ EXPECTED: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 # The same on Hopper, whose own family is empty elsewhere.
 HOPPER: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("multiply_by_warpgroups", "Bf16Gemm"): ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
+    ("multiply_by_warpgroups", "HalfGemm", "Bf16"): ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
+    ("multiply_by_warpgroups", "HalfGemm", "F16"): ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
     ("multiply_by_warpgroups", "Bf16Conv"): ("HGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
     ("multiply_by_warpgroups", "QGemm"): ("IGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),
     ("multiply_by_warpgroups", "QConv"): ("IGMMA", "UTMALDG", "SYNCS", "USETMAXREG"),

@@ -134,6 +134,36 @@ void test_floats() {
   }
 }
 
+// A of one warp, B and sums as above, of float16.
+__global__ void products_of_halves(const unsigned* a, const unsigned* b, float* c) {
+  const int lane = static_cast<int>(threadIdx.x), g = lane / 4, i = lane % 4;
+  const unsigned a_lane[4] = {a[g * 8 + i], a[(g + 8) * 8 + i], a[g * 8 + i + 4], a[(g + 8) * 8 + i + 4]};
+  const unsigned b_lane[2] = {b[g * 8 + i], b[g * 8 + i + 4]};
+  float sums[4] = {1, 2, 3, 4};
+  multiply_f16(sums, a_lane, b_lane);
+  for (int j = 0; j < 4; ++j) c[(g + j / 2 * 8) * 8 + i * 2 + j % 2] = sums[j] - static_cast<float>(j + 1);
+}
+
+void test_halves() {
+  const std::vector<int> a = small_integers(16 * 16, 2000, 14), b = small_integers(8 * 16, 99, 15);
+  const auto words = [](const std::vector<int>& values) {
+    std::vector<unsigned> made;
+    for (size_t i = 0; i < values.size(); i += 2)
+      made.push_back(to_f16(static_cast<float>(values[i])) | unsigned{to_f16(static_cast<float>(values[i + 1]))} << 16);
+    return made;
+  };
+  const DeviceArray<unsigned> da(words(a)), db(words(b));
+  const DeviceArray<float> dc(std::vector<float>(128));
+  launch(context(), products_of_halves, 1, kWarp, 0, da.data, db.data, dc.data);
+  finish("halves");
+  const std::vector<float> c = dc.host();
+  for (int at = 0; at < 128; ++at) {
+    int sum = 0;
+    for (int k = 0; k < 16; ++k) sum += a[at / 8 * 16 + k] * b[at % 8 * 16 + k];
+    check(c[at] == static_cast<float>(sum), "multiply_f16");
+  }
+}
+
 void test_pipeline(int m, int n, int k) {
   const std::vector<int> a = small_integers(size_t(m) * k, 8, 3), b = small_integers(size_t(k) * n, 8, 4);
   std::vector<uint16_t> a16, b16;
@@ -157,12 +187,15 @@ void test_pipeline(int m, int n, int k) {
 // Rows, and words along k, that fill no tile; slices that come back to a place.
 void test_warpgroups() {
   if (!device_has_warpgroups()) return;
-  check(is_right_in_ring<Slip::kNone, 64, float>(64, 160), "products of bf16 by a warpgroup, 64 columns");
-  check(is_right_in_ring<Slip::kNone, 256, float>(51, 140), "products of bf16 by a warpgroup, 256 columns");
-  check(is_right_in_ring<Slip::kNone, 128, float>(64, 72), "products of bf16 by a warpgroup, 128 columns");
-  check(is_right_in_ring<Slip::kNone, 128, int>(60, 132), "products of bytes by a warpgroup, 128 columns");
-  check(is_right_in_ring<Slip::kNone, 64, int>(51, 140), "products of bytes by a warpgroup, 64 columns");
-  check(is_right_in_ring<Slip::kNone, 256, int>(64, 96), "products of bytes by a warpgroup, 256 columns");
+  check(is_right_in_ring<Slip::kNone, 64, RingBf16>(64, 160), "products of bf16 by a warpgroup, 64 columns");
+  check(is_right_in_ring<Slip::kNone, 256, RingBf16>(51, 140), "products of bf16 by a warpgroup, 256 columns");
+  check(is_right_in_ring<Slip::kNone, 128, RingBf16>(64, 72), "products of bf16 by a warpgroup, 128 columns");
+  check(is_right_in_ring<Slip::kNone, 64, RingF16>(51, 140), "products of f16 by a warpgroup, 64 columns");
+  check(is_right_in_ring<Slip::kNone, 256, RingF16>(64, 160), "products of f16 by a warpgroup, 256 columns");
+  check(is_right_in_ring<Slip::kNone, 64, RingBytes>(51, 140), "products of bytes by a warpgroup, 64 columns");
+  check(is_right_in_ring<Slip::kNone, 256, RingBytes>(64, 96), "products of bytes by a warpgroup, 256 columns");
+  check(is_right_in_ring<Slip::kNone, 128, RingF16>(60, 132), "products of f16 by a warpgroup, 128 columns");
+  check(is_right_in_ring<Slip::kNone, 128, RingBytes>(60, 132), "products of bytes by a warpgroup, 128 columns");
   check(reads_shared_tiles<Share::kNone>(), "tiles that two blocks copy for each other");
   check(reads_pixels({{2, 64, {5, -1, 5, 1}, {7, -1, 7, 1}}, 3, 3, 1, 1}), "tiles of pixels");
   check(reads_pixels({{3, 32, {9, -2, 4, 3}, {8, 1, 3, 2}}, 2, 2, 2, 3}), "tiles of some pixels");
@@ -232,6 +265,7 @@ int main() {
   test_bytes();
   test_rounding();
   test_floats();
+  test_halves();
   test_pipeline(27, 48, 112);
   test_pipeline(64, 16, 16);
   test_warpgroups();

@@ -74,7 +74,7 @@ def test_qn_tensor_copies_and_shared_memory_is_not_written() -> None:
         qn.as_tensor(Foreign(there))[0] = 1.0
 
 
-@pytest.mark.parametrize("dtype", ["float64", "int8", "uint8", "int32", "int64", "bool"])
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int8", "uint8", "int32", "int64", "bool"])
 def test_every_dtype_but_bfloat16(dtype: str) -> None:
     there = qn.tensor(X.astype(dtype))
     check_equal(qn.as_tensor(Foreign(there)).numpy(), X.astype(dtype))
@@ -93,8 +93,8 @@ def test_strides() -> None:
         assert qn.as_tensor(Foreign(there, **changes)).shape == shape
     with pytest.raises(NotTensorLike, match=r"array of strides \(4, 16\); pass a C-contiguous copy"):
         qn.as_tensor(Foreign(there, shape=(4, 3), strides=(4, 16)))
-    with pytest.raises(NotTensorLike, match="cannot hold float16 on CUDA"):
-        qn.as_tensor(Foreign(there, typestr="<f2"))
+    with pytest.raises(NotTensorLike, match="cannot hold complex64 on CUDA"):
+        qn.as_tensor(Foreign(there, typestr="<c8"))
 
 
 class _DlTensor(ctypes.Structure):
@@ -141,11 +141,12 @@ def test_dlpack_tells_where_the_memory_is() -> None:
     assert _core.live_storages() == before - 1
 
 
-def test_dlpack_before_1_0_and_to_the_cpu_are_copies() -> None:
-    there = qn.tensor(X, dtype="bfloat16")
+@pytest.mark.parametrize(("dtype", "code"), [("bfloat16", 4), ("float16", 2)])
+def test_dlpack_before_1_0_and_to_the_cpu_are_copies(dtype: str, code: int) -> None:
+    there = qn.tensor(X, dtype=dtype)
     capsule = there.__dlpack__()
     t = _DlTensor.from_address(_contents(capsule, b"dltensor"))
-    assert (t.code, t.bits) == (4, 16) and t.data != _core.cuda_pointer(there._t)
+    assert (t.code, t.bits) == (code, 16) and t.data != _core.cuda_pointer(there._t)
     host = np.from_dlpack(qn.tensor(X), device="cpu")
     check_equal(host, X)
 

@@ -22,7 +22,7 @@ from tests.conftest import DEVICE
 
 pytestmark = pytest.mark.skipif(DEVICE != "cuda", reason="needs CUDA; python -m tests.gpu runs this")
 
-BF16 = np.dtype(ml_dtypes.bfloat16)
+BF16, F16 = np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16)
 TF32_ROUNDOFF = 2.0**-11
 SHAPES = [(300, 260, 70), (513, 65, 33), (257, 129, 16), (130, 400, 100), (3, 200, 260)]  # M, N, K
 # Hopper multiplies these otherwise: many rows of the first by tiles of 256 columns, of the last by tiles of 128, and few
@@ -48,8 +48,8 @@ def tf32() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("shape", "dtype"),
-    [(shape, dtype) for shape in SHAPES for dtype in ("float32", "float64", "bfloat16")]
-    + [(shape, "bfloat16") for shape in LARGE],
+    [(shape, dtype) for shape in SHAPES for dtype in ("float32", "float64", "bfloat16", "float16")]
+    + [(shape, dtype) for shape in LARGE for dtype in ("bfloat16", "float16")],
 )
 def test_tiles_of_both_sizes_give_the_same_bits(shape: tuple[int, int, int], dtype: str) -> None:
     """Many rows take large tiles, the last of them alone small ones."""
@@ -70,23 +70,28 @@ def test_sums_that_underflow_have_one_zero() -> None:
     check_equal(whole, np.zeros((400, 128), np.float32))
 
 
+@pytest.mark.parametrize("half", [BF16, F16], ids=str)
 @pytest.mark.parametrize("offset", [0, 8, 1])
 @pytest.mark.parametrize(("n", "activation"), [(258, "gelu"), (257, "silu")])
-def test_large_products_of_bfloat16_end_as_separate_ops(n: int, activation: str, offset: int) -> None:
+def test_large_products_of_halves_end_as_separate_ops(
+    n: int, activation: str, offset: int, half: Any
+) -> None:
     """Bits do not depend on where rows of A begin; bias, residual and activation round as they do alone."""
     m, k = 70, 320
     x, w, bias, residual = (
-        normal(seed, *shape).astype(BF16)
+        normal(seed, *shape).astype(half)
         for seed, shape in ((20, (m, k)), (21, (n, k)), (22, (n,)), (23, (m, n)))
     )
-    stored = _core.flat_view(T(np.concatenate([np.zeros(offset, BF16), x.ravel()])), offset, m * k)
-    y, pre = _core.linear_bf16(stored.reshape([m, k]), T(w), T(bias), T(residual), activation, True)
+    stored = _core.flat_view(T(np.concatenate([np.zeros(offset, half), x.ravel()])), offset, m * k)
+    linear = _core.linear_bf16 if half is BF16 else _core.linear_f16
+    y, pre = linear(stored.reshape([m, k]), T(w), T(bias), T(residual), activation, True)
     plain = qn.ops.linear(x, w, bias).numpy()
-    added = (plain.astype(np.float32) + residual.astype(np.float32)).astype(BF16)
+    added = (plain.astype(np.float32) + residual.astype(np.float32)).astype(half)
     check_equal(N(pre), added)
-    check_equal(N(y), getattr(qn.ops, activation)(added.astype(np.float32)).numpy().astype(BF16))
-    sums = qn.ops.linear(x.astype(np.float32), w.astype(np.float32), precision="bf16")
-    check_equal((sums.numpy() + bias.astype(np.float32)).astype(BF16), plain)
+    check_equal(N(y), getattr(qn.ops, activation)(added.astype(np.float32)).numpy().astype(half))
+    x, w = integers(24, m, k), integers(25, n, k)
+    sums = qn.ops.linear(x.astype(half), w.astype(half), bias).numpy()
+    check_equal(sums, (x @ w.T + bias.astype(np.float32)).astype(half))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,7 @@ def test_bytes(shape: tuple[int, int, int], offset: int) -> None:
 
 
 @given(
-    st.integers(1, 300), st.integers(40, 520), st.integers(64, 200), st.sampled_from([BF16, np.int8]), st.integers(0, 99)
+    st.integers(1, 300), st.integers(40, 520), st.integers(64, 200), st.sampled_from([BF16, F16, np.int8]), st.integers(0, 99)
 )  # fmt: skip
 def test_large_products_are_exact_for_integers(m: int, n: int, words: int, dtype: Any, seed: int) -> None:
     """Around where another family of kernels begins; slices come back to their places in shared memory several times."""
@@ -119,10 +124,13 @@ def test_large_products_are_exact_for_integers(m: int, n: int, words: int, dtype
     x, w = rng.integers(0, 9, (m, k)), rng.integers(-8, 9, (n, k))
     if dtype is BF16:
         y = qn.ops.linear(x.astype(np.float32), w.astype(np.float32), precision="bf16").numpy()
+    elif dtype is F16:
+        y = qn.ops.linear(x.astype(F16), w.astype(F16)).numpy().astype(np.float32)
     else:
         zeros, ones = T(np.zeros(n, np.int32)), T(np.ones(n, np.float32))
         y = N(_core.qlinear(T(x.astype(np.uint8)), T(w.astype(np.int8)), zeros, ones, 0, 0, 255, True))
-    check_equal(y, (x @ w.T).astype(np.float32))
+    sums = (x @ w.T).astype(np.float32)
+    check_equal(y, sums.astype(F16).astype(np.float32) if dtype is F16 else sums)
 
 
 @pytest.mark.usefixtures("tf32")

@@ -23,7 +23,11 @@ def test_what_is_refused() -> None:
     assert complaints(SOUND) == []
     assert complaints({**SOUND, (80, "for_each"): Counter(LDL=9, STL=7)}) == []
     for kernel, count, message in [
-        ("multiply_words Bf16Gemm", Counter(FFMA=64, LDSM=8), "multiply_words Bf16Gemm has no HMMA"),
+        (
+            "multiply_words HalfGemm Bf16",
+            Counter(FFMA=64, LDSM=8),
+            "multiply_words HalfGemm Bf16 has no HMMA",
+        ),
         (
             "multiply_tile If",
             Counter(FFMA=64, STL=1),
@@ -56,6 +60,6 @@ def test_hopper_has_a_family_of_its_own() -> None:
     assert complaints({**SOUND, **{(80, kernel): Counter(EXIT=1) for kernel in kernels}}) == []
     empty = {(90, kernel): Counter(EXIT=1) for kernel in kernels}
     found = complaints({**hopper, **empty})
-    assert "sm_90: multiply_by_warpgroups Bf16Gemm has no HGMMA" in found
+    assert "sm_90: multiply_by_warpgroups HalfGemm Bf16 has no HGMMA" in found
     assert "sm_90: multiply_by_warpgroups QGemm has no UTMALDG" in found
     assert complaints(hopper) == [f"sm_90: no kernel is like {kernel}" for kernel in kernels]

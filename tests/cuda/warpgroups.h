@@ -1,4 +1,4 @@
-// A product of bfloat16 or bytes by every primitive of core/tma.h and core/wgmma.h: C (m, kCols) = A (m, k) B
+// A product of bfloat16, float16 or bytes by every primitive of core/tma.h and core/wgmma.h: C (m, kCols) = A (m, k) B
 // (kCols, k), rows along k in words of 32 bits, m at most 64. One warpgroup multiplies, a thread beside it copies
 // slices into one of two places while the other is multiplied. A Slip is a bug that a test must notice.
 #pragma once
@@ -8,14 +8,34 @@ namespace quernel::cuda {
 
 enum class Slip { kNone, kNoFull, kFullTooLate, kNoEmpty, kEmptyTooEarly, kNoWait, kNoBegin };
 
-template <int kSums>
-__device__ void multiply(WarpgroupProducts& p, float (&c)[kSums], uint64_t a, uint64_t b) {
-  p.multiply_bf16(c, a, b);
-}
-template <int kSums>
-__device__ void multiply(WarpgroupProducts& p, int (&c)[kSums], uint64_t a, uint64_t b) {
-  p.multiply_u8s8(c, a, b);
-}
+// What a word holds.
+struct RingBf16 {
+  using Sum = float;
+  static constexpr int kOf = 2;
+  static unsigned bits(int value) { return bf16_of(value); }
+  template <int kSums>
+  static __device__ void multiply(WarpgroupProducts& p, float (&c)[kSums], uint64_t a, uint64_t b) {
+    p.multiply_bf16(c, a, b);
+  }
+};
+struct RingF16 {
+  using Sum = float;
+  static constexpr int kOf = 2;
+  static unsigned bits(int value) { return to_f16(static_cast<float>(value)); }
+  template <int kSums>
+  static __device__ void multiply(WarpgroupProducts& p, float (&c)[kSums], uint64_t a, uint64_t b) {
+    p.multiply_f16(c, a, b);
+  }
+};
+struct RingBytes {
+  using Sum = int;
+  static constexpr int kOf = 4;
+  static unsigned bits(int value) { return static_cast<uint8_t>(value); }
+  template <int kSums>
+  static __device__ void multiply(WarpgroupProducts& p, int (&c)[kSums], uint64_t a, uint64_t b) {
+    p.multiply_u8s8(c, a, b);
+  }
+};
 
 template <class Sum>
 struct WarpgroupProduct {
@@ -27,9 +47,9 @@ inline constexpr int kPlaces = 2, kRingBlock = kWarpgroup + kWarp;
 template <int kCols>
 inline constexpr int kRingBytes = kTileAlign + kPlaces * (64 + kCols) * kTileWords * 4;
 
-template <Slip kSlip, class Sum, int kCols>
+template <Slip kSlip, class E, int kCols>
 __global__ void __launch_bounds__(kRingBlock)
-    multiply_in_ring(WarpgroupProduct<Sum> p, const __grid_constant__ TensorMap a,
+    multiply_in_ring(WarpgroupProduct<typename E::Sum> p, const __grid_constant__ TensorMap a,
                      const __grid_constant__ TensorMap b) {
   if constexpr (kHasWarpgroups) {
     constexpr int kABytes = 64 * kTileWords * 4, kPlaceBytes = kABytes + kCols * kTileWords * 4;
@@ -55,7 +75,7 @@ __global__ void __launch_bounds__(kRingBlock)
       }
       return;
     }
-    Sum sums[kCols / 2] = {};
+    typename E::Sum sums[kCols / 2] = {};
     WarpgroupProducts products;
     for (int slice = 0; slice < slices; ++slice) {
       const int place = slice % kPlaces, parity = slice / kPlaces % 2;
@@ -64,7 +84,7 @@ __global__ void __launch_bounds__(kRingBlock)
       const uint64_t left = tile_descriptor(shared + place * kPlaceBytes);
       const uint64_t right = tile_descriptor(shared + place * kPlaceBytes + kABytes);
       for (int word = 0; word < kTileWords; word += 8)
-        multiply(products, sums, advanced(left, word), advanced(right, word));
+        E::multiply(products, sums, advanced(left, word), advanced(right, word));
       products.close_group();
       if (kSlip == Slip::kFullTooLate) full[place].wait(parity);
       if (kSlip == Slip::kEmptyTooEarly && t % kWarp == 0) empty[place].arrive();
@@ -81,24 +101,24 @@ __global__ void __launch_bounds__(kRingBlock)
 }
 
 // Runs it on rows of words; 0 everywhere if the device refuses.
-template <Slip kSlip, int kCols, class Sum>
+template <Slip kSlip, int kCols, class E, class Sum = typename E::Sum>
 std::vector<Sum> multiplied_in_ring(const std::vector<unsigned>& a, const std::vector<unsigned>& b, int m, int words) {
   const DeviceArray<unsigned> da(a), db(b);
   const DeviceArray<Sum> dc(std::vector<Sum>(static_cast<size_t>(m) * kCols, Sum{}));
   TensorMap left, right;
   if (device_encode(&left, da.data, words, m, words * 4, 64) &&
       device_encode(&right, db.data, words, kCols, words * 4, kCols)) {
-    auto* kernel = multiply_in_ring<kSlip, Sum, kCols>;
+    auto* kernel = multiply_in_ring<kSlip, E, kCols>;
     allow_shared(kernel, kRingBytes<kCols>);
     launch(context(), kernel, 1, kRingBlock, kRingBytes<kCols>, WarpgroupProduct<Sum>{dc.data, m, words}, left, right);
   }
   return dc.host();
 }
 
-// Rows of small integers, as bytes or as bfloat16, in words; `at` reads one.
-template <class Sum>
+// Rows of small integers in words; `at` reads one.
+template <class E>
 struct Words {
-  static constexpr int kOf = sizeof(Sum) == sizeof(float) && std::is_same_v<Sum, int> ? 4 : 2;
+  static constexpr int kOf = E::kOf;
   std::vector<int> values;
   std::vector<unsigned> words;
 
@@ -107,22 +127,21 @@ struct Words {
         words(static_cast<size_t>(rows) * words_) {
     for (size_t i = 0; i < values.size(); ++i) {
       if (!is_signed) values[i] += 60;
-      const unsigned bits = kOf == 4 ? static_cast<uint8_t>(values[i]) : bf16_of(values[i]);
-      words[i / kOf] |= bits << i % kOf * (32 / kOf);
+      words[i / kOf] |= E::bits(values[i]) << i % kOf * (32 / kOf);
     }
   }
 };
 
-template <Slip kSlip, int kCols, class Sum>
+template <Slip kSlip, int kCols, class E>
 bool is_right_in_ring(int m, int words) {
-  const Words<Sum> a(m, words, false, 11), b(kCols, words, true, 12);
-  const std::vector<Sum> c = multiplied_in_ring<kSlip, kCols, Sum>(a.words, b.words, m, words);
-  const int k = words * Words<Sum>::kOf;
+  const Words<E> a(m, words, false, 11), b(kCols, words, true, 12);
+  const auto c = multiplied_in_ring<kSlip, kCols, E>(a.words, b.words, m, words);
+  const int k = words * E::kOf;
   bool right = true;
   for (int i = 0; i < m * kCols; ++i) {
     int sum = 0;
     for (int j = 0; j < k; ++j) sum += a.values[i / kCols * k + j] * b.values[i % kCols * k + j];
-    right &= c[i] == static_cast<Sum>(sum);
+    right &= c[i] == static_cast<typename E::Sum>(sum);
   }
   return right;
 }

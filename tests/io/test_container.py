@@ -22,7 +22,7 @@ from quernel.errors import CorruptFileError
 from quernel.io.container import PREFIX, decode, encode, write_atomic
 from tests.strategies import arrays, shapes
 
-DTYPES = ["float64", "float32", "int64", "int32", "int8", "uint8", "bool"]
+DTYPES = ["float64", "float32", "float16", "int64", "int32", "int8", "uint8", "bool"]
 
 
 def sample() -> bytes:

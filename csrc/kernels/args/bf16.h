@@ -1,4 +1,4 @@
-// Products of bfloat16 with sums in fp32.
+// Products of bfloat16, and of float16, with sums in fp32.
 #pragma once
 #include "kernels/args/conv.h"
 #include "kernels/args/epilogue.h"
@@ -17,8 +17,8 @@ inline constexpr int64_t kBf16Strip = 32;
 inline constexpr int64_t kBf16Columns = 64;
 
 // C[M, N] = epilogue(A · B); item = (64 columns, strip of 32 rows), strips fastest. `dtype` is that of C, bias,
-// residual and pre. bfloat16 is rounded wherever separate ops would round: after the bias, the residual and the
-// activation; `gate` is unused.
+// residual and pre: float32, or the operands' own. That is rounded wherever separate ops would round: after the bias,
+// the residual and the activation; `gate` is unused.
 struct Bf16GemmArgs : Epilogue {
   const void* a = nullptr;
   const void* b = nullptr;
@@ -27,8 +27,8 @@ struct Bf16GemmArgs : Epilogue {
   int64_t m = 0, n = 0, k = 0;  // k: padded
 };
 
-// A matrix of `rows` x k with any strides, float32 or bfloat16, as rows of A or as columns of B (then `rows` are N);
-// item = 16 of them.
+// A matrix of `rows` x k with any strides as rows of A or as columns of B (then `rows` are N); item = 16 of them.
+// float32 is rounded to bfloat16; 16-bit formats stay what they are.
 struct Bf16PackArgs {
   const void* src = nullptr;
   void* dst = nullptr;

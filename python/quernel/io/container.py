@@ -35,6 +35,7 @@ _STALE_SECONDS = 3600
 _DTYPES = {
     "float64": "F64",
     "float32": "F32",
+    "float16": "F16",
     "bfloat16": "BF16",
     "int64": "I64",
     "int32": "I32",

@@ -124,7 +124,7 @@ class Module(Verbs, Hookable):
         return value.astype(wanted) if wanted in FLOATING else value
 
     def _as_array(self, value: Any) -> Any:
-        """An array of a dtype that tensors have: narrow floats as the parameters' dtype, integers in a wider one."""
+        """An array of a dtype that layers compute in: float16 as the parameters' dtype, other integers in a wider one."""
         array = np.asarray(value.detach() if hasattr(value, "detach") else value)
         if array.dtype == np.float16:
             return array.astype(self._input_dtype() or "float32")

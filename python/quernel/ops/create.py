@@ -10,7 +10,7 @@ import numpy as np
 
 from quernel import _core, recording
 from quernel.errors import ArgumentError, DTypeError, ShapeError
-from quernel.ops.dtypes import DTYPES, FLOATING, dtype_name, scalar_dtype
+from quernel.ops.dtypes import DTYPES, FLOATING, HALF, dtype_name, scalar_dtype
 from quernel.ops.op import NotTensorLike
 from quernel.runtime import check_device
 from quernel.tensor import Tensor
@@ -34,7 +34,7 @@ def tensor(
         device: "cpu", "cuda" or "auto"; by default that of a tensor given, else `quernel.runtime.default_device`.
 
     Raises:
-        DTypeError: A dtype that tensors do not have (float16, complex, strings, …), or a gradient for integers.
+        DTypeError: A dtype that tensors do not have (complex, strings, …), or a gradient for integers.
         DeviceError: The device cannot be used.
 
     Example:
@@ -194,7 +194,7 @@ def arange(
         raise ArgumentError(f"[arange] start, end and step are finite, got {start}, {end} and {step}")
     whole = all(isinstance(n, int | np.integer) for n in (start, end, step))
     name = ("int64" if whole else "float32") if dtype is None else dtype_name(dtype)
-    if name == "bfloat16":
+    if name in HALF:
         return tensor(np.arange(start, end, step), name, device=device)
     place = None if device is None else check_device(device)
     if whole:

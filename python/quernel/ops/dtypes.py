@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 # In order of promotion within a kind; kinds are ordered bool < integer < floating.
-FLOATING = ("bfloat16", "float32", "float64")
+HALF = ("float16", "bfloat16")  # casts and a few products have them
+FLOATING = (*HALF, "float32", "float64")
 INTEGER = ("uint8", "int8", "int32", "int64")
 DTYPES = ("bool", *INTEGER, *FLOATING)
 
@@ -48,6 +49,8 @@ def promote_types(a: str, b: str) -> str:
     """
     if {a, b} == {"uint8", "int8"}:
         return "int32"
+    if {a, b} == {"float16", "bfloat16"}:
+        return "float32"
     return max(a, b, key=_RANK.__getitem__)
 
 

@@ -15,7 +15,7 @@ from quernel import _core
 from quernel.autograd import Gradients, RowsOfTable, attach, needs_grad, put_on_tape
 from quernel.errors import ArgumentError, DTypeError, ShapeError
 from quernel.ops.create import as_tensor
-from quernel.ops.dtypes import INTEGER
+from quernel.ops.dtypes import HALF, INTEGER
 from quernel.ops.elementwise import mul
 from quernel.ops.layout import broadcast_to, reshape
 from quernel.ops.op import Spec, op
@@ -173,7 +173,7 @@ def _index_add_rule(x: Any, dim: int, index: Any, source: Any, alpha: float = 1)
 
 
 def _check_addable(name: str, dtype: str) -> None:
-    if dtype in ("bool", "bfloat16"):
+    if dtype in ("bool", *HALF):
         raise DTypeError(f"[{name}] cannot add {dtype} elements; cast them first")
 
 

@@ -10,6 +10,7 @@ from quernel.autograd import Gradients, needs_grad, put_on_tape
 from quernel.errors import QuernelError, ShapeError, UnsupportedError
 from quernel.ops.activation import activation_gradient, check_activation, needs_input, saved_for
 from quernel.ops.create import as_tensor
+from quernel.ops.dtypes import HALF
 from quernel.ops.op import Spec, op
 from quernel.ops.operands import unbroadcast
 from quernel.ops.shapes import (
@@ -135,12 +136,13 @@ def linear(
         residual: Of the output's shape, (..., out_features).
         precision: "bf16" rounds the operands of this product, and of the two of its backward pass, to bfloat16; sums,
             results and gradients stay float32. None multiplies in the dtype of the operands. Operands that are
-            bfloat16 themselves are multiplied likewise, their result is rounded to bfloat16; they have no gradients.
+            bfloat16 or float16 themselves are multiplied likewise, with sums in float32; their result is rounded to
+            their dtype, wherever separate ops would round it. They have no gradients.
 
     Raises:
         ShapeError: Feature counts or shapes do not fit.
         DTypeError: The dtypes differ, or are not floating, or not those that `precision` takes.
-        UnsupportedError: A bfloat16 tensor wants a gradient.
+        UnsupportedError: A bfloat16 or float16 tensor wants a gradient.
 
     Example:
         >>> qn.ops.linear(qn.ones((1, 3)), qn.ones((2, 3)), qn.tensor([0.0, -5.0]), activation="relu")
@@ -155,11 +157,11 @@ def linear(
     in_bf16 = precision == "bf16" or ta.dtype == "bfloat16"
     if precision is not None:
         check_precision("linear", precision, a.dtype, "float32 or bfloat16")
-    if taped and ta.dtype == "bfloat16":
+    if taped and ta.dtype in HALF:
         raise UnsupportedError(
-            "[linear] bfloat16 tensors have no gradients; train float32 ones with precision='bf16'"
+            f"[linear] {ta.dtype} tensors have no gradients; train float32 ones with precision='bf16'"
         )
-    multiply = _core.linear_bf16 if in_bf16 else _core.linear
+    multiply = _core.linear_f16 if ta.dtype == "float16" else _core.linear_bf16 if in_bf16 else _core.linear
     try:
         y, pre = multiply(ta, tw, tb, tr, activation or "none", taped and needs_input(activation))
     except (QuernelError, TypeError):  # the latter of an activation that is no text

@@ -1,5 +1,6 @@
-// Products of bfloat16 with sums in fp32, on the mainloops of tensor_tile.h and warpgroup_tile.h. Operands are rows, K
-// padded with zeros, as args/bf16.h has them for A: tensor cores take the columns of B along k too.
+// Products of bfloat16 and of float16 with sums in fp32, on the mainloops of tensor_tile.h and warpgroup_tile.h.
+// Operands are rows, K padded with zeros, as args/bf16.h has them for A: tensor cores take the columns of B along k
+// too.
 #include "core/math.h"
 #include "kernels/args/bf16.h"
 #include "kernels/warpgroup_tile.h"
@@ -7,20 +8,17 @@
 namespace quernel::cuda {
 namespace {
 
-// The value where separate ops would store it.
-__device__ inline float rounded(float x) { return from_bf16(to_bf16(x)); }
-
-// With kAligned rows of A begin at multiples of 16 bytes.
-template <bool kAligned>
-struct Bf16Gemm {
-  using Element = Bf16;
+// E: Bf16 or F16. With kAligned rows of A begin at multiples of 16 bytes.
+template <class E, bool kAligned>
+struct HalfGemm {
+  using Element = E;
   using Columns = AlongK;
   static constexpr int kChunk = kAligned ? 4 : 1, kBChunk = 4;
 
   Bf16GemmArgs g;
   int64_t m, n, k, batches = 1;
 
-  explicit Bf16Gemm(const Bf16GemmArgs& args) : g(args), m(args.m), n(args.n), k(args.k / 2) {}
+  explicit HalfGemm(const Bf16GemmArgs& args) : g(args), m(args.m), n(args.n), k(args.k / 2) {}
 
   __device__ void enter(int64_t) {}
 
@@ -52,8 +50,8 @@ struct Bf16Gemm {
       return;
     }
     const float v = with_addends(sum, bias(column), static_cast<const uint16_t*>(g.residual), i);
-    if (g.pre) static_cast<uint16_t*>(g.pre)[i] = to_bf16(v);
-    static_cast<uint16_t*>(g.c)[i] = to_bf16(activate(g.activation, v));
+    if (g.pre) static_cast<uint16_t*>(g.pre)[i] = E::from(v);
+    static_cast<uint16_t*>(g.c)[i] = E::from(activate(g.activation, v));
   }
 
   // For warpgroup_tile.h.
@@ -77,20 +75,22 @@ struct Bf16Gemm {
     const Pair<float> v{with_addends(sums.first, c.bias[0], residual, i),
                         with_addends(sums.second, c.bias[1], residual, i + c.has_second)};
     if (g.pre)
-      put_two(static_cast<uint16_t*>(g.pre) + i, {to_bf16(v.first), to_bf16(v.second)}, in_pairs, c.has_second);
+      put_two(static_cast<uint16_t*>(g.pre) + i, {E::from(v.first), E::from(v.second)}, in_pairs, c.has_second);
     put_two(static_cast<uint16_t*>(g.c) + i,
-            {to_bf16(activated<kLight>(g, v.first)), to_bf16(activated<kLight>(g, v.second))}, in_pairs, c.has_second);
+            {E::from(activated<kLight>(g, v.first)), E::from(activated<kLight>(g, v.second))}, in_pairs, c.has_second);
   }
 
  private:
+  // The value where separate ops would store it.
+  static __device__ float rounded(float x) { return E::template to<float>(E::from(x)); }
   __device__ float bias(int64_t column) const {
     if (!g.bias) return 0.f;
     return g.dtype == DType::kFloat32 ? static_cast<const float*>(g.bias)[column]
-                                      : from_bf16(static_cast<const uint16_t*>(g.bias)[column]);
+                                      : E::template to<float>(static_cast<const uint16_t*>(g.bias)[column]);
   }
   __device__ float with_addends(float sum, float bias, const uint16_t* residual, int64_t i) const {
     const float v = rounded(g.bias ? sum + bias : sum);
-    return residual ? rounded(v + from_bf16(residual[i])) : v;
+    return residual ? rounded(v + E::template to<float>(residual[i])) : v;
   }
 };
 
@@ -115,17 +115,11 @@ struct Pack {
   }
 };
 
-}  // namespace
-
-// Rows of A that no tile can be copied of are copied into scratch memory first: other kernels may add up otherwise.
-int64_t gemm_bf16_scratch(const Bf16GemmArgs& g) {
-  return suits_warpgroups(g.n, g.k / 2) && !are_vectors(g.a, {g.k * 2}) ? g.m * g.k * 2 : 0;
-}
-
-Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
+template <class E>
+Status multiply(const Bf16GemmArgs& g, const Ctx& ctx) {
   const bool aligned = are_vectors(g.a, {g.k * 2});
   if (suits_warpgroups(g.n, g.k / 2)) {
-    Bf16Gemm<true> product(g);
+    HalfGemm<E, true> product(g);
     if (!aligned) {
       const Bf16PackArgs copy{.src = g.a, .dst = ctx.scratch, .rows = g.m, .k = g.k, .src_row = g.k, .src_k = 1};
       for_each(ctx, g.m * g.k, Pack<uint16_t>{copy, g.k});
@@ -134,12 +128,23 @@ Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) {
     const int64_t bytes = g.dtype == DType::kFloat32 ? 4 : 2;
     multiply_on_warpgroups(ctx, product, g.b, are_pairs(g.c, bytes, g.n) && are_pairs(g.pre, bytes, g.n));
   } else if (aligned) {
-    multiply_on_tensor_cores(ctx, Bf16Gemm<true>(g));
+    multiply_on_tensor_cores(ctx, HalfGemm<E, true>(g));
   } else {
-    multiply_on_tensor_cores(ctx, Bf16Gemm<false>(g));
+    multiply_on_tensor_cores(ctx, HalfGemm<E, false>(g));
   }
   return {};
 }
+
+}  // namespace
+
+// Rows of A that no tile can be copied of are copied into scratch memory first: other kernels may add up otherwise.
+int64_t gemm_bf16_scratch(const Bf16GemmArgs& g) {
+  return suits_warpgroups(g.n, g.k / 2) && !are_vectors(g.a, {g.k * 2}) ? g.m * g.k * 2 : 0;
+}
+int64_t gemm_f16_scratch(const Bf16GemmArgs& g) { return gemm_bf16_scratch(g); }
+
+Status gemm_bf16(const Bf16GemmArgs& g, Range, const Ctx& ctx) { return multiply<Bf16>(g, ctx); }
+Status gemm_f16(const Bf16GemmArgs& g, Range, const Ctx& ctx) { return multiply<F16>(g, ctx); }
 
 Status pack_bf16(const Bf16PackArgs& p, Range, const Ctx& ctx) {
   const int64_t padded = ceil_div(p.k, kBf16Block) * kBf16Block;
