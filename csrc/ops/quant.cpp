@@ -9,6 +9,7 @@
 #include "runtime/derived.h"
 #include "runtime/dispatch.h"
 #include "runtime/launch.h"
+#include "runtime/thread_pool.h"
 
 namespace quernel::ops {
 namespace {
@@ -233,21 +234,50 @@ bool winograd_pays(const ConvShape& s, Device device) {
          pixels * s.o >= 24 << 10 && 9 * 5 * s.oh * s.ow >= 17 * winograd_points(s.oh) * winograd_points(s.ow);
 }
 
-// Transformed tiles stay in L2, and many share the transformation of weights. Few of them are shared out by columns.
+// Weight (N, 3, 3, K) -> (panels of 16, 36 points, K/2, 16, 2) of int16.
+Tensor pack_winograd(const Tensor& weight, int64_t n, int64_t k) {
+  return derived(weight, "pack_winograd_s8", [&] {
+    const int64_t panels = ceil_div(n, kQPanel), panel_bytes = 36 * k * kQPanel * 2;
+    const Tensor packed = Tensor::empty(DType::kInt8, {panels, panel_bytes}, weight.device());
+    PackArgs args;
+    args.k = k;
+    args.n = n;
+    args.src_row = 1;
+    args.src_col = 9 * k;
+    args.src_tap = k;
+    launch("pack_winograd_s8", &KernelTable::pack_winograd_s8, args,
+           {ceil_div(panels, 2), 2.0 * static_cast<double>(panel_bytes)},
+           {read(&PackArgs::src, weight), write(&PackArgs::dst, packed)});
+    return packed;
+  });
+}
+
+// Transformed tiles stay in L2. Without VNNI many share the transformation of weights; with it weights come
+// transformed, and threads get as many tiles each. Few tiles are shared out by columns.
 void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, const Tensor& y, const QOutput& out) {
-  const int64_t input_bytes = (dots_bytes() ? 580 : 300) << 10, most_tiles = dots_bytes() ? 48 : 32;
+  const bool dots = dots_bytes();
+  const int64_t input_bytes = (dots ? 580 : 300) << 10, most_tiles = dots ? 16 : 32;
   constexpr int64_t kChannelBytes = 36 * 2;  // of a tile, transformed
   const ConvShape& s = args.s;
   const int64_t tiles = s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4);
   const int64_t most = std::clamp<int64_t>(input_bytes / (kChannelBytes * s.c) / 4 * 4, 4, most_tiles);
-  args.tiles = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), 4) * 4;
-  const int64_t blocks = ceil_div(tiles, args.tiles);
-  args.columns = blocks < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
+  int64_t blocks = ceil_div(tiles, most);
+  if (dots) {
+    const int64_t threads = ThreadPool::instance().size();
+    blocks = blocks > 1 ? ceil_div(blocks, threads) * threads : 1;
+    args.tiles = ceil_div(tiles, blocks);
+    args.columns = ceil_div(ceil_div(s.o, kQColumns), blocks > 1 ? 1 : threads) * kQColumns;
+  } else {
+    args.tiles = ceil_div(ceil_div(tiles, blocks), 4) * 4;
+    args.columns = ceil_div(tiles, args.tiles) < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
+  }
+  blocks = ceil_div(tiles, args.tiles);
   const double macs = static_cast<double>(args.tiles * args.columns * 16) * static_cast<double>(9 * s.c);
   launch("qconv2d", &KernelTable::winograd_u8s8, args,
          {blocks * ceil_div(s.o, args.columns), mac_ns(macs / 2),
           2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o * 9 * s.c)},
-         {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_weight(weight, 1, s.o, 9 * s.c)),
+         {read(&QConvArgs::x, x),
+          read(&QConvArgs::w, dots ? pack_winograd(weight, s.o, s.c) : pack_weight(weight, 1, s.o, 9 * s.c)),
           read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
 }
 

@@ -41,7 +41,7 @@ constexpr int64_t conv_runs(const ConvShape& s) { return s.dilation_w == 1 && s.
 // (group, strip of kQStrip output pixels), in either order. Depthwise (C = O = groups): w from the level's own
 // pack_depthwise_s8, item = output row.
 // Winograd (3x3 taps, stride and dilation 1, one group, C a multiple of four): item = (`tiles` tiles of up to 4x4
-// output pixels, `columns` columns), columns fastest.
+// output pixels, `columns` columns), columns fastest; w, at levels that multiply bytes, from pack_winograd_s8.
 struct QConvArgs : Requantize {
   const void* x = nullptr;
   const void* w = nullptr;

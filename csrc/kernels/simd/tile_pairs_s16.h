@@ -11,9 +11,10 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int kPairRows = 12, kPairPanels = 2;
+constexpr int64_t kPairColumns = kPairPanels * kQPanel;
 
-// Up to 64 neighbouring bytes less 128, as int16. Of four, byte 0 is followed by 2, and 1 by 3, as packed weights come
-// apart: even ones, odd ones, or, of up to 32, first the even and then the odd.
+// Up to 64 neighbouring bytes as int16. Of four, byte 0 is followed by 2, and 1 by 3, as packed weights come apart:
+// even ones, odd ones, or, of up to 32, first the even and then the odd.
 class PairLanes {
  public:
   enum Which { kEven, kOdd, kBoth };
@@ -29,10 +30,10 @@ class PairLanes {
 
   template <Which kWhich>
   [[gnu::always_inline]] __m512i load(const uint8_t* x) const {
-    __m512i bytes = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask_, x), _mm512_set1_epi8(-128));
+    __m512i bytes = _mm512_maskz_loadu_epi8(mask_, x);
+    if constexpr (kWhich == kEven) return _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
     if constexpr (kWhich == kBoth) bytes = _mm512_sllv_epi16(_mm512_permutexvar_epi32(order_, bytes), shift_);
-    if constexpr (kWhich == kEven) bytes = _mm512_slli_epi16(bytes, 8);
-    return _mm512_srai_epi16(bytes, 8);
+    return _mm512_srli_epi16(bytes, 8);
   }
 
  private:
