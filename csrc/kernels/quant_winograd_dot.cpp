@@ -201,7 +201,7 @@ class Winograd {
   template <int V>
   void add_shift(const int16_t* weight, int64_t depth, Columns& cols) const {
     alignas(64) int32_t sums[V * kQPanel];
-    dot_pairs<1, V>(shift_, 0, weight + (kIn + 1) * depth * V * kQPanel, 0, depth / 2, sums);
+    dot_pairs<1, V>(shift_, 0, weight + (kIn + 1) * depth * V * kQPanel, depth / 2, sums);
     for (int64_t j = 0; j < V * kQPanel; ++j)
       cols.bias[j] = static_cast<int32_t>(static_cast<uint32_t>(cols.bias[j]) + static_cast<uint32_t>(sums[j]));
   }
@@ -225,9 +225,7 @@ class Winograd {
       // Rows are shared out evenly.
       for (int64_t i = begin, parts = ceil_div(end - begin, kPairRows); parts > 0; --parts) {
         const int64_t here = ceil_div(end - i, parts);
-        for (int64_t r = i; r < i + here; ++r)
-          for (int64_t k = 0; k < depth; k += 32) __builtin_prefetch(a + input_point_ + r * pitch_ + k);
-        dot_pair_rows<kPairRows, V>(here, a + i * pitch_, pitch_, b, weight_point, depth / 2, sums + i * V * kQPanel);
+        dot_pair_rows<kPairRows, V>(here, a + i * pitch_, pitch_, b, depth / 2, sums + i * V * kQPanel);
         i += here;
       }
     }
