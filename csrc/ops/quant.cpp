@@ -220,18 +220,20 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
 // Points along an axis at which Winograd's algorithm with VNNI multiplies: six per four outputs, four per rest of two.
 int64_t winograd_points(int64_t size) { return (size + 1) / 4 * 6 + (size % 4 == 1 || size % 4 == 2 ? 4 : 0); }
 
+int64_t winograd_tiles(const ConvShape& s) { return s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4); }
+
 // Winograd's algorithm makes a fourth of the products, in int16. Channels pay for its transformations. With VNNI those
-// products run at half the pace of products of bytes, so it takes more: 32 channels and columns, not so many channels
-// that few tiles fit into L2 beside their weights (14x14x512 took 4 % longer), nine tiles to share the transformation
-// of weights, items for two threads, and 3.4 times fewer products of the 4 times that maps without a rest save (7x7:
-// 3.1 times; 14x14: 3.6 times).
+// products run at half the pace of products of bytes, so it takes more: 32 channels and columns, 2.8 times fewer
+// products of the 4 times that maps without a rest save (7x7: 3.1 times; 5x5: 2.3 times, and 0.8 of the speed), and
+// tiles that share the reading of transformed weights, eight times as large: nine, if those do not fit into L2.
+// (4x4x256 took 1.4 times as long.) More than 256 channels would pay, too, with many tiles, but take 20 MB and more.
 bool winograd_pays(const ConvShape& s, Device device) {
   const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1 &&
                     s.c % 4 == 0 && has_kernel(&KernelTable::winograd_u8s8, device);
   if (!dots_bytes()) return fits && s.c >= 16 && s.o >= 16;
-  const int64_t pixels = s.n * s.oh * s.ow;
-  return fits && !dots_tiles() && s.c >= 32 && s.c <= 256 && s.o >= 32 && pixels >= 9 * 16 &&
-         pixels * s.o >= 24 << 10 && 9 * 5 * s.oh * s.ow >= 17 * winograd_points(s.oh) * winograd_points(s.ow);
+  const int64_t least_tiles = s.c * s.o <= 8 << 10 ? 4 : 9;
+  return fits && !dots_tiles() && s.c >= 32 && s.c <= 256 && s.o >= 32 && winograd_tiles(s) >= least_tiles &&
+         9 * 5 * s.oh * s.ow >= 14 * winograd_points(s.oh) * winograd_points(s.ow);
 }
 
 // Weight (N, 3, 3, K) -> (panels of 16, 36 points, K/2, 16, 2) of int16.
@@ -259,14 +261,15 @@ void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, cons
   const int64_t input_bytes = (dots ? 580 : 300) << 10, most_tiles = dots ? 16 : 32;
   constexpr int64_t kChannelBytes = 36 * 2;  // of a tile, transformed
   const ConvShape& s = args.s;
-  const int64_t tiles = s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4);
+  const int64_t tiles = winograd_tiles(s);
   const int64_t most = std::clamp<int64_t>(input_bytes / (kChannelBytes * s.c) / 4 * 4, 4, most_tiles);
   int64_t blocks = ceil_div(tiles, most);
   if (dots) {
     const int64_t threads = ThreadPool::instance().size();
     blocks = blocks > 1 ? ceil_div(blocks, threads) * threads : 1;
     args.tiles = ceil_div(tiles, blocks);
-    args.columns = ceil_div(ceil_div(s.o, kQColumns), blocks > 1 ? 1 : threads) * kQColumns;
+    constexpr int64_t kPair = 2 * kQPanel;  // of panels, transformed together
+    args.columns = ceil_div(ceil_div(s.o, kPair), blocks > 1 ? 1 : threads) * kPair;
   } else {
     args.tiles = ceil_div(ceil_div(tiles, blocks), 4) * 4;
     args.columns = ceil_div(tiles, args.tiles) < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
