@@ -28,8 +28,12 @@ class PaddedLines {
 
   // Before the first row is read. Paddings stay as they are.
   void begin() const {
-    for (int64_t i = 0; i < kept_; ++i) keys_[i] = -1;
-    __builtin_memset(lines_, zero_point_, static_cast<size_t>((kept_ + 1) * line_bytes_));
+    for (int64_t i = 0; i < kept_; ++i) {
+      keys_[i] = -1;
+      fill(i, 0, left_bytes_);
+      fill(i, left_bytes_ + row_bytes_, line_bytes_);
+    }
+    fill(kept_, 0, line_bytes_);
   }
 
   // Row iy of an image, from pad_w columns before it on; rows outside are padding.
@@ -48,6 +52,10 @@ class PaddedLines {
     int64_t power = 1;
     while (power < n) power *= 2;
     return power;
+  }
+
+  void fill(int64_t slot, int64_t begin, int64_t end) const {
+    __builtin_memset(lines_ + slot * line_bytes_ + begin, zero_point_, static_cast<size_t>(end - begin));
   }
 
   const ConvShape& s_;
