@@ -73,8 +73,8 @@ Status conv2d_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
   Columns cols(p, 0, n);
   int64_t held = 0;  // its first column
   for (int64_t item = range.begin; item < range.end; ++item) {
-    const int64_t group = item % s.groups, pixel = item / s.groups * kQStrip;  // groups fastest: they share lines
-    const int rows = static_cast<int>(pixels - pixel < kQStrip ? pixels - pixel : kQStrip);
+    const int64_t group = item % s.groups, pixel = item / s.groups * p.strip;  // groups fastest: they share lines
+    const int rows = static_cast<int>(least(pixels - pixel, p.strip));
     const Runs runs = runs_of.find(group, pixel, rows);
     const int8_t* b = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * panel;
     for (int64_t column = 0; column < n; column += kQColumns, b += kQColumns / kQPanel * panel) {

@@ -39,9 +39,9 @@ class Planar {
     if constexpr (R > 1) {
       if (s_.o < R) return run<R - 1>(range);
     }
-    const int64_t total = s_.n * s_.oh * s_.ow, end = least(range.end * kQStrip, total);
+    const int64_t total = s_.n * s_.oh * s_.ow, end = least(range.end * p_.strip, total);
     const QuadWriter<R> writer(p_);
-    for (int64_t pixel = range.begin * kQStrip; pixel < end;) {
+    for (int64_t pixel = range.begin * p_.strip; pixel < end;) {
       const int64_t row = pixel / s_.ow, ox = pixel % s_.ow, here = least(s_.ow - ox, end - pixel);
       for (int64_t ky = 0; ky < s_.kh; ++ky)
         rows_[ky] = lines_.row(row / s_.oh, row % s_.oh * s_.stride_h - s_.pad_h + ky * s_.dilation_h);

@@ -284,6 +284,12 @@ void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, cons
           read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
 }
 
+// Pixels of a strip, such that threads share few strips evenly: 49 pixels in 25 and 24.
+int64_t even_strip(int64_t pixels) {
+  const int64_t threads = ThreadPool::instance().size(), strips = ceil_div(pixels, kQStrip);
+  return strips < kBusyItems * threads ? ceil_div(pixels, ceil_div(strips, threads) * threads) : kQStrip;
+}
+
 // Weights of a convolution; levels that multiply bytes read whole groups of each run where it lies (see QConvArgs).
 Tensor pack_conv_weight(const Tensor& weight, const ConvShape& s) {
   const int64_t n = s.o / s.groups, runs = conv_runs(s), k = s.kh * s.kw * (s.c / s.groups) / runs;
@@ -321,10 +327,11 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
     launch_winograd(args, x, weight, y, out);
     return y;
   }
-  const double rows = static_cast<double>(pixels < kQStrip ? pixels : kQStrip);
+  if (dots_bytes() && !dots_tiles() && x.device() == Device::kCpu) args.strip = even_strip(pixels);
+  const double rows = static_cast<double>(std::min(pixels, args.strip));
   const double columns = static_cast<double>(ceil_div(n, kQPanel) * kQPanel);
   launch("qconv2d", &KernelTable::conv2d_u8s8, args,
-         {ceil_div(pixels, kQStrip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32)), flops},
+         {ceil_div(pixels, args.strip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32)), flops},
          {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_conv_weight(weight, s)), read(&QConvArgs::bias, out.bias),
           read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
   return y;
