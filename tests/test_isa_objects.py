@@ -23,7 +23,10 @@ BF16_FLAGS = [*DOT_FLAGS, "-mavx512bf16"]
 AMX_FLAGS = [*BF16_FLAGS, "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 ABOVE = {  # sources that no level up to LEVEL has
     **dict.fromkeys(
-        ("table_vnni.cpp", "quant_gemm_runs.cpp", "quant_depthwise_dot.cpp", "quant_winograd_dot.cpp"),
+        (
+            *("table_vnni.cpp", "quant_gemm_runs.cpp", "quant_depthwise_dot.cpp", "quant_planar_dot.cpp"),
+            *("quant_winograd_dot.cpp", "quant_winograd_pack.cpp"),
+        ),
         ("vnni", DOT_FLAGS),
     ),
     "table_bf16.cpp": ("bf16", BF16_FLAGS),

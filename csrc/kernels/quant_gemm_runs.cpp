@@ -3,6 +3,7 @@
 #include "kernels/args/quant.h"
 #include "kernels/integers.h"
 #include "kernels/quant_epilogue.h"
+#include "kernels/quant_planar.h"
 #include "kernels/quant_runs.h"
 #include "kernels/simd/run_dot_s8.h"
 
@@ -55,22 +56,32 @@ Status gemm_u8s8(const QGemmArgs& p, Range range, const Ctx&) {
   return {};
 }
 
-int64_t conv2d_u8s8_scratch(const QConvArgs& p) { return PixelRuns(p, nullptr).scratch_bytes(); }
+int64_t conv2d_u8s8_scratch(const QConvArgs& p) {
+  return planar_pays_u8s8(p) ? planar_scratch_u8s8(p) : PixelRuns(p, nullptr).scratch_bytes();
+}
 
 Status conv2d_u8s8(const QConvArgs& p, Range range, const Ctx& ctx) {
+  if (planar_pays_u8s8(p)) {
+    run_planar_u8s8(p, range, ctx);
+    return {};
+  }
   const ConvShape& s = p.s;
   const PixelRuns runs_of(p, ctx.scratch);
   const int64_t n = s.o / s.groups, panel = conv_runs(s) * runs_of.bytes() * kQPanel;
   const int64_t pixels = s.n * s.oh * s.ow;
   const RowWriter writer(p, p.y_float, p.y, s.o);
+  Columns cols(p, 0, n);
+  int64_t held = 0;  // its first column
   for (int64_t item = range.begin; item < range.end; ++item) {
-    const int64_t group = item % s.groups, pixel = item / s.groups * kQStrip;  // groups fastest: they share lines
-    const int rows = static_cast<int>(pixels - pixel < kQStrip ? pixels - pixel : kQStrip);
+    const int64_t group = item % s.groups, pixel = item / s.groups * p.strip;  // groups fastest: they share lines
+    const int rows = static_cast<int>(least(pixels - pixel, p.strip));
     const Runs runs = runs_of.find(group, pixel, rows);
     const int8_t* b = static_cast<const int8_t*>(p.w) + group * ceil_div(n, kQPanel) * panel;
     for (int64_t column = 0; column < n; column += kQColumns, b += kQColumns / kQPanel * panel) {
-      const Columns cols(p, group * n + column, n - column);
-      dot_runs(runs, rows, b, panel, cols, writer, pixel * s.o + group * n + column);
+      const int64_t first = group * n + column;
+      if (first != held) cols = Columns(p, first, n - column);
+      held = first;
+      dot_runs(runs, rows, b, panel, cols, writer, pixel * s.o + first);
     }
   }
   return {};

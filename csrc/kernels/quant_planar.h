@@ -1,11 +1,11 @@
-// int8 convolutions of few channels, see quant_planar.cpp.
+// int8 convolutions of few channels, see quant_planar.cpp, and with VNNI quant_planar_dot.cpp.
 #pragma once
 #include "kernels/args/quant.h"
 #include "kernels/isa.h"
 
 namespace quernel::QUERNEL_ISA {
 
-// Whether this is the faster way where bytes are widened to be multiplied; it gives the same bits.
+// Whether this is the faster way; it gives the same bits.
 bool planar_pays_u8s8(const QConvArgs& p);
 
 int64_t planar_scratch_u8s8(const QConvArgs& p);

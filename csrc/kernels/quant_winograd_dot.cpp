@@ -7,14 +7,12 @@
 // and skips two of six points. (14x14 outputs take 22 x 22 products of 24 x 24, which is 16 % of the time.) Tiles are
 // ordered by kind, narrow ones first and flat ones last, so that those with products at a point are neighbours.
 //
-// 128 is subtracted from the inputs and its product with the sum of a column's weights, which is their transform at the
-// point (1, 1), added to the bias: half the range, and twice the channels per sum. Rows 0 and 5 of G are taken 24 and 6
-// times, so that Aᵗ has factors of two alone: |G w Gᵗ| <= 49 · 128 as before, |Bᵗ x B| <= 100 · 128.
+// 128 is subtracted from the inputs, which their transform notices at the point (1, 1) alone, and its product with the
+// sum of a column's weights added to the bias: half the range, and twice the channels per sum. Rows 0 and 5 of G are
+// taken 24 and 6 times, so that Aᵗ has factors of two alone: |G w Gᵗ| <= 49 · 128 as before, |Bᵗ x B| <= 100 · 128.
 //
-// For each panel pair and each part of the depth, weights are transformed into L2, then come the products of a point
-// for all tiles of the item (simd/tile_pairs_s16.h), then the outputs. Stores into the 36 streams of transformed
-// weights run at L2's pace, 380 cycles per panel and four channels, the time of products with five tiles: many tiles
-// share them.
+// Weights come transformed (quant_winograd_pack.cpp). For each pair of panels and each part of the depth come the
+// products of a point for all tiles of the item (simd/tile_pairs_s16.h), then the outputs.
 #include "kernels/args/quant.h"
 #include "kernels/quant_epilogue.h"
 #include "kernels/quant_winograd_tiles.h"
@@ -24,14 +22,15 @@
 namespace quernel::QUERNEL_ISA {
 namespace {
 
-constexpr int64_t kIn = 6, kPoints = kIn * kIn;
-constexpr int64_t kMostDepth = 224;  // 9 · 224 · 128 · 128 < 2^25
-constexpr int64_t kGroup = 64;       // channels transformed at a time
-constexpr int64_t kPairColumns = kPairPanels * kQPanel;
+constexpr int64_t kIn = kTileIn, kPoints = kTilePoints;
+
+constexpr int16_t kShift = 128;  // of inputs; of their transform at (1, 1) 6 · 6 times that
 
 using S16Lanes [[gnu::vector_size(64)]] = int16_t;
 using U32Lanes [[gnu::vector_size(64)]] = uint32_t;  // unsigned: wraps
 using S32Lanes [[gnu::vector_size(64)]] = int32_t;
+
+[[gnu::always_inline]] inline S16Lanes spread(int16_t value) { return S16Lanes{} + value; }
 
 // Bᵗ x; of a short axis, points 0, 1, 2 and 5 of four inputs, of which 1 and 2 three times.
 template <bool kShort>
@@ -51,18 +50,6 @@ template <bool kShort>
     t[4] = even - twice;
     t[5] = (x[5] - x[3]) - (twice + twice);
   }
-}
-
-// G w.
-[[gnu::always_inline]] inline void transform_weight(const S16Lanes& w0, const S16Lanes& w1, const S16Lanes& w2,
-                                                    S16Lanes (&t)[kIn]) {
-  const S16Lanes ends = w0 + w2, far = w0 + 4 * w2, middle = w1 + w1;
-  t[0] = 6 * w0;
-  t[1] = ends + w1;
-  t[2] = ends - w1;
-  t[3] = far + middle;
-  t[4] = far - middle;
-  t[5] = 6 * w2;
 }
 
 // Aᵗ m, 24, 12, 6 and 6 times; of a short axis, 6 and 6 times.
@@ -91,15 +78,13 @@ class Winograd {
         s_(args.s),
         writer_(args),
         tiles_(s_),
-        depth_(s_.c <= kMostDepth ? s_.c : split_depth(s_.c)),
-        pitch_(ceil_div(s_.c, kGroup) * kGroup),
+        depth_(winograd_depth(s_.c)),
+        pitch_(ceil_div(s_.c, kPairGroup) * kPairGroup),
         // A cache line beyond a power of two, so that the products of a tile spread over the L1's sets.
         input_point_(args.tiles * pitch_ + 32),
-        weight_point_(depth_ * kPairColumns + 32),
         sums_point_(args.tiles * kPairColumns + 16) {
     Carver carver(at);
     carver.take(input_, kPoints * input_point_);
-    carver.take(weight_, kPoints * weight_point_);
     carver.take(sums_, kPoints * sums_point_);
     carver.take(outputs_, depth_ < s_.c ? p_.tiles * 16 * kPairColumns : 0);
     carver.take(places_, args.tiles);
@@ -108,7 +93,7 @@ class Winograd {
     used_ = carver.used();
     if (!at) return;
     __builtin_memset(padding_, p_.x_zero_point, static_cast<size_t>(s_.c));
-    for (int64_t i = 0; i < depth_; ++i) shift_[i] = 128;
+    for (int64_t i = 0; i < depth_; ++i) shift_[i] = kShift;
   }
 
   int64_t scratch_bytes() const { return used_; }
@@ -126,20 +111,15 @@ class Winograd {
   }
 
  private:
-  // Parts of whole groups, as even as those allow.
-  static int64_t split_depth(int64_t c) {
-    const int64_t groups = ceil_div(c, kGroup), parts = ceil_div(groups, kMostDepth / kGroup);
-    return ceil_div(groups, parts) * kGroup;
-  }
-
   template <int V>
   void run_columns(int64_t column, int64_t left) {
     Columns cols(p_, column, left < V * kQPanel ? left : V * kQPanel);
     for (int64_t c = 0; c < s_.c; c += depth_) {
       const int64_t depth = s_.c - c < depth_ ? s_.c - c : depth_;
-      load_weights<V>(column, c, depth);
-      add_shift<V>(depth, cols);
-      multiply_points<V>(c, depth);
+      const int16_t* weight =
+          static_cast<const int16_t*>(p_.w) + winograd_weights(s_.c, column) + c * kPoints * V * kQPanel;
+      add_shift<V>(weight, depth, cols);
+      multiply_points<V>(weight, c, depth);
       for (int64_t i = 0; i < count_; ++i) {
         const TilePlace& place = places_[i];
         for (int v = 0; v < V; ++v) {
@@ -159,13 +139,17 @@ class Winograd {
   void load_tile(int64_t tile) const {
     const TilePlace& place = places_[tile] = tiles_.place(first_ + tile);
     const int64_t y0 = place.y - s_.pad_h, x0 = place.x - s_.pad_w;
+    const int64_t depth = s_.c;
     const uint8_t* at[kIn][kIn];
-    for (int64_t y = 0; y < kIn; ++y)
+    for (int64_t y = 0; y < kIn; ++y) {
+      const bool in_image = y0 + y >= 0 && y0 + y < s_.h;
+      const uint8_t* row = static_cast<const uint8_t*>(p_.x) + (place.image * s_.h + y0 + y) * s_.w * depth;
+#pragma GCC unroll 6
       for (int64_t x = 0; x < kIn; ++x) {
-        const bool inside = y0 + y >= 0 && y0 + y < s_.h && x0 + x >= 0 && x0 + x < s_.w;
-        at[y][x] = inside ? static_cast<const uint8_t*>(p_.x) + ((place.image * s_.h + y0 + y) * s_.w + x0 + x) * s_.c
-                          : padding_;
+        const bool inside = in_image && x0 + x >= 0 && x0 + x < s_.w;
+        at[y][x] = inside ? row + (x0 + x) * depth : padding_;
       }
+    }
     int16_t* to = input_ + tile * pitch_;
     if (place.short_y)
       place.short_x ? load_groups<true, true>(at, to) : load_groups<true, false>(at, to);
@@ -175,10 +159,10 @@ class Winograd {
 
   template <bool kShortY, bool kShortX>
   [[gnu::noinline]] void load_groups(const uint8_t* const (&at)[kIn][kIn], int16_t* to) const {
-    for (int64_t c = 0; c < s_.c; c += kGroup, to += kGroup) {
-      const int64_t here = s_.c - c < kGroup ? s_.c - c : kGroup;
+    for (int64_t c = 0; c < s_.c; c += kPairGroup, to += kPairGroup) {
+      const int64_t here = s_.c - c < kPairGroup ? s_.c - c : kPairGroup;
       const PairLanes lanes(here);
-      if (here <= kGroup / 2) {
+      if (here <= kPairGroup / 2) {
         load_lanes<kShortY, kShortX, PairLanes::kBoth>(lanes, at, c, to);
       } else {
         load_lanes<kShortY, kShortX, PairLanes::kEven>(lanes, at, c, to);
@@ -201,62 +185,23 @@ class Winograd {
       for (int64_t y = 0; y < kIn; ++y)
         if (has_point(kShortY, y)) half[y][x] = out[y];
     }
-    for (int64_t y = 0; y < kIn; ++y) {
+    const int64_t point = input_point_;  // here: stores through `to` might change the member
+    for (int64_t y = 0; y < kIn; ++y, to += kIn * point) {
       if (!has_point(kShortY, y)) continue;
       S16Lanes out[kIn];
       transform_input<kShortX>(half[y], out);
+      if (y == 1) out[1] -= spread(36 * kShift);
 #pragma GCC unroll 6
       for (int64_t x = 0; x < kIn; ++x)
-        if (has_point(kShortX, x)) __builtin_memcpy(to + (y * kIn + x) * input_point_, &out[x], sizeof(out[x]));
-    }
-  }
-
-  // ---- weights of V panels and channels [c, c + depth): [point][pairs of channels][panels][16][2] ----
-
-  template <int V>
-  void load_weights(int64_t column, int64_t c, int64_t depth) const {
-    const int8_t* panel = static_cast<const int8_t*>(p_.w) + column * 9 * s_.c + c * kQPanel;
-    int16_t* to = weight_;
-    for (int64_t k = 0; k < depth; k += kGroup) {
-      const int64_t quads = (depth - k < kGroup ? depth - k : kGroup) / 4, odd = quads * 2 * kQPanel * V;
-      for (int64_t i = 0; i < quads; ++i)
-        for (int v = 0; v < V; ++v, to += 2 * kQPanel)
-          load_quad(panel + v * 9 * s_.c * kQPanel + (k + 4 * i) * kQPanel, to, to + odd);
-      to += odd;
-    }
-  }
-
-  [[gnu::noinline]] void load_quad(const int8_t* from, int16_t* to_even, int16_t* to_odd) const {
-    S16Lanes even[9], odd[9];
-#pragma GCC unroll 9
-    for (int64_t tap = 0; tap < 9; ++tap) {
-      S16Lanes packed;
-      __builtin_memcpy(&packed, from + tap * s_.c * kQPanel, sizeof(packed));
-      even[tap] = packed << 8 >> 8;
-      odd[tap] = packed >> 8;
-    }
-    load_taps(even, to_even);
-    load_taps(odd, to_odd);
-  }
-
-  [[gnu::always_inline]] void load_taps(const S16Lanes (&w)[9], int16_t* to) const {
-    S16Lanes half[3][kIn];
-#pragma GCC unroll 3
-    for (int64_t x = 0; x < 3; ++x) transform_weight(w[x], w[3 + x], w[6 + x], half[x]);
-#pragma GCC unroll 6
-    for (int64_t y = 0; y < kIn; ++y) {
-      S16Lanes out[kIn];
-      transform_weight(half[0][y], half[1][y], half[2][y], out);
-#pragma GCC unroll 6
-      for (int64_t x = 0; x < kIn; ++x) __builtin_memcpy(to + (y * kIn + x) * weight_point_, &out[x], sizeof(out[x]));
+        if (has_point(kShortX, x)) __builtin_memcpy(to + x * point, &out[x], sizeof(out[x]));
     }
   }
 
   // The bias takes in what inputs lack.
   template <int V>
-  void add_shift(int64_t depth, Columns& cols) const {
+  void add_shift(const int16_t* weight, int64_t depth, Columns& cols) const {
     alignas(64) int32_t sums[V * kQPanel];
-    dot_pairs<1, V>(shift_, 0, weight_ + (kIn + 1) * weight_point_, 0, depth / 2, sums);
+    dot_pairs<1, V>(shift_, 0, weight + (kIn + 1) * depth * V * kQPanel, depth / 2, sums);
     for (int64_t j = 0; j < V * kQPanel; ++j)
       cols.bias[j] = static_cast<int32_t>(static_cast<uint32_t>(cols.bias[j]) + static_cast<uint32_t>(sums[j]));
   }
@@ -264,24 +209,23 @@ class Winograd {
   // ---- products: [point][tile][panels][16] ----
 
   template <int V>
-  void multiply_points(int64_t c, int64_t depth) const {
+  void multiply_points(const int16_t* weight, int64_t c, int64_t depth) const {
     const auto inside = [&](int64_t tile) {
       return tile < first_ ? 0 : tile - first_ < count_ ? tile - first_ : count_;
     };
     const int64_t wide = inside(tiles_.first_wide()), flat = inside(tiles_.first_flat()),
                   corner = inside(tiles_.first_corner());
+    const int64_t weight_point = depth * V * kQPanel;
     for (int64_t point = 0; point < kPoints; ++point) {
       const int64_t begin = has_point(true, point % kIn) ? 0 : wide;
       const int64_t end = !has_point(true, point / kIn) ? flat : !has_point(true, point % kIn) ? corner : count_;
       const int16_t* a = input_ + point * input_point_ + c;
-      const int16_t* b = weight_ + point * weight_point_;
+      const int16_t* b = weight + point * weight_point;
       int32_t* sums = sums_ + point * sums_point_;
       // Rows are shared out evenly.
       for (int64_t i = begin, parts = ceil_div(end - begin, kPairRows); parts > 0; --parts) {
         const int64_t here = ceil_div(end - i, parts);
-        for (int64_t r = i; r < i + here; ++r)
-          for (int64_t k = 0; k < depth; k += 32) __builtin_prefetch(a + input_point_ + r * pitch_ + k);
-        dot_pair_rows<kPairRows, V>(here, a + i * pitch_, pitch_, b, weight_point_, depth / 2, sums + i * V * kQPanel);
+        dot_pair_rows<kPairRows, V>(here, a + i * pitch_, pitch_, b, depth / 2, sums + i * V * kQPanel);
         i += here;
       }
     }
@@ -347,11 +291,10 @@ class Winograd {
   const PixelWriter writer_;
   const Tiles tiles_;
   const int64_t depth_;  // input channels summed up at a time
-  const int64_t pitch_, input_point_, weight_point_, sums_point_;
+  const int64_t pitch_, input_point_, sums_point_;
   int64_t first_ = 0, count_ = 0;  // tiles of the item
   int64_t used_ = 0;
   int16_t* input_ = nullptr;
-  int16_t* weight_ = nullptr;
   int32_t* sums_ = nullptr;
   int32_t* outputs_ = nullptr;  // [tile][panels][4][4][16], if the depth has parts
   TilePlace* places_ = nullptr;

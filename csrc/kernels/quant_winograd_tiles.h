@@ -1,10 +1,27 @@
-// The tiles of quant_winograd_dot.cpp: of four outputs along an axis, and of two where one or two are left.
+// The tiles of quant_winograd_dot.cpp: of four outputs along an axis, and of two where one or two are left. And where
+// its weights lie (quant_winograd_pack.cpp): [panels, two or one][part of the depth][point][pairs of channels][16][2],
+// of each group of channels the even pairs before the odd ones.
 #pragma once
 #include "kernels/args/conv.h"
+#include "kernels/integers.h"
 #include "kernels/isa.h"
 
 namespace quernel::QUERNEL_ISA {
 namespace {
+
+constexpr int64_t kTileIn = 6, kTilePoints = kTileIn * kTileIn;
+constexpr int64_t kPairGroup = 64;   // channels that are transformed together
+constexpr int64_t kMostDepth = 224;  // 9 · 224 · 128 · 128 < 2^25
+
+// Input channels summed up at a time: parts of whole groups, as even as those allow.
+inline int64_t winograd_depth(int64_t c) {
+  if (c <= kMostDepth) return c;
+  const int64_t groups = ceil_div(c, kPairGroup), parts = ceil_div(groups, kMostDepth / kPairGroup);
+  return ceil_div(groups, parts) * kPairGroup;
+}
+
+// Where the weights of a column's panel begin.
+inline int64_t winograd_weights(int64_t c, int64_t column) { return column * kTilePoints * c; }
 
 // Along an axis.
 struct TileAxis {

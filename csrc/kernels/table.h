@@ -144,7 +144,7 @@ struct KernelTable {
   Kernel<MovingAverageArgs> moving_average;
   // quant
   Kernel<QGemmArgs> gemm_u8s8;
-  Kernel<PackArgs> pack_s8, pack_depthwise_s8;
+  Kernel<PackArgs> pack_s8, pack_depthwise_s8, pack_winograd_s8;  // the last with VNNI alone
   Kernel<QConvArgs> conv2d_u8s8, depthwise2d_u8s8, winograd_u8s8;
   Kernel<QuantizeArgs> quantize, dequantize;
   Kernel<QAddArgs> qadd;

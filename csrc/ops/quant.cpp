@@ -9,6 +9,7 @@
 #include "runtime/derived.h"
 #include "runtime/dispatch.h"
 #include "runtime/launch.h"
+#include "runtime/thread_pool.h"
 
 namespace quernel::ops {
 namespace {
@@ -219,36 +220,74 @@ ConvShape conv_shape(const Tensor& x, const Tensor& weight, const QConvParams& p
 // Points along an axis at which Winograd's algorithm with VNNI multiplies: six per four outputs, four per rest of two.
 int64_t winograd_points(int64_t size) { return (size + 1) / 4 * 6 + (size % 4 == 1 || size % 4 == 2 ? 4 : 0); }
 
+int64_t winograd_tiles(const ConvShape& s) { return s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4); }
+
 // Winograd's algorithm makes a fourth of the products, in int16. Channels pay for its transformations. With VNNI those
-// products run at half the pace of products of bytes, so it takes more: 32 channels and columns, not so many channels
-// that few tiles fit into L2 beside their weights (14x14x512 took 4 % longer), nine tiles to share the transformation
-// of weights, items for two threads, and 3.4 times fewer products of the 4 times that maps without a rest save (7x7:
-// 3.1 times; 14x14: 3.6 times).
+// products run at half the pace of products of bytes, so it takes more: 32 channels and columns, 2.8 times fewer
+// products of the 4 times that maps without a rest save (7x7: 3.1 times; 5x5: 2.3 times, and 0.8 of the speed), and
+// tiles that share the reading of transformed weights, eight times as large: nine, if those do not fit into L2.
+// (4x4x256 took 1.4 times as long.) More than 256 channels would pay, too, with many tiles, but take 20 MB and more.
 bool winograd_pays(const ConvShape& s, Device device) {
   const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1 &&
                     s.c % 4 == 0 && has_kernel(&KernelTable::winograd_u8s8, device);
   if (!dots_bytes()) return fits && s.c >= 16 && s.o >= 16;
-  const int64_t pixels = s.n * s.oh * s.ow;
-  return fits && !dots_tiles() && s.c >= 32 && s.c <= 256 && s.o >= 32 && pixels >= 9 * 16 &&
-         pixels * s.o >= 24 << 10 && 9 * 5 * s.oh * s.ow >= 17 * winograd_points(s.oh) * winograd_points(s.ow);
+  const int64_t least_tiles = s.c * s.o <= 8 << 10 ? 4 : 9;
+  return fits && !dots_tiles() && s.c >= 32 && s.c <= 256 && s.o >= 32 && winograd_tiles(s) >= least_tiles &&
+         9 * 5 * s.oh * s.ow >= 14 * winograd_points(s.oh) * winograd_points(s.ow);
 }
 
-// Transformed tiles stay in L2, and many share the transformation of weights. Few of them are shared out by columns.
+// Weight (N, 3, 3, K) -> (panels of 16, 36 points, K/2, 16, 2) of int16.
+Tensor pack_winograd(const Tensor& weight, int64_t n, int64_t k) {
+  return derived(weight, "pack_winograd_s8", [&] {
+    const int64_t panels = ceil_div(n, kQPanel), panel_bytes = 36 * k * kQPanel * 2;
+    const Tensor packed = Tensor::empty(DType::kInt8, {panels, panel_bytes}, weight.device());
+    PackArgs args;
+    args.k = k;
+    args.n = n;
+    args.src_row = 1;
+    args.src_col = 9 * k;
+    args.src_tap = k;
+    launch("pack_winograd_s8", &KernelTable::pack_winograd_s8, args,
+           {ceil_div(panels, 2), 2.0 * static_cast<double>(panel_bytes)},
+           {read(&PackArgs::src, weight), write(&PackArgs::dst, packed)});
+    return packed;
+  });
+}
+
+// Transformed tiles stay in L2. Without VNNI many share the transformation of weights; with it weights come
+// transformed, and threads get as many tiles each. Few tiles are shared out by columns.
 void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, const Tensor& y, const QOutput& out) {
-  const int64_t input_bytes = (dots_bytes() ? 580 : 300) << 10, most_tiles = dots_bytes() ? 48 : 32;
+  const bool dots = dots_bytes();
+  const int64_t input_bytes = (dots ? 580 : 300) << 10, most_tiles = dots ? 16 : 32;
   constexpr int64_t kChannelBytes = 36 * 2;  // of a tile, transformed
   const ConvShape& s = args.s;
-  const int64_t tiles = s.n * ceil_div(s.oh, 4) * ceil_div(s.ow, 4);
+  const int64_t tiles = winograd_tiles(s);
   const int64_t most = std::clamp<int64_t>(input_bytes / (kChannelBytes * s.c) / 4 * 4, 4, most_tiles);
-  args.tiles = ceil_div(ceil_div(tiles, ceil_div(tiles, most)), 4) * 4;
-  const int64_t blocks = ceil_div(tiles, args.tiles);
-  args.columns = blocks < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
+  int64_t blocks = ceil_div(tiles, most);
+  if (dots) {
+    const int64_t threads = ThreadPool::instance().size();
+    blocks = blocks > 1 ? ceil_div(blocks, threads) * threads : 1;
+    args.tiles = ceil_div(tiles, blocks);
+    constexpr int64_t kPair = 2 * kQPanel;  // of panels, transformed together
+    args.columns = ceil_div(ceil_div(s.o, kPair), blocks > 1 ? 1 : threads) * kPair;
+  } else {
+    args.tiles = ceil_div(ceil_div(tiles, blocks), 4) * 4;
+    args.columns = ceil_div(tiles, args.tiles) < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
+  }
+  blocks = ceil_div(tiles, args.tiles);
   const double macs = static_cast<double>(args.tiles * args.columns * 16) * static_cast<double>(9 * s.c);
   launch("qconv2d", &KernelTable::winograd_u8s8, args,
          {blocks * ceil_div(s.o, args.columns), mac_ns(macs / 2),
           2.0 * static_cast<double>(s.n * s.oh * s.ow * s.o * 9 * s.c)},
-         {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_weight(weight, 1, s.o, 9 * s.c)),
+         {read(&QConvArgs::x, x),
+          read(&QConvArgs::w, dots ? pack_winograd(weight, s.o, s.c) : pack_weight(weight, 1, s.o, 9 * s.c)),
           read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
+}
+
+// Pixels of a strip, such that threads share few strips evenly: 49 pixels in 25 and 24.
+int64_t even_strip(int64_t pixels) {
+  const int64_t threads = ThreadPool::instance().size(), strips = ceil_div(pixels, kQStrip);
+  return strips < kBusyItems * threads ? ceil_div(pixels, ceil_div(strips, threads) * threads) : kQStrip;
 }
 
 // Weights of a convolution; levels that multiply bytes read whole groups of each run where it lies (see QConvArgs).
@@ -288,10 +327,11 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
     launch_winograd(args, x, weight, y, out);
     return y;
   }
-  const double rows = static_cast<double>(pixels < kQStrip ? pixels : kQStrip);
+  if (dots_bytes() && !dots_tiles() && x.device() == Device::kCpu) args.strip = even_strip(pixels);
+  const double rows = static_cast<double>(std::min(pixels, args.strip));
   const double columns = static_cast<double>(ceil_div(n, kQPanel) * kQPanel);
   launch("qconv2d", &KernelTable::conv2d_u8s8, args,
-         {ceil_div(pixels, kQStrip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32)), flops},
+         {ceil_div(pixels, args.strip) * s.groups, mac_ns(rows * (columns + 16) * static_cast<double>(k + 32)), flops},
          {read(&QConvArgs::x, x), read(&QConvArgs::w, pack_conv_weight(weight, s)), read(&QConvArgs::bias, out.bias),
           read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
   return y;

@@ -137,23 +137,26 @@ def test_tiles_of_two_and_of_four_outputs(quant_isa: str, channels: int, fill: s
 
 @pytest.mark.usefixtures("quant_isa", "threads")
 @pytest.mark.parametrize(
-    ("channels", "outputs"), [(1, 1), (1, 6), (1, 8), (1, 17), (1, 32), (3, 16), (2, 9), (7, 5)]
+    ("channels", "outputs"),
+    [(1, 1), (1, 6), (1, 8), (1, 12), (1, 17), (1, 32), (2, 9), (3, 3), (3, 16), (4, 11), (7, 5)],
 )
 @pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
 def test_few_channels(channels: int, outputs: int, fill: str) -> None:
     """Rows of less and of more than a block of pixels, kernels of odd and even width, padding wider than the kernel;
-    strips that begin and end inside rows; the image and the output end at unreadable pages."""
+    strips that begin and end inside rows, strides; the image and the output end at unreadable pages."""
     rng = np.random.default_rng(channels * 100 + outputs)
-    for n, size, kernel, padding in (
-        (2, (9, 13), (3, 3), (1, 1)),
-        (40, (8, 11), (5, 5), (2, 2)),
-        (1, (5, 150), (2, 4), (0, 6)),
-        (3, (4, 40), (1, 3), (3, 0)),
-        (1, (6, 66), (6, 3), (0, 1)),
+    for n, size, kernel, padding, stride in (
+        (2, (9, 13), (3, 3), (1, 1), (1, 1)),
+        (40, (8, 11), (5, 5), (2, 2), (1, 1)),
+        (1, (5, 150), (2, 4), (0, 6), (1, 1)),
+        (3, (4, 40), (1, 3), (3, 0), (1, 1)),
+        (1, (6, 66), (6, 3), (0, 1), (1, 1)),
+        (2, (9, 70), (3, 5), (1, 2), (2, 2)),
+        (3, (7, 43), (2, 2), (0, 0), (3, 4)),
     ):
         x = filled(rng, (n, *size, channels), np.uint8, "uniform" if fill == "uniform" else "greatest")
         weight = lay_out(filled(rng, (outputs, *kernel, channels), np.int8, fill), "guard_end")
-        places = {"x_zero_point": int(rng.integers(256)), "padding": padding}
+        places = {"x_zero_point": int(rng.integers(256)), "padding": padding, "stride": stride}
         for as_float in (False, True):
             args = output(outputs, scale=scales(outputs, 3e-3), zero_point=120, lo=4, out_float=as_float)
             args |= places | {"bias": rng.integers(-99, 99, outputs).astype(np.int32)}

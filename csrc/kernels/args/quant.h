@@ -38,10 +38,10 @@ constexpr int64_t conv_runs(const ConvShape& s) { return s.dilation_w == 1 && s.
 
 // The same for a convolution, K = KH·KW·C/g per group, N = O/g; w holds the groups' panels one after another. Levels
 // that multiply bytes (dots_bytes()) have each of conv_runs() padded to whole groups of four k. Item =
-// (group, strip of kQStrip output pixels), in either order. Depthwise (C = O = groups): w from the level's own
-// pack_depthwise_s8, item = output row.
-// Winograd (3x3 taps, stride and dilation 1, one group, C a multiple of four): item = (`tiles` tiles of up to 4x4
-// output pixels, `columns` columns), columns fastest.
+// (group, strip of kQStrip output pixels, with VNNI of `strip`), in either order. Depthwise (C = O = groups): w from
+// the level's own pack_depthwise_s8, item = output row. Winograd (3x3 taps, stride and dilation 1, one group, C a
+// multiple of four): item = (`tiles` tiles of up to 4x4 output pixels, `columns` columns), columns fastest; w, at
+// levels that multiply bytes, from pack_winograd_s8.
 struct QConvArgs : Requantize {
   const void* x = nullptr;
   const void* w = nullptr;
@@ -49,6 +49,7 @@ struct QConvArgs : Requantize {
   bool y_float = false;
   ConvShape s{};
   int32_t x_zero_point = 0;        // padding value
+  int64_t strip = kQStrip;         // at most that
   int64_t tiles = 0, columns = 0;  // of an item of winograd_u8s8
 };
 

@@ -76,31 +76,45 @@ class RowWriter {
     const bool whole = count == 16 * V && V != 3;
     uint8_t* y = whole ? y_ + to : rows[0];
     const int64_t pitch = whole ? ldy_ : 64;
+    constexpr int kPart = V <= 2 ? V : 4, kTogether = 4 / kPart;  // registers of a row; rows requantized at a time
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      __m512i total[V];
+    for (int r = 0; r < R; r += kTogether) {
+      __m512i total[4];
+      __m512 scales[4];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        total[v] = sum[r][v];
-        asm volatile("" : "+v"(total[v]) : : "memory");  // row by row: GCC would convert all first, on the stack
+      for (int i = 0; i < 4; ++i) {  // what is missing is anything
+        const int v = i % kPart < V ? i % kPart : V - 1;
+        total[i] = sum[r + i / kPart < R ? r + i / kPart : r][v];
+        scales[i] = scale[v];
+        asm volatile("" : "+v"(total[i]) : : "memory");  // row by row: GCC would convert all first, on the stack
       }
-      store_bytes<V>(requantize(total, scale), y + r * pitch);
+      store_rows<V>(requantize(total, scales), R - r, y + r * pitch, pitch);
     }
     if (!whole) copy_rows(rows[0], 64, R, count, y_ + to, ldy_);
   }
 
  private:
-  // 16 V bytes as the requantizer packs them; of three registers, 64.
+  // Up to four rows of 16 V bytes, two of 32 V or one as the requantizer packs them; of three registers, 64.
   template <int V>
-  [[gnu::always_inline]] static void store_bytes(__m512i packed, uint8_t* y) {
+  [[gnu::always_inline]] static void store_rows(__m512i packed, int rows, uint8_t* y, int64_t pitch) {
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
     const __m512i bytes = _mm512_permutexvar_epi32(order, packed);
-    if constexpr (V == 1)
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_castsi512_si128(bytes));
-    else if constexpr (V == 2)
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(bytes));
-    else
+    if constexpr (V > 2) {
       _mm512_storeu_si512(y, bytes);
+    } else if constexpr (V == 2) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(y), _mm512_castsi512_si256(bytes));
+      if (rows > 1) _mm256_storeu_si256(reinterpret_cast<__m256i*>(y + pitch), _mm512_extracti64x4_epi64(bytes, 1));
+    } else {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_castsi512_si128(bytes));
+      if (rows > 1) put<1>(bytes, y + pitch);
+      if (rows > 2) put<2>(bytes, y + 2 * pitch);
+      if (rows > 3) put<3>(bytes, y + 3 * pitch);
+    }
+  }
+
+  template <int I>
+  [[gnu::always_inline]] static void put(__m512i bytes, uint8_t* y) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(y), _mm512_extracti32x4_epi32(bytes, I));
   }
 
   uint8_t* y_;

@@ -11,9 +11,10 @@ namespace quernel::QUERNEL_ISA {
 namespace {
 
 constexpr int kPairRows = 12, kPairPanels = 2;
+constexpr int64_t kPairColumns = kPairPanels * kQPanel;
 
-// Up to 64 neighbouring bytes less 128, as int16. Of four, byte 0 is followed by 2, and 1 by 3, as packed weights come
-// apart: even ones, odd ones, or, of up to 32, first the even and then the odd.
+// Up to 64 neighbouring bytes as int16. Of four, byte 0 is followed by 2, and 1 by 3, as packed weights come apart:
+// even ones, odd ones, or, of up to 32, first the even and then the odd.
 class PairLanes {
  public:
   enum Which { kEven, kOdd, kBoth };
@@ -29,10 +30,10 @@ class PairLanes {
 
   template <Which kWhich>
   [[gnu::always_inline]] __m512i load(const uint8_t* x) const {
-    __m512i bytes = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask_, x), _mm512_set1_epi8(-128));
+    __m512i bytes = _mm512_maskz_loadu_epi8(mask_, x);
+    if constexpr (kWhich == kEven) return _mm512_and_si512(bytes, _mm512_set1_epi16(0xff));
     if constexpr (kWhich == kBoth) bytes = _mm512_sllv_epi16(_mm512_permutexvar_epi32(order_, bytes), shift_);
-    if constexpr (kWhich == kEven) bytes = _mm512_slli_epi16(bytes, 8);
-    return _mm512_srai_epi16(bytes, 8);
+    return _mm512_srli_epi16(bytes, 8);
   }
 
  private:
@@ -40,11 +41,10 @@ class PairLanes {
   __m512i order_, shift_;
 };
 
-// R rows x V panels of sums over pairs of k: a[rows][pairs][2], b[pairs][V][16][2], sums[rows][V][16]. What lies `next`
-// beyond b is wanted next and asked for on the way.
+// R rows x V panels of sums over pairs of k: a[rows][pairs][2], b[pairs][V][16][2], sums[rows][V][16]. (Asking for the
+// next point's operands on the way took 2 % longer.)
 template <int R, int V>
-[[gnu::noinline]] void dot_pairs(const int16_t* a, int64_t lda, const int16_t* b, int64_t next, int64_t pairs,
-                                 int32_t* sums) {
+[[gnu::noinline]] void dot_pairs(const int16_t* a, int64_t lda, const int16_t* b, int64_t pairs, int32_t* sums) {
   __m512i sum[R][V];
 #pragma GCC unroll 12
   for (int r = 0; r < R; ++r)
@@ -53,10 +53,7 @@ template <int R, int V>
   for (; pairs > 0; --pairs, a += 2, b += 2 * kQPanel * V) {
     __m512i w[V];
 #pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) {
-      w[v] = _mm512_load_si512(b + 2 * kQPanel * v);
-      __builtin_prefetch(b + 2 * kQPanel * v + next);
-    }
+    for (int v = 0; v < V; ++v) w[v] = _mm512_load_si512(b + 2 * kQPanel * v);
 #pragma GCC unroll 12
     for (int r = 0; r < R; ++r) {
       int32_t two;
@@ -76,12 +73,11 @@ template <int R, int V>
 }
 
 template <int R, int V>
-void dot_pair_rows(int64_t rows, const int16_t* a, int64_t lda, const int16_t* b, int64_t next, int64_t pairs,
-                   int32_t* sums) {
+void dot_pair_rows(int64_t rows, const int16_t* a, int64_t lda, const int16_t* b, int64_t pairs, int32_t* sums) {
   if constexpr (R > 1) {
-    if (rows < R) return dot_pair_rows<R - 1, V>(rows, a, lda, b, next, pairs, sums);
+    if (rows < R) return dot_pair_rows<R - 1, V>(rows, a, lda, b, pairs, sums);
   }
-  dot_pairs<R, V>(a, lda, b, next, pairs, sums);
+  dot_pairs<R, V>(a, lda, b, pairs, sums);
 }
 
 // Requantized or dequantized sums of a panel's columns, `bias` included.
