@@ -225,13 +225,16 @@ int64_t winograd_tiles(const ConvShape& s) { return s.n * ceil_div(s.oh, 4) * ce
 // Winograd's algorithm makes a fourth of the products, in int16. Channels pay for its transformations. With VNNI those
 // products run at half the pace of products of bytes, so it takes more: 32 channels and columns, 2.8 times fewer
 // products of the 4 times that maps without a rest save (7x7: 3.1 times; 5x5: 2.3 times, and 0.8 of the speed), and
-// tiles that share the reading of transformed weights, eight times as large: nine, if those do not fit into L2.
-// (4x4x256 took 1.4 times as long.) More than 256 channels would pay, too, with many tiles, but take 20 MB and more.
-bool winograd_pays(const ConvShape& s, Device device) {
+// tiles that share the reading of transformed weights, eight times as large: nine, if those do not fit into L2
+// (4x4x256 took 1.4 times as long), or are not kept: to transform them takes as long as the products of five. More than
+// 256 channels would pay, too, with many tiles, but take 20 MB and more. A frozen model that meets few tiles and many
+// keeps both layouts of such a weight.
+bool winograd_pays(const ConvShape& s, const Tensor& weight) {
+  const Device device = weight.device();
   const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1 &&
                     s.c % 4 == 0 && has_kernel(&KernelTable::winograd_u8s8, device);
   if (!dots_bytes()) return fits && s.c >= 16 && s.o >= 16;
-  const int64_t least_tiles = s.c * s.o <= 8 << 10 ? 4 : 9;
+  const int64_t least_tiles = s.c * s.o <= 8 << 10 && keeps_derived(weight) ? 4 : 9;
   return fits && !dots_tiles() && s.c >= 32 && s.c <= 256 && s.o >= 32 && winograd_tiles(s) >= least_tiles &&
          9 * 5 * s.oh * s.ow >= 14 * winograd_points(s.oh) * winograd_points(s.ow);
 }
@@ -255,7 +258,8 @@ Tensor pack_winograd(const Tensor& weight, int64_t n, int64_t k) {
 }
 
 // Transformed tiles stay in L2. Without VNNI many share the transformation of weights; with it weights come
-// transformed, and threads get as many tiles each. Few tiles are shared out by columns.
+// transformed, and threads get as many tiles each, but not so few that reading the weights is all they do. Fewer blocks
+// than threads are shared out by columns.
 void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, const Tensor& y, const QOutput& out) {
   const bool dots = dots_bytes();
   const int64_t input_bytes = (dots ? 580 : 300) << 10, most_tiles = dots ? 16 : 32;
@@ -266,10 +270,10 @@ void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, cons
   int64_t blocks = ceil_div(tiles, most);
   if (dots) {
     const int64_t threads = ThreadPool::instance().size();
-    blocks = blocks > 1 ? ceil_div(blocks, threads) * threads : 1;
+    constexpr int64_t kPair = 2 * kQPanel, kLeastTiles = 8;  // kPair: of panels, transformed together
+    if (blocks > 1) blocks = std::clamp(tiles / kLeastTiles, blocks, ceil_div(blocks, threads) * threads);
     args.tiles = ceil_div(tiles, blocks);
-    constexpr int64_t kPair = 2 * kQPanel;  // of panels, transformed together
-    args.columns = ceil_div(ceil_div(s.o, kPair), blocks > 1 ? 1 : threads) * kPair;
+    args.columns = ceil_div(ceil_div(s.o, kPair), ceil_div(threads, blocks)) * kPair;
   } else {
     args.tiles = ceil_div(ceil_div(tiles, blocks), 4) * 4;
     args.columns = ceil_div(tiles, args.tiles) < kBusyItems ? kQColumns : ceil_div(s.o, kQPanel) * kQPanel;
@@ -284,10 +288,13 @@ void launch_winograd(QConvArgs args, const Tensor& x, const Tensor& weight, cons
           read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
 }
 
-// Pixels of a strip, such that threads share few strips evenly: 49 pixels in 25 and 24.
+// Pixels of a strip, such that threads share few strips evenly: 49 pixels in 25 and 24. Each reads all weights, so that
+// it has at least a register tile's.
 int64_t even_strip(int64_t pixels) {
+  constexpr int64_t kLeast = 8;
   const int64_t threads = ThreadPool::instance().size(), strips = ceil_div(pixels, kQStrip);
-  return strips < kBusyItems * threads ? ceil_div(pixels, ceil_div(strips, threads) * threads) : kQStrip;
+  if (strips >= kBusyItems * threads) return kQStrip;
+  return std::max(ceil_div(pixels, ceil_div(strips, threads) * threads), kLeast);
 }
 
 // Weights of a convolution; levels that multiply bytes read whole groups of each run where it lies (see QConvArgs).
@@ -323,7 +330,7 @@ Tensor qconv2d(const Tensor& x, const Tensor& weight, const QOutput& out, const 
             read(&QConvArgs::bias, out.bias), read(&QConvArgs::scale, out.scale), write(&QConvArgs::y, y)});
     return y;
   }
-  if (winograd_pays(s, x.device())) {
+  if (winograd_pays(s, weight)) {
     launch_winograd(args, x, weight, y, out);
     return y;
   }

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import quernel as qn
 from quernel import _core
+from quernel.jit import FrozenMemory, record_frozen
 from tests import reference as ref
 from tests.checks import N, T, check_equal
 from tests.quant_operands import filled, native, output, output_params, scales, zero_points
@@ -99,7 +100,7 @@ def test_tiles_of_three_by_three_taps(channels: int, fill: str) -> None:
 
 @pytest.mark.usefixtures("quant_isa", "threads")
 def test_tiles_do_not_depend_on_batch_or_threads() -> None:
-    """Enough tiles for all columns at a time, and one image's, of which columns are shared out."""
+    """Blocks of tiles for all columns at a time, and one image's, which threads share otherwise."""
     rng = np.random.default_rng(2)
     x = filled(rng, (9, 22, 19, 32), np.uint8, "uniform")
     weight = filled(rng, (72, 3, 3, 32), np.int8, "uniform")
@@ -108,6 +109,25 @@ def test_tiles_do_not_depend_on_batch_or_threads() -> None:
     check_equal(whole, ref.qconv2d(x, weight, **args))
     single = [N(_core.qconv2d(T(x[i : i + 1].copy()), T(weight), **native(args))) for i in range(9)]
     check_equal(np.concatenate(single), whole)
+
+
+@pytest.mark.usefixtures("quant_isa", "threads")
+@pytest.mark.parametrize("size", [(7, 7), (8, 5), (12, 11)])
+def test_kept_weights_of_few_tiles(size: tuple[int, int]) -> None:
+    """Frozen, where weights are transformed once, other kernels may pay than for a single call: the same bits."""
+    rng = np.random.default_rng(size[1])
+    x = filled(rng, (1, *size, 64), np.uint8, "uniform")
+    weight = T(filled(rng, (72, 3, 3, 64), np.int8, "uniform"))
+    args = output(72, scale=scales(72, 1e-3), zero_point=9, lo=9) | {"x_zero_point": 3, "padding": (1, 1)}
+    tensors, memory = native(args), FrozenMemory()
+
+    def layer(image: qn.Tensor) -> list[qn.Tensor]:
+        return [qn.Tensor(_core.qconv2d(image._t, weight, **tensors))]
+
+    plan = record_frozen(layer, [x], memory.constants, memory.arenas)
+    (once,), (again,) = (plan.replay([image]) for image in (x, x[:, ::-1].copy()))
+    check_equal(once, ref.qconv2d(x, N(weight), **args))
+    check_equal(again, ref.qconv2d(x[:, ::-1].copy(), N(weight), **args))
 
 
 @pytest.mark.usefixtures("threads")
@@ -138,7 +158,23 @@ def test_tiles_of_two_and_of_four_outputs(quant_isa: str, channels: int, fill: s
 @pytest.mark.usefixtures("quant_isa", "threads")
 @pytest.mark.parametrize(
     ("channels", "outputs"),
-    [(1, 1), (1, 6), (1, 8), (1, 12), (1, 17), (1, 32), (2, 9), (3, 3), (3, 16), (4, 11), (7, 5)],
+    [
+        (1, 1),
+        (1, 2),
+        (1, 6),
+        (1, 7),
+        (1, 8),
+        (1, 12),
+        (1, 17),
+        (1, 32),
+        (2, 4),
+        (2, 9),
+        (3, 3),
+        (3, 10),
+        (3, 16),
+        (4, 11),
+        (7, 5),
+    ],
 )
 @pytest.mark.parametrize("fill", ["uniform", "least", "greatest"])
 def test_few_channels(channels: int, outputs: int, fill: str) -> None:
