@@ -8,8 +8,9 @@
 // short calls in a row have added up to as much; the caller wakes one worker and that one wakes the next.
 //
 // A worker that finds that it was preempted shares its core with another program. It leaves itself out for some
-// milliseconds, for a chunk that it owns while preempted stalls the caller until the scheduler returns. That it was
-// switched out does not suffice: waking the caller may do that, for the scheduler likes to run it on the waker's core.
+// milliseconds, twice as long each time, for a chunk that it owns while preempted stalls the caller until the scheduler
+// returns. That it was switched out does not suffice: waking the caller may do that, for the scheduler likes to run it
+// on the waker's core.
 #include "runtime/thread_pool.h"
 
 #include <algorithm>
@@ -36,7 +37,7 @@ constexpr int64_t kLateChunk = 60 * kMicro;     // a caller waits actively this 
 constexpr int64_t kLateGap = 300 * kMicro;      // a gap in a spinning worker's time, or its caller's sleep: preempted
 constexpr int64_t kLateWakeUp = 2 * kMilli;     // a wake-up that took this long: its core is busy
 constexpr int64_t kLeaveOut = 4 * kMilli;       // how long a late worker is left out, at first;
-constexpr int64_t kLeaveOutMax = 64 * kMilli;   // doubled up to this when it is late again
+constexpr int64_t kLeaveOutMax = 256 * kMilli;  // doubled up to this when it is late again
 constexpr int64_t kForgotten = 20 * kMilli;     // within this time: a busy core would have shown by then
 constexpr int64_t kSerialChunks = 8;            // chunks that a serial call runs at once
 constexpr int64_t kMaxChunks = int64_t{1} << 30;
