@@ -132,6 +132,29 @@ def test_arrays_go_in_and_out() -> None:
         check_equal(np.from_dlpack(t), a)
 
 
+@pytest.mark.parametrize("dtype", [F16, BF16])
+def test_constants_are_made(dtype: np.dtype[Any]) -> None:
+    name = dtype.name
+    numbers = [0, 1, True, -0.0, 0.1, 2049, 1e5, -1e39, math.inf, math.nan, 1 + 2.0**-11 + 2.0**-30, 2.0**-25]
+    with np.errstate(over="ignore"):
+        for number in numbers:
+            check_equal(qn.full((2, 3), number, name).numpy(), np.full((2, 3), number, dtype))
+            check_equal(qn.as_tensor(number, name).numpy(), np.full((), number, dtype))
+    x = qn.ones((2, 3), name)
+    check_equal(x.numpy(), np.ones((2, 3), dtype))
+    check_equal(qn.zeros(4, dtype).numpy(), np.zeros(4, dtype))
+    check_equal(qn.zeros_like(x).numpy(), np.zeros((2, 3), dtype))
+    check_equal(qn.ones_like(x).numpy(), np.ones((2, 3), dtype))
+    check_equal(qn.full((0, 3), 1, name).numpy(), np.ones((0, 3), dtype))
+    check_equal(
+        ops.pad(x, ((1, 0), (0, 2)), value=0.5).numpy(),
+        np.pad(x.numpy(), ((1, 0), (0, 2)), constant_values=0.5),
+    )
+    step = qn.jit(lambda x: ops.concat([x, qn.ones((1, 3), name)]))
+    for _ in range(4):
+        check_equal(step(x).numpy(), np.ones((3, 3), dtype))
+
+
 def test_torch_gives_and_takes_it() -> None:
     torch = pytest.importorskip("torch")
     a = halves(1, 4)
@@ -299,8 +322,8 @@ def test_ops_without_a_kernel_name_the_dtype(dtype: str) -> None:
     x = ops.cast(np.ones((2, 3), "f4"), dtype)
     text = f"has no {dtype} kernel; cast to float32 first"
     for call in (
-        lambda: x + x, lambda: ops.exp(x), x.sum, lambda: ops.clip(x, 0, 1), lambda: qn.ones((2,), dtype),
-        lambda: ops.topk(x, 1), lambda: x > 0,
+        lambda: x + x, lambda: ops.exp(x), x.sum, lambda: ops.clip(x, 0, 1), lambda: ops.topk(x, 1),
+        lambda: x > 0,
     ):  # fmt: skip
         with pytest.raises(qn.errors.UnsupportedError, match=text):
             call()
