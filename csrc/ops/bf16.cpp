@@ -47,8 +47,7 @@ Tensor rounded(const Tensor& t) { return cast(t, DType::kFloat16); }
 OutputAndPre multiply_widened(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
   EpilogueSpec sums;
   sums.bias = widened(epilogue.bias);
-  const Tensor columns = derived(weight, "widened", [&] { return widened(weight); });
-  Tensor v = rounded(linear(widened(x), columns, sums).first);
+  Tensor v = rounded(linear_widened(widened(x), weight, sums).first);
   if (epilogue.residual.defined())
     v = rounded(binary("linear", BinaryOp::kAdd, widened(v), widened(epilogue.residual)));
   constexpr UnaryOp kFunctions[] = {UnaryOp::kCopy, UnaryOp::kRelu, UnaryOp::kTanh,  UnaryOp::kSigmoid,

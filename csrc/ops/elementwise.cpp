@@ -249,6 +249,7 @@ Tensor cast(const Tensor& x, DType dtype) {
 Tensor copy(const Tensor& x) { return unary("copy", UnaryOp::kCopy, x); }
 
 Tensor full(const Shape& shape, double value, DType dtype, Device device) {
+  if (is_half(dtype)) return cast(full(shape, value, DType::kFloat64, device), dtype);  // as NumPy and ml_dtypes round
   const Tensor y = Tensor::empty(dtype, shape, device);
   fill_into(y, value);
   return y;

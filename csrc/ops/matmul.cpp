@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "kernels/args/matmul_narrow.h"
 #include "ops/common.h"
+#include "ops/elementwise.h"
 #include "runtime/derived.h"
 
 namespace quernel::ops {
@@ -134,6 +135,15 @@ void set_batch(GemmArgs& g, const Matrices& a, const Matrices& b, const Shape& f
   g.batch_rank = rank;
 }
 
+// float16 B as it is multiplied here: float32.
+Tensor widened(const Tensor& b) { return b.dtype() == DType::kFloat16 ? cast(b, DType::kFloat32) : b; }
+DType widened(DType dtype) { return dtype == DType::kFloat16 ? DType::kFloat32 : dtype; }
+
+// B read as it lies. A constant is widened once.
+Tensor in_place(const Tensor& b) {
+  return b.dtype() == DType::kFloat16 ? derived(b, "widened", [&] { return widened(b); }) : b;
+}
+
 template <class T>
 bool all_finite(const Tensor& t) {
   const auto* p = reinterpret_cast<const T*>(t.data());
@@ -148,7 +158,9 @@ bool may_skip_zeros(const GemmArgs& g, const Tensor& b) {
     return false;
   const Tensor finite = derived(b, "finite", [&] {
     Tensor flag = Tensor::empty(DType::kBool, {1}, b.device());
-    *reinterpret_cast<bool*>(flag.data()) = b.dtype() == DType::kFloat32 ? all_finite<float>(b) : all_finite<double>(b);
+    const Tensor seen = widened(b);
+    *reinterpret_cast<bool*>(flag.data()) =
+        seen.dtype() == DType::kFloat32 ? all_finite<float>(seen) : all_finite<double>(seen);
     return flag;
   });
   return g.m == 1 && *reinterpret_cast<const bool*>(finite.data());
@@ -157,13 +169,14 @@ bool may_skip_zeros(const GemmArgs& g, const Tensor& b) {
 // Chooses how items read B, of which there are `count` matrices, stored (n, k) if `transposed`; `rows` rows of A meet
 // each. Returns what they read: B, or B packed.
 Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed, int64_t rows) {
-  const auto size = static_cast<int64_t>(itemsize(b.dtype()));
+  const DType dtype = widened(b.dtype());
+  const auto size = static_cast<int64_t>(itemsize(dtype));
   const int64_t width = kPackBytes / size;
   if (is_narrow(g)) {
     g.pack = true;
     g.b_row = transposed ? 1 : g.n;
     g.b_col = transposed ? g.k : 1;
-    return b;
+    return in_place(b);
   }
   const bool kept = keeps_derived(b);
   const int64_t row = g.n * size, few = row % kPageBytes == 0 ? kInPlaceAliasedRows
@@ -173,15 +186,15 @@ Tensor place_right(GemmArgs& g, const Tensor& b, int64_t count, bool transposed,
   if (!kept && !transposed && (rows <= few || g.k <= kShortDepth || g.k * row <= kInPlaceBytes)) {
     g.b_row = g.n;
     g.group = width;
-    return b;
+    return in_place(b);
   }
-  const bool spread = g.n > 3 * kPanel || mac_ns(b.dtype(), static_cast<double>(rows * g.n * g.k)) < kItemNs;
+  const bool spread = g.n > 3 * kPanel || mac_ns(dtype, static_cast<double>(rows * g.n * g.k)) < kItemNs;
   const bool shared = g.a_col != 1 && g.n > kPanel;  // rows of A are packed for several panels instead
   if (!kept && rows == g.m && rows <= kPackInItems && g.k > kShortDepth && spread && !shared) {
     g.pack = true;
     g.b_row = transposed ? 1 : g.n;
     g.b_col = transposed ? g.k : 1;
-    return b;
+    return in_place(b);
   }
   g.b_row = width;
   g.group = width * g.k;
@@ -211,7 +224,9 @@ Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool tr
   const std::string kind = (transposed ? "pack_columns/" : "pack_rows/") + std::to_string(batch);
   return derived(b, kind.c_str(), [&] {
     const int64_t panels = ceil_div(n, kPanel);
-    const Tensor packed = Tensor::empty(b.dtype(), {batch, packed_columns(b.dtype(), n) * k}, b.device());
+    const Tensor source = widened(b);
+    const DType dtype = source.dtype();
+    const Tensor packed = Tensor::empty(dtype, {batch, packed_columns(dtype, n) * k}, b.device());
     PackArgs args;
     args.k = k;
     args.n = n;
@@ -221,9 +236,9 @@ Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool tr
     args.src_batch = n * k;
     args.dst_batch = packed.dim(1);
     if (packed.size() > 0)
-      launch("pack", b.dtype() == DType::kFloat32 ? &KernelTable::pack_f32 : &KernelTable::pack_f64, args,
+      launch("pack", dtype == DType::kFloat32 ? &KernelTable::pack_f32 : &KernelTable::pack_f64, args,
              {batch * panels, 0.2 * static_cast<double>(k * kPanel)},
-             {read(&PackArgs::src, b), write(&PackArgs::dst, packed)});
+             {read(&PackArgs::src, source), write(&PackArgs::dst, packed)});
     return packed;
   });
 }
@@ -291,6 +306,10 @@ Shape linear_shape(const Tensor& x, const Tensor& weight) {
 
 OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
   check_floating("linear", "x", x, "weight", weight);
+  return linear_widened(x, weight, epilogue);
+}
+
+OutputAndPre linear_widened(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue) {
   const Shape shape = linear_shape(x, weight);
   check_epilogue("linear", epilogue, x.dtype(), shape);
   const Tensor y = Tensor::empty(x.dtype(), shape, x.device());

@@ -11,6 +11,9 @@ Tensor matmul(const Tensor& a, const Tensor& b, bool transpose_a, bool transpose
 // x (..., I), weight (O, I) -> activation(x weight^T + bias + residual), (..., O).
 OutputAndPre linear(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue);
 
+// The same; of float32 x, weight may be float16, too.
+OutputAndPre linear_widened(const Tensor& x, const Tensor& weight, const EpilogueSpec& epilogue);
+
 // The gradient of linear's weight, from that of what it adds up, g (M, O), and x (M, I): g^T x.
 Tensor linear_grad_weight(const Tensor& g, const Tensor& x);
 
@@ -23,7 +26,8 @@ double mac_ns(DType dtype, double macs);
 // n rounded up to whole groups of packed columns.
 int64_t packed_columns(DType dtype, int64_t n);
 
-// B of `batch` matrices (k, n), each `k · n` elements, stored (n, k) if `transposed` -> [batch][n/w][k][w].
+// B of `batch` matrices (k, n), each `k · n` elements, stored (n, k) if `transposed` -> [batch][n/w][k][w]; float16
+// becomes float32.
 Tensor pack_matrix(const Tensor& b, int64_t batch, int64_t k, int64_t n, bool transposed);
 
 }  // namespace quernel::ops

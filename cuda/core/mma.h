@@ -3,11 +3,13 @@
 //
 // A product is 16 x 8 results. Of lane l, with g = l / 4 and i = l % 4:
 //   sums      c[0], c[1]: row g, columns 2i and 2i + 1; c[2], c[3]: the same of row g + 8
-//   A, bf16   16 x 16, or f16: two along k in a register: a[0] row g, k = 2i; a[1] row g + 8; a[2], a[3]: the same of k
-//   + 8 B, bf16   16 x 8: b[0] column g, k = 2i and 2i + 1; b[1] of k + 8 A, int8   16 x 32, four along k in a
-//   register: as bf16's with k = 4i, a[2], a[3] of k + 16 B, int8   32 x 8: b[0] column g, k = 4i … 4i + 3; b[1] of k +
-//   16 A, tf32   16 x 8, one in a register: as bf16's with k = i, a[2], a[3] of k + 4 B, tf32   8 x 8: b[0] column g, k
-//   = i; b[1] of k + 4
+//   A, bf16   16 x 16, two along k in a register: a[0] row g, k = 2i; a[1] row g + 8; a[2], a[3]: the same of k + 8
+//   B, bf16   16 x 8: b[0] column g, k = 2i and 2i + 1; b[1] of k + 8
+//   A, int8   16 x 32, four along k in a register: as bf16's with k = 4i, a[2], a[3] of k + 16
+//   B, int8   32 x 8: b[0] column g, k = 4i … 4i + 3; b[1] of k + 16
+//   A, tf32   16 x 8, one in a register: as bf16's with k = i, a[2], a[3] of k + 4
+//   B, tf32   8 x 8: b[0] column g, k = i; b[1] of k + 4
+// f16's places are bf16's.
 // So in each a register is a word of 32 bits along k, and a product takes eight of these.
 // All 32 lanes take part in everything but copies.
 #pragma once

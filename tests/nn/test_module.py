@@ -207,8 +207,10 @@ def test_to_moves_parameters_and_buffers() -> None:
     if not qn.runtime.is_cuda_available():
         with pytest.raises(DeviceError, match="cuda"):
             net.to("cuda")
-    with pytest.raises(ArgumentError, match="float32 or float64"):
-        net.to(dtype="int8")
+    for dtype in ("int8", "float16", "bfloat16", "bool"):
+        for call in (lambda d=dtype: net.to(d), lambda d=dtype: net.to(dtype=d)):
+            with pytest.raises(ArgumentError, match=rf"\[to\] modules are float32 or float64, got '{dtype}'"):
+                call()
 
 
 def test_copies_and_pickles_are_independent() -> None:

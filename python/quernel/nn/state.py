@@ -13,6 +13,7 @@ from quernel.nn.module import Module
 from quernel.nn.sized import SizedByInput
 from quernel.ops import optim as native
 from quernel.ops.create import as_tensor
+from quernel.ops.dtypes import DTYPES
 from quernel.runtime import check_device
 from quernel.tensor import Tensor
 
@@ -95,7 +96,7 @@ def _size_layers(module: Module, arrays: Mapping[str, np.ndarray[Any, Any]]) -> 
 def move(module: Module, args: tuple[str, ...], device: str | None, dtype: str | None) -> None:
     """See `Module.to`."""
     for arg in args:
-        if arg in ("float32", "float64"):
+        if arg in DTYPES:
             dtype = arg
         else:
             device = arg
