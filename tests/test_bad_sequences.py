@@ -102,6 +102,10 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     ),
     "labels": (A, r"\[acoustic_model\] labels is a positive integer, got 0", lambda: models.AcousticModel(0)),
     "front": (A, r"\[acoustic_model\] front is a layer of frames such as .*, got str", lambda: models.AcousticModel(3, front="mel")),
+    "lengths of a front": (
+        A, r"\[acoustic_model\] lengths need a front that tells how many frames .*; Embedding has none",
+        lambda: models.AcousticModel(3, front=nn.Embedding(9, 4))(np.zeros((2, 8), int), np.array([8, 4])),
+    ),
     "frames of texts": (D, r"\[spectrogram\] frames takes whole numbers of samples, got <U1", lambda: nn.Spectrogram(16).frames("a")),
     "frames of parts": (D, r"\[spectrogram\] frames takes whole numbers of samples, got float64", lambda: nn.Spectrogram(16).frames(5.5)),
     "f_min": (A, r"\[mel_spectrogram\] f_min is a number, got 'a'", lambda: nn.MelSpectrogram(f_min="a")),
@@ -116,6 +120,11 @@ def test_what_cannot_be_is_named(name: str) -> None:
     error, message, call = REFUSED[name]
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_front_without_lengths_is_any_layer() -> None:
+    net = models.AcousticModel(3, front=nn.Embedding(9, 4))
+    assert net(np.zeros((2, 8), int)).shape == (2, 8, 4)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import quernel as qn
-from quernel import nn, ops, optim
-from quernel.errors import ArgumentError, DTypeError, ShapeError, UnsupportedError
+from quernel import nn, optim
+from quernel.errors import ArgumentError, ShapeError
 
 LAYERS: dict[str, tuple[type[nn.Module], dict[str, Any]]] = {
     "LSTM": (nn.LSTM, {}),
@@ -231,100 +231,3 @@ def test_errors(call: Any, error: Any, message: str) -> None:
     net = nn.LSTM(2, 4, 2)
     with pytest.raises(error, match=message):
         call(net, np.zeros((3, 5, 2), np.float32))
-
-
-@pytest.mark.parametrize("precision", [None, "bf16"])
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_stream_of_chunks_has_the_bits_of_the_whole(name: str, precision: str | None) -> None:
-    qn.seed(4)
-    make, options = LAYERS[name]
-    net = nn.Sequential(
-        nn.Embedding(9, 6),
-        nn.LayerNorm(6),
-        make(6, 11, 2, **options, returns="outputs", precision=precision),
-        nn.Linear(11, 3),
-        nn.Softmax(-1),
-    ).eval()
-    x = np.random.default_rng(0).integers(0, 9, (5, 12))
-    whole = net.freeze(max_batch=4, input_shape=(12,))(x)
-    run = net.freeze(max_batch=4, input_shape=(3,))
-    stream = run.stream()
-    chunks = [stream(x[:, t : t + 3]) for t in (0, 3)]
-    later = run.stream(stream.state)  # goes on where the other one is
-    chunks += [later(x[:, t : t + 3]) for t in (6, 9)]
-    np.testing.assert_array_equal(np.concatenate(chunks, 1), whole)
-    np.testing.assert_array_equal(run.stream()(x[:, :3]), chunks[0])
-    with pytest.raises(ShapeError, match=r"\[stream\] the chunk has 2 rows, the state 5"):
-        later(x[:2, :3])
-    with pytest.raises(ShapeError, match=r"\[stream\] the model has \d states, got 1"):
-        run.stream([np.zeros((5, 11), "f4")])
-
-
-@pytest.mark.parametrize(
-    ("net", "message"),
-    [
-        (lambda: nn.LSTM(2, 3, bidirectional=True, returns="outputs"), "walks from the end of its sequences"),
-        (lambda: nn.Sequential(nn.LSTM(2, 3, returns="outputs"), nn.Flatten()), r"1 \(flatten\) may look at several steps"),
-        (lambda: nn.Linear(2, 3), "the model has no recurrent layer"),
-        (
-            lambda: nn.Sequential(nn.PositionalEncoding(2), nn.LSTM(2, 3, returns="outputs")),
-            r"0:1 \(add\) has an operand \(4, 2\) that tells the steps of a chunk apart",
-        ),
-        (lambda: nn.Sequential(nn.LSTM(2, 3, returns="outputs"), Places(3)), r"\(concat\) has an operand \(N, 4, 3\) that tells"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_streamed_says_why(net: Any, message: str) -> None:
-    with pytest.raises(UnsupportedError, match=rf"\[stream\] .*{message}"):
-        net().freeze(input_shape=(4, 2)).stream()
-
-
-class Places(nn.Module):
-    """Puts a vector of each place beside what is there."""
-
-    def __init__(self, size: int) -> None:
-        self.table = nn.Parameter(qn.zeros((9, size)))
-
-    def forward(self, x: qn.Tensor) -> qn.Tensor:
-        return ops.concat([x, ops.broadcast_to(self.table[: x.shape[1]], x.shape)], -1)
-
-
-def test_chunks_of_one_step_have_no_places_either() -> None:
-    """A row of a table looks like a weight that all steps share, which goes on as before."""
-    with pytest.raises(
-        UnsupportedError, match=r"\[stream\] .* \(1, 2\) that tells the steps of a chunk apart"
-    ):
-        nn.Sequential(nn.LearnedPositionalEncoding(2, 9), nn.LSTM(2, 3)).freeze(input_shape=(1, 2)).stream()
-    for shape in ((1, 1, 3), (1, 3), (3,)):
-        net = nn.Sequential(nn.LSTM(2, 3, returns="outputs"), Scaled(shape)).eval()
-        x = np.random.default_rng(0).standard_normal((2, 5, 2)).astype("f4")
-        stream = net.freeze(input_shape=(1, 2)).stream()
-        chunks = [stream(x[:, t : t + 1]) for t in range(5)]
-        np.testing.assert_array_equal(np.concatenate(chunks, 1), net(x).numpy())
-
-
-class Scaled(nn.Module):
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self.scale = nn.Parameter(qn.tensor(np.arange(3, dtype="f4").reshape(shape)))
-
-    def forward(self, x: qn.Tensor) -> qn.Tensor:
-        return x * ops.reshape(self.scale, (1, 1, 3)) + self.scale
-
-
-def test_a_stream_goes_on_after_what_it_refuses() -> None:
-    net = nn.Sequential(nn.GRU(2, 3, returns="outputs")).eval()
-    run, x = net.freeze(input_shape=(4, 2)), np.ones((2, 4, 2), "f4")
-    stream = run.stream()
-    for call, error, message in [
-        (stream, ShapeError, r"\[stream\] expected 1 inputs \(input\), got 0"),
-        (lambda: stream(x, x), ShapeError, r"\[stream\] expected 1 inputs \(input\), got 2"),
-        (lambda: stream("x"), DTypeError, r"\[frozen\] input 'input' must hold numbers, got <U1"),
-        (lambda: stream(1.0), ShapeError, r"\[frozen\] input 'input' must have shape \(N, 4, 2\), got \(\)"),
-        (lambda: stream([[1], [1, 2]]), ShapeError, r"\[frozen\] input 'input' is no array"),
-        (lambda: stream(x[:, :3]), ShapeError, r"must have shape \(N, 4, 2\), got \(2, 3, 2\)"),
-        (lambda: run.stream(3), ArgumentError, r"\[stream\] state is a sequence of 1 arrays, got int"),
-        (lambda: run.stream([None]), DTypeError, r"input '0:1\.h0' must hold numbers, got object"),
-        (lambda: run.stream([0.0]), ShapeError, r"input '0:1\.h0' must have shape \(N, 3\), got \(\)"),
-    ]:  # fmt: skip
-        with pytest.raises(error, match=message):
-            call()
-    np.testing.assert_array_equal(stream(x), run(x))

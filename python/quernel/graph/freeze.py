@@ -184,8 +184,10 @@ class Frozen:
             state: What to begin with: the `state` of another stream, None for zeros.
 
         Raises:
-            UnsupportedError: A step's output depends on later steps (a reverse direction), or on several (a mean over
-                time), or there is no recurrent layer.
+            UnsupportedError: A step's output depends on later steps (a reverse direction), on several (a mean over
+                time), or on its place (an encoding of positions), or there is no recurrent layer. Of chunks of one step
+                it cannot always be told whether a tensor that forward makes or slices is the same for all steps; one
+                that is belongs into a buffer, whole.
 
         Example:
             >>> net = qn.nn.Sequential(qn.nn.GRU(4, 8, returns="outputs"), qn.nn.Linear(8, 2))

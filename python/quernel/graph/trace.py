@@ -9,6 +9,7 @@ sizes left ``None`` are inferred as at any first use.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ from quernel.tensor import Tensor
 _BATCHES = (11, 17)
 _PROOF = 4  # a third, small and even: what is linear in N from 11 to 17 only by chance is not the same there
 _INDICES = ("index", "indices")  # operands; lists elsewhere are sizes and the like
+_RECURRENT = ("lstm", "gru", "rnn")
+UNPROVEN = re.compile(r"constant\d+")  # what weights are called that forward makes, or that nobody registered
 _one_at_a_time = threading.RLock()  # modes belong to the modules, which threads may share
 
 
@@ -75,6 +78,7 @@ def trace(net: Module, inputs: Sequence[Input], *, training: bool = False) -> Gr
         return _own_graph(own, inputs, training)
     with _one_at_a_time, _in_mode(net, False):
         first, second, third = (_run(net, inputs, batch) for batch in (*_BATCHES, _PROOF))
+        proven = _of_all_steps(net, inputs, first)
     graph = _unify(first, second, _by_batch, "batch sizes 11 and 17")
     _unify(graph, third, _as_proved, "batch sizes 11, 17 and 4")
     if training:
@@ -83,7 +87,7 @@ def trace(net: Module, inputs: Sequence[Input], *, training: bool = False) -> Gr
         marked = _unify(first, trained, _by_mode, "evaluation and training")
         nodes = (_merge_modes(n, m) for n, m in zip(graph.nodes, marked.nodes, strict=True))
         graph = replace(graph, nodes=tuple(nodes))
-    return _named(graph, net)
+    return _named(graph, net, proven)
 
 
 def _own_graph(graph: Graph, inputs: Sequence[Input], training: bool) -> Graph:
@@ -335,15 +339,42 @@ def _merge_modes(node: Node, marked: Node) -> Node:
     return replace(node, args=args)
 
 
-def _named(graph: Graph, net: Module) -> Graph:
+def _of_all_steps(net: Module, inputs: Sequence[Input], graph: Graph) -> set[str]:
+    """The constants of a recurrent model that are no rows of a longer table, though there is one step (graph/stream.py).
+
+    They are those that a run with two steps reads in the same places.
+    """
+    registered = {id(value) for value in (*net.parameters(), *(b for _, b in net.named_buffers()))}
+    made = {name for name, value in graph.weights.items() if id(value) not in registered}
+    one_step = any(i.shape[:1] == (1,) for i in inputs)
+    if not made or not one_step or all(node.op not in _RECURRENT for node in graph.nodes):
+        return set()
+    longer = [replace(i, shape=(2, *i.shape[1:])) if i.shape[:1] == (1,) else i for i in inputs]
+    try:
+        other = _run(net, longer, _BATCHES[0])
+    except Exception:  # noqa: BLE001 - a forward for one step alone may refuse two as it likes; then nothing is known
+        return set()
+    if [(n.name, n.op) for n in graph.nodes] != [(n.name, n.op) for n in other.nodes]:
+        return set()
+    for a, b in zip(graph.nodes, other.nodes, strict=True):
+        pairs = zip(a.weights, b.weights, strict=False)
+        same = {m for m, o in pairs if _same_constant(graph.weights[m], other.weights[o])}
+        made -= set(a.weights) - same
+    return made
+
+
+def _named(graph: Graph, net: Module, proven: set[str]) -> Graph:
     """Names weights as the model does, and lists them in its order, with those that no op reads.
 
-    Constants that ``forward`` made become buffers.
+    Constants that ``forward`` made become buffers; the names of `proven` ones say that they are the same for all steps.
     """
     parameters = {name: p for name, p in net.named_parameters() if not p.is_unsized}
     state: dict[str, Tensor] = {**parameters, **dict(net.named_buffers())}
     names = {id(value): name for name, value in reversed(state.items())}
-    table = {key: names.get(id(value), f"constant{key[1:]}") for key, value in graph.weights.items()}
+    table = {}
+    for key, value in graph.weights.items():
+        constant = f"constant{key[1:]}_of_all_steps" if key in proven else f"constant{key[1:]}"
+        table[key] = names.get(id(value), constant)
     weights = {**state, **{table[key]: value for key, value in graph.weights.items()}}
     nodes = tuple(replace(n, args={k: _rename(v, table) for k, v in n.args.items()}) for n in graph.nodes)
     return replace(graph, nodes=nodes, weights=weights, buffers=frozenset(weights.keys() - parameters.keys()))

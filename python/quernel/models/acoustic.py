@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from quernel import nn, ops
@@ -25,7 +27,8 @@ class AcousticModel(nn.Module):
         hidden: size of the state of each layer and direction.
         layers: of the LSTM.
         dropout: between them.
-        front: what makes frames of waves; lengths then are in samples.
+        front: what makes frames of waves, such as nn.LogMelSpectrogram; lengths then are in samples, and it needs its
+            method ``frames``.
 
     Shapes:
         x (N, T, bands), or (N, samples) with a front end; lengths (N,) whole numbers -> (N, T, 1 + labels).
@@ -50,10 +53,10 @@ class AcousticModel(nn.Module):
         hidden: int = 64,
         layers: int = 2,
         dropout: float = 0.0,
-        front: nn.LogMelSpectrogram | nn.MFCC | None = None,
+        front: nn.Module | None = None,
     ) -> None:
         labels = positive("acoustic_model", "labels", labels)
-        if front is not None and not hasattr(front, "frames"):
+        if front is not None and not callable(front):
             raise ArgumentError(
                 f"[acoustic_model] front is a layer of frames such as nn.LogMelSpectrogram, got {type(front).__name__}"
             )
@@ -68,13 +71,21 @@ class AcousticModel(nn.Module):
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Logarithms of probabilities for each frame."""
         if self.front is not None:
-            if lengths is not None:
-                least = 1 if self.front.center else self.front.n_fft  # samples of which there is a frame
-                lengths = checked_samples("acoustic_model", x, lengths, least)
-            x = self.front(x, lengths)
-            lengths = None if lengths is None else self.front.frames(lengths)
+            x, lengths = (self.front(x), None) if lengths is None else self._frames(x, lengths)
         log_probs = ops.log_softmax(self.head(self.lstm(x, lengths=lengths)))
         if lengths is None:
             return log_probs
         sounds = ops.sequence_mask(lengths, x.shape[1])
         return ops.where(ops.unsqueeze(sounds, -1), log_probs, self.silence)
+
+    def _frames(self, waves: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The frames of waves of several lengths, and how many each has."""
+        front: Any = self.front
+        if not hasattr(front, "frames"):
+            raise ArgumentError(
+                f"[acoustic_model] lengths need a front that tells how many frames there are, as the method frames of "
+                f"nn.LogMelSpectrogram does; {type(front).__name__} has none"
+            )
+        least = 1 if front.center else front.n_fft  # samples of which there is a frame
+        lengths = checked_samples("acoustic_model", waves, lengths, least)
+        return front(waves, lengths), front.frames(lengths)
