@@ -14,8 +14,8 @@ from bench.harness import Case
 from bench.nets import NETS, batch, nchw
 from quernel import losses, optim
 
-# The best peer is torch.compile where it works.
-GOALS = {"small": Goal({1: 3.0, 2: 3.0}, floor=2.0), "large": Goal({1: 1.3, 2: 1.8}, floor=1.2)}
+# Five times torch eager, which is the best peer of small nets where torch.compile takes longer.
+GOALS = {"small": Goal({1: 5.0, 2: 5.0}, floor=2.0), "large": Goal({1: 1.3, 2: 1.8}, floor=1.2)}
 SMALL = ("mlp", "lenet")
 # So small that thousands of steps on one batch leave the loss where it is: as it vanished, gradients would become
 # subnormal, and Adam takes twice as long on those.
