@@ -227,8 +227,7 @@ int64_t winograd_tiles(const ConvShape& s) { return s.n * ceil_div(s.oh, 4) * ce
 // products of the 4 times that maps without a rest save (7x7: 3.1 times; 5x5: 2.3 times, and 0.8 of the speed), and
 // tiles that share the reading of transformed weights, eight times as large: nine, if those do not fit into L2
 // (4x4x256 took 1.4 times as long), or are not kept: to transform them takes as long as the products of five. More than
-// 256 channels would pay, too, with many tiles, but take 20 MB and more. A frozen model that meets few tiles and many
-// keeps both layouts of such a weight.
+// 256 channels would pay, too, with many tiles, but take 20 MB and more. Few tiles and many: both layouts are kept.
 bool winograd_pays(const ConvShape& s, const Tensor& weight) {
   const Device device = weight.device();
   const bool fits = s.kh == 3 && s.kw == 3 && s.stride_h * s.stride_w * s.dilation_h * s.dilation_w * s.groups == 1 &&
