@@ -86,19 +86,11 @@ def misses(results: Sequence[Result], goals: Mapping[str, Goal], threads: int) -
 
 def _misses_of(r: Result, goal: Goal, threads: int) -> Iterator[Miss]:
     target = (goal.target or {}).get(threads)
-    if r.ratio and goal.floor and r.ratio < goal.floor:
-        yield Miss(
-            r.name,
-            r.group,
-            f"{r.ratio:.2f}x {r.best_peer}",
-            f"floor {goal.floor:.2f}x",
-            True,
-            r.ratio_at_peak,
-        )
-    elif r.ratio and target and r.ratio < target:
-        yield Miss(
-            r.name, r.group, f"{r.ratio:.2f}x {r.best_peer}", f"target {target:.2f}x", False, r.ratio_at_peak
-        )
+    floor = goal.floor if r.ratio and goal.floor and r.ratio < goal.floor else None
+    if r.ratio and (floor or (target and r.ratio < target)):
+        wanted = f"floor {floor:.2f}x" if floor else f"target {target:.2f}x"
+        got = f"{r.ratio:.2f}x {r.best_peer}"
+        yield Miss(r.name, r.group, got, wanted, floor is not None, r.ratio_at_peak)
     if r.peak_share and r.peak_share < r.peak_goal:
         yield Miss(r.name, r.group, f"{r.peak_share:.0%} of peak", f"{r.peak_goal:.0%} of peak", True)
     if goal.most_us and r.ours * 1e6 > goal.most_us:

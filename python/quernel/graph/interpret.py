@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from quernel import recording
+from quernel.arrays import array_of
 from quernel.errors import DTypeError, ShapeError
 from quernel.graph.ir import Dim, Graph, Node, Ref, Resolver, Value
 from quernel.tensor import Tensor
@@ -65,10 +66,7 @@ def call(node: Node, arguments: dict[str, Any]) -> Any:
 
 def input_array(x: Any, name: str, value: Value) -> npt.NDArray[Any]:
     """`x` as a C-contiguous array of the input's dtype and rank."""
-    try:
-        array = np.asarray(x)
-    except ValueError as error:  # of lists that differ in length
-        raise ShapeError(f"[frozen] input '{name}' is no array ({error})") from None
+    array = array_of("frozen", f"input '{name}'", x)
     if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
         raise DTypeError(f"[frozen] input '{name}' must hold numbers, got {array.dtype}")
     if array.dtype.kind == "f" and np.dtype(value.dtype).kind in "biu":

@@ -14,42 +14,21 @@ from quernel.graph.interpret import input_array
 from quernel.graph.ir import Arg, Dim, Graph, Node, Ref, Slice, Value, Weight, leaves
 from quernel.graph.passes import separate
 from quernel.graph.rows import ELEMENTWISE
-from quernel.graph.trace import UNPROVEN
+from quernel.graph.trace import RECURRENT, UNPROVEN
 
 if TYPE_CHECKING:
     from quernel.graph.freeze import Frozen
 
 Array = npt.NDArray[Any]
 
-_STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
+_STATES = {name: ("h0", "c0") if name == "lstm" else ("h0",) for name in RECURRENT}
 _BY_STEP = {"linear", "embedding", "one_hot", "dropout"}  # what a step becomes depends on it alone
 _BY_LAST_AXIS = {"softmax", "log_softmax", "concat"}
 # What these make of a weight is no part of it but by an index, which is an operand.
-_OF_THE_WHOLE = ELEMENTWISE.union(
-    (
-        "reshape",
-        "flatten",
-        "permute",
-        "broadcast_to",
-        "concat",
-        "softmax",
-        "log_softmax",
-        "layer_norm",
-        "rms_norm",
-    ),
-    (
-        "sum",
-        "mean",
-        "max",
-        "min",
-        "linear",
-        "matmul",
-        "embedding",
-        "index_select",
-        "gather",
-        "take_along_dim",
-    ),
-)
+_OF_THE_WHOLE = ELEMENTWISE | {
+    "reshape", "flatten", "permute", "broadcast_to", "concat", "softmax", "log_softmax", "layer_norm", "rms_norm", "sum", "mean",
+    "max", "min", "linear", "matmul", "embedding", "index_select", "gather", "take_along_dim",
+}  # fmt: skip
 
 
 class Stream:

@@ -44,7 +44,7 @@ from quernel.tensor import Tensor
 _BATCHES = (11, 17)
 _PROOF = 4  # a third, small and even: what is linear in N from 11 to 17 only by chance is not the same there
 _INDICES = ("index", "indices")  # operands; lists elsewhere are sizes and the like
-_RECURRENT = ("lstm", "gru", "rnn")
+RECURRENT = ("lstm", "gru", "rnn")
 UNPROVEN = re.compile(r"constant\d+")  # what weights are called that forward makes, or that nobody registered
 _one_at_a_time = threading.RLock()  # modes belong to the modules, which threads may share
 
@@ -347,7 +347,7 @@ def _of_all_steps(net: Module, inputs: Sequence[Input], graph: Graph) -> set[str
     registered = {id(value) for value in (*net.parameters(), *(b for _, b in net.named_buffers()))}
     made = {name for name, value in graph.weights.items() if id(value) not in registered}
     one_step = any(i.shape[:1] == (1,) for i in inputs)
-    if not made or not one_step or all(node.op not in _RECURRENT for node in graph.nodes):
+    if not made or not one_step or all(node.op not in RECURRENT for node in graph.nodes):
         return set()
     longer = [replace(i, shape=(2, *i.shape[1:])) if i.shape[:1] == (1,) else i for i in inputs]
     try:

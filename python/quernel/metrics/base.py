@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.arrays import array_of, numbers_of
+from quernel.errors import ArgumentError, ShapeError
 
 Array = NDArray[Any]
 Function = Callable[[Array, Array], float]
@@ -109,23 +110,6 @@ class Mean(Metric):
         return f"Mean({self.name})"
 
 
-def array_of(value: Any) -> Array:
-    """An array, whatever it is given as; tensors lose their gradient."""
-    return np.asarray(value.detach() if hasattr(value, "detach") else value)
-
-
-def numbers(name: str, value: Any, what: str) -> Array:
-    """An array of numbers or booleans.
-
-    Raises:
-        DTypeError: it holds something else.
-    """
-    array = array_of(value)
-    if array.dtype.kind not in "biuf":
-        raise DTypeError(f"[{name}] {what} holds {array.dtype}, expected numbers")
-    return array
-
-
 def weights_of(name: str, sample_weight: Any, shape: tuple[int, ...]) -> Array | None:
     """Weights of targets of a shape, flat: each sample's weight counts for all its targets.
 
@@ -135,7 +119,7 @@ def weights_of(name: str, sample_weight: Any, shape: tuple[int, ...]) -> Array |
     """
     if sample_weight is None:
         return None
-    given = numbers(name, sample_weight, "sample_weight").astype(np.float64)
+    given = numbers_of(name, "sample_weight", sample_weight).astype(np.float64)
     if given.shape != shape and given.shape != shape[:1]:
         raise ShapeError(f"[{name}] sample_weight has shape {given.shape}, expected {shape[:1]}")
     wrong = np.argwhere(~((given >= 0) & np.isfinite(given)))
@@ -151,7 +135,6 @@ def weights_of(name: str, sample_weight: Any, shape: tuple[int, ...]) -> Array |
 def once(metric: Metric, output: Any, target: Any, sample_weight: Any) -> float:
     """The metric of these samples alone."""
     metric.reset()
-    metric.update(
-        array_of(output), array_of(target), None if sample_weight is None else array_of(sample_weight)
-    )
+    weights = None if sample_weight is None else array_of(metric.name, "sample_weight", sample_weight)
+    metric.update(array_of(metric.name, "output", output), array_of(metric.name, "target", target), weights)
     return metric.compute()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from quernel.metrics.base import Array, array_of, once
+from quernel.arrays import array_of
+from quernel.metrics.base import Array, once
 from quernel.metrics.classification import F1, Accuracy, ConfusionMatrix, Precision, Recall, TopKAccuracy
 from quernel.metrics.labels import IGNORED
 from quernel.metrics.regression import R2, MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
@@ -96,7 +97,8 @@ def confusion_matrix(
                [0, 1]])
     """
     matrix = ConfusionMatrix(classes, threshold, ignore_index)
-    matrix.update(array_of(output), array_of(target), sample_weight)
+    output, target = (array_of(matrix.name, name, x) for name, x in (("output", output), ("target", target)))
+    matrix.update(output, target, sample_weight)
     return matrix.compute()
 
 

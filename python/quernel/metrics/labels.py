@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quernel.arrays import numbers_of
 from quernel.errors import ArgumentError, DTypeError, ShapeError
-from quernel.metrics.base import Array, numbers, weights_of
+from quernel.metrics.base import Array, weights_of
 
 IGNORED = -100
 
@@ -49,7 +50,7 @@ def scores_of(name: str, output: Any, target: Any, sample_weight: Any, ignore_in
     Raises:
         ShapeError, DTypeError, ArgumentError: outputs, targets and weights do not fit each other.
     """
-    output, target = numbers(name, output, "output"), numbers(name, target, "target")
+    output, target = numbers_of(name, "output", output), numbers_of(name, "target", target)
     if output.ndim == 0:
         raise ShapeError(f"[{name}] output is a single number; the first axis must count the samples")
     several = output.ndim > 1 and output.shape[-1] > 1
@@ -79,7 +80,7 @@ def decisions_of(
     Raises:
         ShapeError, DTypeError, ArgumentError: outputs, targets and weights do not fit each other.
     """
-    output, target = numbers(name, output, "output"), numbers(name, target, "target")
+    output, target = numbers_of(name, "output", output), numbers_of(name, "target", target)
     if output.dtype.kind == "f":
         scores, true, weights = scores_of(name, output, target, sample_weight, ignore_index)
         classes = scores.shape[1]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quernel.arrays import numbers_of
 from quernel.errors import ArgumentError, ShapeError, UnsupportedError
-from quernel.metrics.base import Array, numbers
+from quernel.metrics.base import Array
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +41,7 @@ def plot_confusion_matrix(
         >>> figure.axes[0].get_xlabel()
         'decision'
     """
-    counts = numbers("plot_confusion_matrix", matrix, "matrix")
+    counts = numbers_of("plot_confusion_matrix", "matrix", matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not counts.size:
         raise ShapeError(f"[plot_confusion_matrix] expected a square matrix, got {counts.shape}")
     size = len(counts)

@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 
+from quernel.arrays import numbers_of
 from quernel.errors import ShapeError
-from quernel.metrics.base import Array, Metric, numbers, weights_of
+from quernel.metrics.base import Array, Metric, weights_of
 
 
 def _rows(name: str, output: Array, target: Array, sample_weight: Array | None) -> tuple[Array, Array, Array]:
     """Outputs and targets as (N, D) in float64, and the weights of the samples."""
-    output, target = numbers(name, output, "output"), numbers(name, target, "target")
+    output, target = numbers_of(name, "output", output), numbers_of(name, "target", target)
     if output.shape != target.shape or output.ndim == 0:
         raise ShapeError(
             f"[{name}] output has shape {output.shape}, target {target.shape}; expected one shape, samples first"

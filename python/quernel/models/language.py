@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from quernel import nn, ops, recording
+from quernel.arrays import array_of
 from quernel.autograd import no_grad
 from quernel.errors import ArgumentError, StateError
 from quernel.jit import jit
 from quernel.nn.checks import positive
 from quernel.runtime import device
 from quernel.tensor import Tensor
-from quernel.text.arrays import array_of
 from quernel.text.sampling import Sampler
 from quernel.training.trainer import mode
 

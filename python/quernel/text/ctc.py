@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from quernel.arrays import numbers_of
 from quernel.errors import ArgumentError, ShapeError
 from quernel.ops.shapes import is_number, whole_number
-from quernel.text.arrays import numbers_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

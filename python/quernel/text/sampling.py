@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quernel import ops, random
+from quernel.arrays import numbers_of
 from quernel.errors import ArgumentError
-from quernel.text.arrays import numbers_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from quernel.arrays import array_of
 from quernel.errors import ArgumentError, OutOfRangeError
 from quernel.ops.shapes import whole_number
 from quernel.suggest import suggestion
-from quernel.text.arrays import array_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quernel.arrays import numbers_of
 from quernel.data.batching import batches
-from quernel.errors import ArgumentError, DTypeError, ShapeError
+from quernel.errors import ArgumentError, ShapeError
 from quernel.nn.module import Module
 from quernel.suggest import suggestion
 from quernel.tensor import Tensor
@@ -82,14 +83,7 @@ class Samples:
 
 def as_numbers(verb: str, name: str, value: Any, dtype: str | None) -> Array:
     """An array of numbers whose first axis counts the samples; fractions in `dtype`."""
-    if hasattr(value, "detach"):
-        value = value.detach()
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"[{verb}] {name} is no array, its items have different shapes ({error})") from None
-    if array.dtype.kind not in "biuf":
-        raise DTypeError(f"[{verb}] {name} holds {array.dtype}, expected numbers")
+    array = numbers_of(verb, name, value)
     if array.ndim == 0:
         raise ShapeError(f"[{verb}] {name} is a single number; the first axis must count the samples")
     if array.dtype.kind == "f":
